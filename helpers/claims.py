@@ -1,0 +1,128 @@
+"""The article's claims: what each says, the numbers that decide it, and the rule. Nobody writes a verdict by hand."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from helpers.stats import Estimate
+
+CONFIRMED, REFUTED, DEPENDS, NOT_TESTABLE = "confirmed", "refuted", "depends", "not testable here"
+
+
+class ClaimError(KeyError):
+    """A claim is unknown, or a number that it needs was not measured."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement, the names of the numbers that it needs, and the rule: Estimates, in that order -> (verdict, because)."""
+
+    statement: str
+    needs: tuple[str, ...]
+    rule: Callable[..., tuple[str, str]]
+
+
+def judge(numbers, *names):
+    """The verdicts on some claims: frame indexed by claim with statement, verdict, because.
+
+    numbers: name -> Estimate or float. Raises ClaimError for an unknown claim or a missing number.
+    """
+    rows = []
+    for name in names:
+        if name not in CLAIMS:
+            raise ClaimError(f"claim={name!r} is unknown: there are {', '.join(CLAIMS)}.")
+        claim = CLAIMS[name]
+        missing = [need for need in claim.needs if need not in numbers]
+        if missing:
+            raise ClaimError(f"claim {name} needs the numbers {', '.join(missing)}, which were not measured.")
+        given = [numbers[need] for need in claim.needs]
+        verdict, because = claim.rule(*(n if isinstance(n, Estimate) else Estimate(float(n)) for n in given))
+        rows.append({"claim": name, "statement": claim.statement, "verdict": verdict, "because": because})
+    return pd.DataFrame(rows).set_index("claim")
+
+
+def _polynomial_costs_little(delta, sparsity):
+    because = f"{sparsity.value:.0%} sparsity costs {-100 * delta.value:.1f} points (95% interval {-100 * delta.high:.1f} to {-100 * delta.low:.1f})"
+    if delta.low >= -0.02:
+        return CONFIRMED, f"{because}, at most the 2 points claimed"
+    if delta.high < -0.02:
+        return REFUTED, f"{because}, more than the 2 points claimed"
+    return DEPENDS, f"{because}, too wide to decide: judge on more test images"
+
+
+def _ramp_is_stabler(at_once, over_constant, over_linear, hard_over_constant):
+    broken = at_once.high < -0.05
+    better = [gain.low > 0 for gain in (over_constant, over_linear, hard_over_constant)]
+    because = (
+        f"at once and without training it costs {-100 * at_once.value:.0f} points; with the same training, the polynomial ramp "
+        f"gains {100 * over_constant.value:.1f} points over the constant schedule, {100 * over_linear.value:.1f} over the linear "
+        f"ramp, and {100 * hard_over_constant.value:.1f} over the constant one at the harder target"
+    )
+    if broken and all(better):
+        return CONFIRMED, because
+    if not broken and not any(better):
+        return REFUTED, because
+    return DEPENDS, f"{because}: training decides, not the ramp" if not any(better) else because
+
+
+def _no_callback_no_mask(sparsity, raises):
+    if sparsity.value > 0:
+        return REFUTED, f"without the callback the kernels still reached {sparsity.value:.0%} zeros"
+    how = "fit() stops with an error that names the callback" if raises.value else "training goes on without a word"
+    return CONFIRMED, f"no mask was updated; {how}"
+
+
+def _converts_as_is(loads, agreement, size_ratio, latency_ratio):
+    if not loads.value:
+        return REFUTED, "the wrapped model does not convert"
+    because = (f"it converts and {agreement.value:.0%} of its answers equal the stripped model's, but the file is {size_ratio.value:.1f} times "
+               "as large")
+    if size_ratio.value <= 1.1 and latency_ratio.low > 0.9:
+        return CONFIRMED, because
+    return DEPENDS, f"{because} and slower: call strip_pruning first"
+
+
+def _storage_not_speed(raw, dense_gzip, pruned_gzip, latency_ratio, block_ratio):
+    shrinks = dense_gzip.value / pruned_gzip.value
+    because = f"gzip shrinks it {shrinks:.1f} times; on disk it is {raw.value:.2f} times the dense file"
+    if latency_ratio.low > 1.1:
+        return REFUTED, f"{because}, and it runs faster"
+    if shrinks >= 2 and latency_ratio.high < 1.1:
+        blocks = "; only blocks of 16 weights run faster" if block_ratio.low > 1.1 else ""
+        return CONFIRMED, f"{because}, and its latency is that of the dense model{blocks}"
+    return DEPENDS, because
+
+
+def _curve_shows_the_bug(healthy_gap, planted_gap, planted_delta):
+    because = (f"the logged curve stays within {100 * healthy_gap.value:.0f} points of its schedule; with a wrong end_step it ends "
+               f"{100 * planted_gap.value:.0f} points short, while accuracy looks fine ({100 * planted_delta.value:+.1f} points)")
+    if healthy_gap.value < 0.05 < planted_gap.value and planted_delta.low > -0.02:
+        return CONFIRMED, f"{because}; that people debug faster was not measured"
+    return DEPENDS, because
+
+
+def _printed_code_runs(cast_raises):
+    if cast_raises.value:
+        return REFUTED, "x.astype(float32), as printed, stops with a NameError; with quotes it runs"
+    return CONFIRMED, "the casts run as printed"
+
+
+CLAIMS = {
+    "C01": Claim("Pruning an MLP gradually from 50% to 80% costs only 1-2 points of accuracy",
+                 ("delta_top1.pruned", "sparsity.kernel"), _polynomial_costs_little),
+    "C02": Claim("Going to 80% at once can break the model; a polynomial ramp is stabler than a linear or constant schedule",
+                 ("delta_top1.one_shot", "gain.polynomial_over_constant", "gain.polynomial_over_linear",
+                  "gain.polynomial_over_constant_hard"), _ramp_is_stabler),
+    "C03": Claim("Without the UpdatePruningStep callback the masks are not updated",
+                 ("sparsity.without_callback", "raises.without_callback"), _no_callback_no_mask),
+    "C04": Claim("The pruned model converts to TFLite as it is",
+                 ("converts.wrapped", "agreement.wrapped", "size_ratio.wrapped", "latency_ratio.wrapped"), _converts_as_is),
+    "C05": Claim("Unstructured sparsity compresses well but brings no speed on general CPUs",
+                 ("size_ratio.pruned", "size.float32_gzip", "size.pruned_gzip", "latency_ratio.pruned",
+                  "latency_ratio.pruned_blocks"), _storage_not_speed),
+    "C21a": Claim("TensorBoard curves of sparsity make debugging faster",
+                  ("schedule_gap.healthy", "schedule_gap.planted_bug", "delta_top1.planted_bug"), _curve_shows_the_bug),
+    "C22a": Claim("The article's pruning code, typed in as printed, does what its text says",
+                  ("raises.printed_cast",), _printed_code_runs),
+}

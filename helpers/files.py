@@ -1,0 +1,62 @@
+"""Where the lab's files live, and writing them so that a reader never meets half a file."""
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+NOTEBOOKS = REPOSITORY / "notebooks"
+OUTPUT_VARIABLE = "COMPRESSION_LAB_OUTPUT"
+
+
+class OutputError(OSError):
+    """A file could not be written; what stood there before is untouched."""
+
+
+def output_root():
+    """The folder under which results and figures are written: `runs/`, unless $COMPRESSION_LAB_OUTPUT names
+    another. `make record` names the repository itself, so that only a deliberate recording changes it."""
+    return Path(os.environ.get(OUTPUT_VARIABLE) or REPOSITORY / "runs")
+
+
+def write(path, content):
+    """Write text or bytes to `path` in one step: either the whole new file is there, or the former one.
+
+    Raises OutputError, naming the path and the cause (no space, no permission).
+    """
+    path = Path(path)
+    binary = content.encode() if isinstance(content, str) else content
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(binary)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary:
+            temporary.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path} could not be written ({error.strerror or error}): free some space or choose a writable "
+            f"folder in ${OUTPUT_VARIABLE}; the former file is unchanged."
+        ) from error
+    return path
+
+
+def find_notebook(name):
+    """The path of a notebook given by its number ("01"), its name with or without suffix, or its path.
+
+    Raises FileNotFoundError that lists the notebooks there are.
+    """
+    if Path(name).suffix == ".ipynb" and Path(name).is_file():
+        return Path(name)
+    known = sorted(NOTEBOOKS.glob("*.ipynb"))
+    found = [path for path in known if re.fullmatch(rf"{re.escape(str(name))}(_.*)?(\.ipynb)?", path.stem)
+             or path.name == str(name)]
+    if len(found) != 1:
+        raise FileNotFoundError(f"notebook={name!r} is not one of {', '.join(path.stem for path in known)}.")
+    return found[0]

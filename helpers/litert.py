@@ -1,0 +1,185 @@
+"""A `.tflite` file in hand: load it, look inside, run it in batches, weigh it.
+
+Wherever a model is taken, it may be given as bytes or as the path of a file.
+"""
+
+import contextlib
+import functools
+import gzip
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers import runtime_env
+
+with runtime_env.quiet():
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.interpreter import Interpreter
+
+BATCH = 64
+GZIP_LEVEL = 9
+
+
+class ModelFileError(ValueError):
+    """The bytes are no `.tflite` model that this interpreter can run."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Bytes on disk, and after `gzip -9`: zeros and repeated values show up only in the second."""
+
+    raw: int
+    gzip: int
+
+    def __str__(self):
+        return f"{self.raw / 1000:,.0f} kB, gzipped {self.gzip / 1000:,.0f} kB"
+
+
+def content(model):
+    """The bytes of a model. Raises ModelFileError if there are none or they are not a TFLite flatbuffer."""
+    name = "model" if isinstance(model, bytes) else str(model)
+    try:
+        blob = model if isinstance(model, bytes) else Path(model).read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"{name} cannot be read ({error.strerror}): give the path of a .tflite file.") from error
+    if not blob:
+        raise ModelFileError(f"{name} is empty (0 bytes): give a .tflite file as the converter wrote it.")
+    if blob[4:8] != b"TFL3":
+        raise ModelFileError(f"{name} ({len(blob):,} bytes) is not a TFLite model: its bytes 4 to 8 should read TFL3.")
+    return blob
+
+
+def interpreter(model, threads=1, batch=None):
+    """An interpreter with its tensors allocated, for a batch of that many samples (None: as the file says).
+
+    Raises ModelFileError for a truncated or otherwise unusable file.
+    """
+    blob = content(model)
+    try:
+        with runtime_env.quiet():
+            loaded = Interpreter(model_content=blob, num_threads=threads)
+            if batch is not None:
+                details = loaded.get_input_details()[0]
+                loaded.resize_tensor_input(details["index"], [batch, *details["shape"][1:]])
+            loaded.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        cause = str(error).strip().splitlines()[0]
+        raise ModelFileError(f"model of {len(blob):,} bytes cannot be loaded ({cause}): convert or copy it again.") from error
+    return loaded
+
+
+def predict(model, x, batch=BATCH, threads=runtime_env.THREADS):
+    """Run a model with one input and one output over samples: float32 (n, ...) -> float32 (n, outputs).
+
+    Batches are what makes this fast; the numbers are the same as one sample at a time. Integer inputs and outputs
+    are quantized and dequantized with the file's own scale and zero point.
+    Raises ValueError when the samples do not fit the model's input.
+    """
+    x = np.asarray(x)
+    if batch < 1:
+        raise ValueError(f"batch={batch!r} must be 1 or more.")
+    size = min(batch, len(x)) if x.ndim and x.size else 1
+    runner = interpreter(model, threads, batch=size)
+    source, target = runner.get_input_details()[0], runner.get_output_details()[0]
+    if x.shape[1:] != tuple(source["shape"][1:]) or not x.size:
+        raise ValueError(f"x has shape {x.shape}: this model takes (n, {', '.join(map(str, source['shape'][1:]))}), n at least 1.")
+    x = _quantized(x, source)
+    outputs = []
+    for start in range(0, len(x), size):
+        part = x[start:start + size]
+        missing = size - len(part)
+        if missing:  # the last batch is filled up, so that its shape and hence its kernels stay the same
+            part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
+        runner.set_tensor(source["index"], part)
+        runner.invoke()
+        outputs.append(runner.get_tensor(target["index"])[: size - missing])
+    return _dequantized(np.concatenate(outputs), target)
+
+
+def size(model):
+    """Size of a model, raw and gzipped."""
+    blob = content(model)
+    return Size(len(blob), len(gzip.compress(blob, GZIP_LEVEL, mtime=0)))
+
+
+def tensors(model):
+    """Every tensor of the main graph, a row each: name, shape, dtype, constant, scales (how many; 0 is float),
+    zeros (share of zero values, constants only; those that a sparse encoding leaves out count).
+
+    Raises ModelFileError for a damaged file.
+    """
+    rows = []
+    with _parsed(content(model)) as parsed:
+        for tensor in parsed.subgraphs[0].tensors:
+            data = parsed.buffers[tensor.buffer].data
+            constant = data is not None and len(data) > 0
+            dtype = _names(schema.TensorType)[tensor.type].lower()
+            shape = tuple(int(n) for n in tensor.shape) if tensor.shape is not None else ()
+            scales = tensor.quantization.scale if tensor.quantization else None
+            zeros = np.nan
+            if constant and dtype in ("float32", "int8", "float16"):
+                zeros = 1 - np.count_nonzero(np.asarray(data, np.uint8).view(dtype)) / math.prod(shape)
+            rows.append(
+                {
+                    "name": tensor.name.decode(),
+                    "shape": shape,
+                    "dtype": dtype,
+                    "constant": constant,
+                    "scales": 0 if scales is None else len(scales),
+                    "zeros": zeros,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def operators(model):
+    """Every operator of the main graph in order, a row each: op, and the dtypes of its first two inputs.
+
+    Raises ModelFileError for a damaged file.
+    """
+    rows = []
+    with _parsed(content(model)) as parsed:
+        graph = parsed.subgraphs[0]
+        dtypes = [_names(schema.TensorType)[tensor.type].lower() for tensor in graph.tensors]
+        for operator in graph.operators:
+            code = parsed.operatorCodes[operator.opcodeIndex]
+            name = _names(schema.BuiltinOperator)[max(code.builtinCode, code.deprecatedBuiltinCode)]
+            inputs = [dtypes[index] for index in operator.inputs[:2] if index >= 0]
+            rows.append(
+                {"op": name, "input": inputs[0] if inputs else "", "weights": inputs[1] if len(inputs) > 1 else ""}
+            )
+    return pd.DataFrame(rows)
+
+
+@functools.cache
+def _names(enumeration):
+    return {value: name for name, value in vars(enumeration).items() if isinstance(value, int)}
+
+
+@contextlib.contextmanager
+def _parsed(blob):
+    try:
+        yield schema.ModelT.InitFromPackedBuf(blob, 0)
+    except Exception as error:  # a damaged file makes the generated reader, or what it read, fail in any way
+        raise ModelFileError(
+            f"model of {len(blob):,} bytes is damaged ({type(error).__name__}): convert or copy it again."
+        ) from error
+
+
+def _quantized(x, details):
+    dtype = details["dtype"]
+    if not np.issubdtype(dtype, np.integer):
+        return x.astype(dtype, copy=False)
+    scale, zero_point = details["quantization"]
+    limits = np.iinfo(dtype)
+    return np.clip(np.round(x / scale) + zero_point, limits.min, limits.max).astype(dtype)
+
+
+def _dequantized(y, details):
+    if not np.issubdtype(details["dtype"], np.integer):
+        return y
+    scale, zero_point = details["quantization"]
+    return ((y.astype("float32") - zero_point) * scale).astype("float32")

@@ -1,0 +1,116 @@
+"""Imported before TensorFlow, by everyone: quiet logs, legacy Keras, a fixed number of threads, seeds, a report.
+
+Importing this module sets the environment variables below and nothing else; it does not load TensorFlow.
+"""
+
+import contextlib
+import functools
+import logging
+import os
+import platform
+import sys
+import tempfile
+import time
+from importlib import metadata
+
+import psutil
+
+STARTED = time.monotonic()
+THREADS = 2
+SETTINGS = {
+    "TF_USE_LEGACY_KERAS": "1",  # tfmot works on Keras 2 (tf-keras)
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "CUDA_VISIBLE_DEVICES": "-1",
+    # The order of a sum depends on the number of threads and on the width of the vector instructions. Both are
+    # fixed, so that training gives the same bits on every x86 machine with AVX2.
+    "TF_NUM_INTRAOP_THREADS": str(THREADS),
+    "TF_NUM_INTEROP_THREADS": "1",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+}
+PACKAGES = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "ai-edge-litert", "numpy", "papermill", "nbval")
+# What makes int8 fast: name in the report -> names that processors report.
+CPU_FEATURES = {
+    "AVX2": {"avx2"},
+    "AVX-512": {"avx512f"},
+    "VNNI": {"avx512_vnni", "avx512vnni", "avx_vnni"},
+    "NEON dot product": {"asimddp", "dotprod"},
+}
+
+if "tensorflow" in sys.modules and os.environ.get("TF_USE_LEGACY_KERAS") != "1":
+    raise ImportError("TensorFlow was imported before helpers: import helpers first, since tfmot needs legacy Keras.")
+for _name, _value in SETTINGS.items():
+    os.environ.setdefault(_name, _value)
+
+
+@contextlib.contextmanager
+def quiet():
+    """Swallow what native code writes to file descriptors 1 and 2 inside the block.
+
+    Log levels do not stop the lines that TensorFlow writes before its logger starts, nor the converter's and
+    XNNPACK's. If the block raises, what was swallowed is shown.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    saved = [os.dup(descriptor) for descriptor in (1, 2)]
+    with tempfile.TemporaryFile() as sink:
+        os.dup2(sink.fileno(), 1)
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            sink.seek(0)
+            swallowed = sink.read().decode(errors="replace")
+            if swallowed.strip():
+                print(swallowed, file=sys.stderr)
+            raise
+        finally:
+            for descriptor, original in zip((1, 2), saved, strict=True):
+                os.dup2(original, descriptor)
+                os.close(original)
+            for logger in ("tensorflow", "absl"):  # TensorFlow sets its own level when it is imported
+                logging.getLogger(logger).setLevel(logging.ERROR)
+
+
+def seed_everything(seed):
+    """Seed Python, NumPy and TensorFlow, and make TensorFlow's operations deterministic.
+
+    Call it before every training that is to be repeatable: it restarts the sequence of random numbers.
+    """
+    with quiet():
+        import tensorflow as tf
+    tf.keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+@functools.cache
+def cpu():
+    """The processor: `{"name": str, "features": [str, ...]}`, features being those of CPU_FEATURES."""
+    from cpuinfo import get_cpu_info
+
+    info = get_cpu_info()
+    flags = set(info.get("flags", []))
+    name = info.get("brand_raw") or platform.processor() or platform.machine()
+    return {"name": name, "features": [feature for feature, names in CPU_FEATURES.items() if names & flags]}
+
+
+def versions():
+    """Installed versions of Python and the packages that decide a result; None where one is missing."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def machine():
+    """What a number measured here depends on: system, CPU, cores, memory (GB), threads used."""
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu()["name"],
+        "cpu_features": cpu()["features"],
+        "cores": psutil.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "threads": int(os.environ["TF_NUM_INTRAOP_THREADS"]),
+    }

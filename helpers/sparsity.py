@@ -1,0 +1,79 @@
+"""What magnitude pruning needs beyond tfmot: where the zeros are, and what the schedule did."""
+
+import glob
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers import runtime_env
+
+with runtime_env.quiet():
+    import tensorflow as tf
+
+
+def report(model):
+    """Zeros in the kernels of a Keras model, a row for each layer with a kernel: layer, weights, zeros, sparsity.
+
+    Wrapped (not yet stripped) layers count with their masks as they are stored.
+    """
+    rows = []
+    for layer in model.layers:
+        inner = getattr(layer, "layer", layer)
+        if hasattr(inner, "kernel"):
+            kernel = inner.kernel.numpy()
+            zeros = int((kernel == 0).sum())
+            rows.append({"layer": inner.name, "weights": kernel.size, "zeros": zeros, "sparsity": zeros / kernel.size})
+    return pd.DataFrame(rows, columns=["layer", "weights", "zeros", "sparsity"])
+
+
+def kernel_sparsity(model):
+    """Share of zeros among all kernel weights of a Keras model, in [0, 1]; biases do not count."""
+    table = report(model)
+    return float(table.zeros.sum() / table.weights.sum())
+
+
+def one_shot(model, sparsity):
+    """Set the smallest weights of every kernel to zero, at once and without training. Changes the model; returns it.
+
+    sparsity: share of zeros in each kernel, in [0, 1). Raises ValueError outside. (Han et al. 2015, section 3,
+    without the retraining.)
+    """
+    if not (isinstance(sparsity, int | float) and 0 <= sparsity < 1):
+        raise ValueError(f"sparsity={sparsity!r} must lie in [0, 1): it is the share of weights set to zero.")
+    for layer in model.layers:
+        if hasattr(layer, "kernel"):
+            kernel = layer.kernel.numpy()
+            smallest = np.argsort(np.abs(kernel), axis=None)[: round(sparsity * kernel.size)]
+            kernel.flat[smallest] = 0
+            layer.kernel.assign(kernel)
+    return model
+
+
+def schedule_curve(schedule, steps):
+    """The sparsity that a tfmot pruning schedule asks for at each step: frame with step and sparsity."""
+    asked = [float(schedule(tf.constant(step, tf.int64))[1]) for step in range(steps)]
+    return pd.DataFrame({"step": range(steps), "sparsity": asked})
+
+
+def logged_curve(folder):
+    """The sparsities that tfmot's PruningSummaries wrote for TensorBoard, read back: frame with layer, step, sparsity.
+
+    Raises FileNotFoundError when the folder holds no event file.
+    """
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    files = glob.glob(str(Path(folder) / "**" / "*tfevents*"), recursive=True)
+    if not files:
+        raise FileNotFoundError(f"folder={str(folder)!r} holds no TensorBoard event file: train with PruningSummaries(log_dir) first.")
+    rows = []
+    for file in sorted(files):
+        events = EventAccumulator(file, size_guidance={"tensors": 0})
+        events.Reload()
+        for tag in events.Tags()["tensors"]:
+            if tag.endswith("/sparsity"):
+                layer = tag.split("/")[0].removeprefix("prune_low_magnitude_")
+                rows += [{"layer": layer, "step": event.step, "sparsity": float(tf.make_ndarray(event.tensor_proto))}
+                         for event in events.Tensors(tag)]
+    return pd.DataFrame(rows, columns=["layer", "step", "sparsity"])
+

@@ -1,0 +1,139 @@
+"""Intervals for what the lab measures, all at 95% unless told otherwise. Thin over scipy."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats as scipy_stats
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measured number with the ends of its interval, all in `unit`; the ends are None where there is none."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+
+    def __format__(self, spec):
+        spec = spec or ".3f"
+        if self.low is None:
+            return format(self.value, spec)
+        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
+    def __str__(self):
+        return format(self)
+
+
+def proportion(correct, confidence=CONFIDENCE):
+    """Share of true entries, such as top-1 accuracy, with its interval.
+
+    bool (examples,): Wilson's score interval (Wilson 1927). bool (seeds, examples): mean over the seeds with the
+    pigeonhole bootstrap, as in `paired_difference`. Raises ValueError when it has another form or is empty.
+    """
+    _check(confidence)
+    correct = _booleans(correct, "correct")
+    if correct.ndim == 2:
+        return _pigeonhole(correct.astype(float), confidence)
+    test = scipy_stats.binomtest(int(correct.sum()), correct.size)
+    interval = test.proportion_ci(confidence, method="wilson")
+    return Estimate(test.statistic, interval.low, interval.high, "share")
+
+
+def paired_difference(baseline, candidate, confidence=CONFIDENCE):
+    """Accuracy of `candidate` minus accuracy of `baseline` on the same examples, with its interval.
+
+    One row of examples, bool (examples,): adjusted Wald interval of Bonett and Price (2012, eq. 3), which stays
+    sensible when the two never disagree. Several training seeds, bool (seeds, examples): mean over the seeds, with
+    the pigeonhole bootstrap (Owen 2007), which resamples seeds and examples independently and so counts both
+    sources of chance.
+    Raises ValueError when shapes differ or are empty.
+    """
+    _check(confidence)
+    baseline, candidate = _pair(baseline, candidate)
+    if baseline.ndim == 2:
+        return _pigeonhole(candidate.astype(float) - baseline, confidence)
+    gained = int((candidate & ~baseline).sum())
+    lost = int((baseline & ~candidate).sum())
+    n = baseline.size
+    p_gained, p_lost = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+    z = scipy_stats.norm.ppf((1 + confidence) / 2)
+    half = z * np.sqrt((p_gained + p_lost - (p_gained - p_lost) ** 2) / (n + 2))
+    centre = p_gained - p_lost
+    return Estimate((gained - lost) / n, max(-1.0, centre - half), min(1.0, centre + half), "share")
+
+
+def mcnemar(baseline, candidate):
+    """Exact two-sided p value (McNemar 1947) of "both are equally often right"; bool arrays (examples,).
+
+    Raises ValueError when shapes differ, are empty or hold more than one row.
+    """
+    baseline, candidate = _pair(baseline, candidate, dimensions=(1,))
+    gained, lost = int((candidate & ~baseline).sum()), int((baseline & ~candidate).sum())
+    return scipy_stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+
+
+def mean(values, unit="", confidence=CONFIDENCE):
+    """Mean of a few repetitions (seeds) with Student's t interval; (repetitions,). One value has no interval."""
+    _check(confidence)
+    values = _numbers(values)
+    if values.size == 1:
+        return Estimate(float(values[0]), unit=unit)
+    centre, error = float(values.mean()), float(scipy_stats.sem(values))
+    half = error * scipy_stats.t.ppf((1 + confidence) / 2, values.size - 1)
+    return Estimate(centre, centre - half, centre + half, unit)
+
+
+def median(values, unit="", confidence=CONFIDENCE):
+    """Median with the distribution-free interval from order statistics; (repetitions,), at least 6 of them."""
+    _check(confidence)
+    values = _numbers(values)
+    interval = scipy_stats.quantile_test(values, q=float(np.median(values)), p=0.5).confidence_interval(confidence)
+    if np.isnan([interval.low, interval.high]).any():
+        raise ValueError(f"values has {values.size} entries, too few for a {confidence:.0%} interval of the median: measure more.")
+    return Estimate(float(np.median(values)), float(interval.low), float(interval.high), unit)
+
+
+def _pigeonhole(differences, confidence, resamples=4000):
+    seeds, examples = differences.shape
+    random = np.random.default_rng(0)
+    seed_weights = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
+    means = [
+        weights @ differences[:, random.integers(examples, size=examples)].mean(axis=1) / seeds for weights in seed_weights
+    ]
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Estimate(float(differences.mean()), float(low), float(high), "share")
+
+
+def _check(confidence):
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence!r} must lie in (0, 1): 0.95 is usual.")
+
+
+def _booleans(array, name, dimensions=(1, 2)):
+    array = np.asarray(array)
+    if array.size == 0 or array.dtype != bool or array.ndim not in dimensions:
+        wanted = " or ".join(("(examples,)", "(seeds, examples)")[number - 1] for number in dimensions)
+        raise ValueError(f"{name} is {array.dtype} of shape {array.shape}: it must be booleans {wanted}, at least one.")
+    return array
+
+
+def _pair(baseline, candidate, dimensions=(1, 2)):
+    baseline, candidate = _booleans(baseline, "baseline", dimensions), _booleans(candidate, "candidate", dimensions)
+    if baseline.shape != candidate.shape:
+        raise ValueError(
+            f"baseline has shape {baseline.shape} and candidate {candidate.shape}: judge both on the same examples."
+        )
+    return baseline, candidate
+
+
+def _numbers(values):
+    try:
+        values = np.asarray(values, float).ravel()
+    except (TypeError, ValueError):
+        raise ValueError(f"values={values!r} must be finite numbers, at least one.") from None
+    if values.size == 0 or not np.isfinite(values).all():
+        raise ValueError(f"values={values.tolist()!r} must be finite numbers, at least one.")
+    return values
