@@ -1,0 +1,81 @@
+"""`python -m helpers`: the lab's commands. Each loads what it needs when it is called."""
+
+import sys
+
+import click
+
+
+class Commands(click.Group):
+    """Turns the lab's own errors into one line and exit code 2; any other keeps its traceback."""
+
+    def invoke(self, context):
+        try:
+            return super().invoke(context)
+        except Exception as error:
+            if not (type(error).__module__.startswith("helpers.") or isinstance(error, FileNotFoundError)):
+                raise
+            refused = click.ClickException(str(error.args[0]) if len(error.args) == 1 else str(error))
+            refused.exit_code = 2
+            raise refused from None
+
+
+@click.group(cls=Commands)
+def main():
+    """The TensorFlow Model Compression Lab, from the command line."""
+
+
+@main.command()
+def doctor():
+    """Check this machine and environment; say how to cure what is wrong."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from helpers import doctor
+
+    checks = doctor.checks()
+    table = Table("", "check", "found", "note or cure")
+    for check in checks:
+        table.add_row("ok" if check.ok else "NO", check.name, check.found, check.cure)
+    Console(markup=False, highlight=False).print(table)
+    sys.exit(int(not all(check.ok for check in checks)))
+
+
+@main.command()
+@click.option("--only", multiple=True, metavar="NOTEBOOK", help="Run only this one, as 01; may be repeated.")
+@click.option("--profile", default="quick", show_default=True,
+              help="A name in notebooks/profiles/, or a YAML file.")
+@click.option("-p", "given", type=(str, str), multiple=True, metavar="NAME VALUE",
+              help="Set a parameter in every notebook that declares it; may be repeated.")
+@click.option("--fresh", is_flag=True, help="Start anew even if the former tour was interrupted.")
+def tour(only, profile, given, fresh):
+    """Run the notebooks in order; executed copies, results and figures go to runs/."""
+    from helpers import tour
+
+    sys.exit(tour.run(only, profile, dict(given), fresh))
+
+
+@main.command()
+@click.argument("names", nargs=-1)
+def record(names):
+    """Run notebooks with their defaults; save outputs, results, figures and README's tables in the repository."""
+    from helpers import readme, tour
+
+    code = tour.record(names)
+    if not code:
+        readme.update()
+    sys.exit(code)
+
+
+@main.command()
+@click.argument("name")
+def train(name):
+    """Train the checkpoint NAME again by its recipe, e.g. mobilenetv2_fashion_96; writes it into checkpoints/."""
+    from helpers import training
+
+    card = training.train(name, click.echo)
+    top1 = card["top1_test"]
+    click.echo(f"{name}: test top-1 {top1['value']:.4f} [{top1['low']:.4f}, {top1['high']:.4f}] on {top1['images']:,} images")
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m helpers")

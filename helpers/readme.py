@@ -1,0 +1,75 @@
+"""The parts of README that are generated from `results/`, so that no number there is typed by hand."""
+
+import json
+
+import pandas as pd
+
+from helpers import claims, files, results
+
+README = files.REPOSITORY / "README.md"
+
+
+def render(text=None):
+    """README's text with every generated part made anew; a part stands between `<!-- begin NAME -->` and `<!-- end NAME -->`."""
+    text = README.read_text() if text is None else text
+    for name, make in PARTS.items():
+        begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->"
+        if begin in text:
+            before, rest = text.split(begin, 1)
+            text = before + begin + make() + "\n" + end + rest.split(end, 1)[1]
+    return text
+
+
+def update():
+    """Write README with its generated parts made anew."""
+    files.write(README, render())
+
+
+def numbers_table():
+    """What notebook 01 measured, profile by profile, as a Markdown table."""
+    rows = {
+        "dense MLP, top-1": ("top1.float32", ".1%"),
+        "80% of the weights pruned: change in top-1": ("delta_top1.pruned", "+.1%"),
+        "the same at once, without training": ("delta_top1.one_shot", "+.1%"),
+        "file on disk, dense": ("size.float32", "kB"),
+        "file on disk, pruned": ("size.pruned", "kB"),
+        "gzipped, dense": ("size.float32_gzip", "kB"),
+        "gzipped, pruned": ("size.pruned_gzip", "kB"),
+        "latency ratio, pruned (above 1 is faster)": ("latency_ratio.pruned", ".2f"),
+        "latency ratio, pruned in blocks of 16": ("latency_ratio.pruned_blocks", ".2f"),
+    }
+    found = {profile: results.read("01_mnist_mlp_pruning", profile) for profile in _profiles()}
+    table = pd.DataFrame({f"{profile}: {content['provenance']['data']['name']}":
+                          {label: _show(content["numbers"][name], spec) for label, (name, spec) in rows.items()}
+                          for profile, content in found.items()})
+    machine = found["quick"]["provenance"]["machine"]
+    return f"{_markdown(table)}\n\nMeasured on: {machine['cpu']}, {machine['cores']} cores, one thread for latency. Brackets: 95% intervals."
+
+
+def claims_table():
+    """The claims decided so far, with their verdicts by profile, as a Markdown table."""
+    verdicts = {profile: {} for profile in _profiles()}
+    for profile in verdicts:
+        for path in sorted((results.RECORDED / profile).glob("*.json")):
+            verdicts[profile] |= json.loads(path.read_text())["verdicts"]
+    table = pd.DataFrame({"the article says": {name: claim.statement for name, claim in claims.CLAIMS.items()}, **verdicts})
+    return _markdown(table.dropna(how="all", subset=list(verdicts)).fillna("-"))
+
+
+def _profiles():
+    return [profile for profile in ("quick", "full") if (results.RECORDED / profile).is_dir()]
+
+
+def _show(estimate, spec):
+    if spec == "kB":
+        return f"{estimate.value / 1000:,.0f} kB"
+    return format(estimate, spec)
+
+
+def _markdown(table):
+    lines = [["", *table.columns], ["---"] * (1 + len(table.columns))]
+    lines += [[name, *row] for name, row in zip(table.index, table.to_numpy().tolist(), strict=True)]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+PARTS = {"numbers": numbers_table, "claims": claims_table}

@@ -1,0 +1,302 @@
+"""The tour: the notebooks in order with papermill, resumable, with one table at the end; and recording them.
+
+What a tour writes goes under `files.output_root()`: `<profile>/<notebook>.ipynb` are the executed copies,
+`<profile>/tour.json` is the journal, and the notebooks themselves write `results/` and `figures/`.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import papermill
+from papermill.exceptions import PapermillExecutionError
+from rich.console import Console
+from rich.table import Table
+
+from helpers import files, parameters, results
+
+INTERRUPTED = 130  # what a shell reports for Ctrl-C
+KEY_NUMBERS = 3
+NAMED_KEY_NUMBERS = 4
+# papermill, and nbclient through it, log what is reported here in one line, or is of no use to the reader.
+logging.getLogger("papermill").setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """One notebook of a tour: its file, the parameters to change (name -> value), the profile under which it
+    records, and a key that changes with whatever decides its outcome."""
+
+    path: Path
+    changes: dict
+    profile: str
+    key: str
+
+    @property
+    def name(self):
+        return self.path.stem
+
+
+def run(only=(), profile="quick", given=None, fresh=False):
+    """Execute notebooks one after the other, print what happens, and return an exit code.
+
+    only: notebooks by number, name or path; all if empty. profile: a name or a YAML file. given: parameters
+    as typed, name -> text; each goes to every notebook that declares it. fresh: forget an interrupted tour.
+    Returns 0, 1 if a notebook failed or nothing could be written, 130 after Ctrl-C.
+    Raises ParameterError or FileNotFoundError before anything is started.
+    """
+    stops = plan(only, profile, given or {})
+    folder = files.output_root() / Path(profile).stem
+    journal = folder / "tour.json"
+    finished = {} if fresh else _resumable(journal, stops)
+    if finished:
+        print(f"Resuming the interrupted tour: {', '.join(finished)} finished before (--fresh reruns all).")
+    try:
+        _note(journal, finished)  # tells before the first notebook whether the folder can be written
+        for stop in stops:
+            if stop.name not in finished:
+                finished[stop.name] = _visit(stop, folder)
+                _note(journal, finished)
+        _note(journal, finished, complete=True)
+    except KeyboardInterrupt:
+        print("Interrupted: the next run resumes after the last finished notebook.")
+        return INTERRUPTED
+    except OSError as error:
+        print(f"Error: {error}")
+        return 1
+    Console(markup=False, highlight=False).print(_summary({stop.name: finished[stop.name] for stop in stops}))
+    return int(any(entry["error"] for entry in finished.values()))
+
+
+def plan(only, profile, given):
+    """The stops of a tour, every parameter checked. Arguments and errors as for `run`."""
+    paths = _selected(only)
+    changes = {path: parameters.load_profile(profile, path.stem) for path in paths}
+    if profile != "quick":
+        skipped = [path.stem for path in paths if not changes[path]]
+        paths = [path for path in paths if changes[path]]
+        if not paths:
+            raise parameters.ParameterError(f"profile={profile!r} mentions none of {', '.join(skipped)}.")
+        if skipped:
+            print(f"Skipped, since profile {profile} does not mention them: {', '.join(skipped)}.")
+    declared = {path: list(parameters.declared(path)) for path in paths}
+    known = sorted({name for names in declared.values() for name in names})
+    for name in given:
+        if name not in known:
+            raise parameters.ParameterError(
+                f"parameter {name!r} is unknown to {', '.join(path.stem for path in paths)}: "
+                f"choose one of {', '.join(known)}.")
+    stops = []
+    for path in paths:
+        own = {name: text for name, text in given.items() if name in declared[path]}
+        wanted = {**changes[path], **{name: parameters.parse(path, name, text) for name, text in own.items()}}
+        used = parameters.check(path, wanted)
+        changed = {name: used[name] for name in wanted}
+        stops.append(Stop(path, changed, results.profile_of(path, used), _key(path, used)))
+    return stops
+
+
+def overview():
+    """The notebooks in order with the question each asks and the seconds of its recorded run: frame."""
+    rows = []
+    for path in _selected(()):
+        title = next(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
+        try:
+            seconds = results.read(path.stem)["provenance"]["seconds"]
+        except results.ResultsError:
+            seconds = None
+        rows.append({"notebook": path.stem, "question": title.splitlines()[0].lstrip("# "), "seconds": seconds})
+    return pd.DataFrame(rows).set_index("notebook")
+
+
+def record(names=()):
+    """Execute notebooks with their defaults and save them in place, without what differs from run to run.
+
+    Results and figures go to the repository. A notebook that fails stays as it was. Prints what happens and
+    returns an exit code as `run` does; raises FileNotFoundError for an unknown name.
+    """
+    code = 0
+    with _output_to(files.REPOSITORY):
+        for path in _selected(names):
+            copy = files.REPOSITORY / "runs" / "record" / path.name
+            try:
+                failure = _execute(_source(path), {}, copy)
+                if failure:
+                    _tell(path.stem, failure, copy)
+                    code = 1
+                else:
+                    executed = _without_noise(nbformat.read(copy, as_version=4))
+                    files.write(path, nbformat.writes(executed) + "\n")
+            except KeyboardInterrupt:
+                print(f"Interrupted: {path.name} is unchanged.")
+                return INTERRUPTED
+            except OSError as error:
+                print(f"Error: {error}")
+                return 1
+    return code
+
+
+def _selected(names):
+    paths = sorted({files.find_notebook(name).resolve() for name in names}
+                   or files.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    if not paths:
+        raise FileNotFoundError(f"there are no notebooks in {files.NOTEBOOKS.name}/.")
+    return paths
+
+
+def _key(path, used):
+    """A hash of the notebook's cells without their outputs, of the helpers and of the parameters."""
+    digest = hashlib.sha256(json.dumps(used, sort_keys=True).encode())
+    for cell in nbformat.read(path, as_version=4).cells:
+        digest.update(f"{cell.cell_type}\n{cell.source}\0".encode())
+    for module in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(module.read_bytes())
+    return digest.hexdigest()
+
+
+def _resumable(journal, stops):
+    """The entries of an interrupted tour that still hold: name -> entry. A tour that ended leaves none."""
+    try:
+        former = json.loads(journal.read_text())
+        entries = {} if former["complete"] else former["notebooks"]
+    except (OSError, ValueError, KeyError, TypeError):  # none, or damaged: nothing is lost but time
+        return {}
+    return {stop.name: entry for stop in stops
+            if (entry := entries.get(stop.name)) and entry["key"] == stop.key and not entry["error"]}
+
+
+def _note(journal, finished, complete=False):
+    files.write(journal, json.dumps({"complete": complete, "notebooks": finished}, indent=1) + "\n")
+
+
+def _visit(stop, folder):
+    """Execute one stop; its journal entry."""
+    copy = folder / stop.path.name
+    started, clock = time.time(), time.monotonic()
+    failure = _execute(str(stop.path), stop.changes, copy)
+    seconds = round(time.monotonic() - clock, 1)
+    if failure:
+        _tell(stop.name, failure, copy)
+    numbers, verdicts = ([], {}) if failure else _recorded(stop, started)
+    error = failure[0].partition(":")[0] if failure else None
+    return {"key": stop.key, "seconds": seconds, "error": error, "numbers": numbers, "verdicts": verdicts}
+
+
+def _execute(source, changes, copy):
+    """Run a notebook (path or node) and put the executed copy in place in one step.
+
+    Returns None, or the lines of the error that stopped the notebook. Raises OutputError when the copy cannot
+    be written, KeyboardInterrupt when the user stops it; a former copy is then unchanged.
+    """
+    partial = copy.with_name(f".{copy.name}")
+    try:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        failure = _failure(source, changes, partial)
+        partial.replace(copy)
+    except OSError as error:
+        raise files.OutputError(
+            f"{os.path.relpath(copy)} could not be made ({error.strerror or error}): free some space or "
+            f"choose a writable folder in ${files.OUTPUT_VARIABLE}; former files are unchanged.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+    return failure
+
+
+def _failure(source, changes, copy):
+    try:
+        papermill.execute_notebook(
+            source, copy, changes, kernel_name="python3", language="python", coalesce_streams=True,
+            extra_arguments=["--log-level=CRITICAL"],  # else the kernel warns of TCP, in the midst of the progress bar
+            progress_bar={"desc": copy.stem.strip("."), "dynamic_ncols": True})
+    except PapermillExecutionError as error:
+        return f"{error.ename}: {error.evalue}".splitlines()
+    except OSError:
+        raise
+    except Exception as error:  # a kernel that dies or does not start raises many kinds
+        if not copy.exists():  # papermill did not get as far as the notebook
+            raise
+        return f"{type(error).__name__}: {error}".splitlines()
+    return None
+
+
+def _tell(name, failure, copy):
+    lines = failure if len(failure) <= 6 else [failure[0], "…", *failure[-4:]]
+    print(f"{name} failed:", *lines, f"Executed copy: {os.path.relpath(copy)}", sep="\n  ", flush=True)
+
+
+def _recorded(stop, started):
+    """The key numbers (texts) and verdicts (claim -> verdict) of this run; none if it recorded nothing.
+
+    A notebook may name its key numbers in its metadata: `{"lab": {"key_numbers": [...]}}`.
+    """
+    root = files.output_root()
+    path = root / "results" / stop.profile / f"{stop.name}.json"
+    if not path.is_file() or path.stat().st_mtime < started:
+        return [], {}
+    content = results.read(stop.name, stop.profile, root)
+    numbers = content["numbers"]
+    named = nbformat.read(stop.path, as_version=4).metadata.get("lab", {}).get("key_numbers", [])
+    names = [name for name in named if name in numbers][:NAMED_KEY_NUMBERS] or list(numbers)[:KEY_NUMBERS]
+    return [f"{name} {_short(numbers[name])}" for name in names], content["verdicts"]
+
+
+def _short(estimate):
+    value = f"{estimate.value:,.0f}" if abs(estimate.value) >= 1000 else f"{estimate.value:.4g}"
+    return f"{value} {estimate.unit}".strip()
+
+
+def _summary(entries):
+    table = Table("notebook", "seconds", "key numbers", "verdicts")
+    for name, entry in entries.items():
+        table.add_row(name, f"{entry['seconds']:.1f}",
+                      f"failed: {entry['error']}" if entry["error"] else "\n".join(entry["numbers"]),
+                      ", ".join(f"{claim} {verdict}" for claim, verdict in entry["verdicts"].items()))
+    return table
+
+
+@contextlib.contextmanager
+def _output_to(folder):
+    """Kernels started inside the block write their results and figures to `folder`."""
+    former = os.environ.get(files.OUTPUT_VARIABLE)
+    os.environ[files.OUTPUT_VARIABLE] = str(folder)
+    try:
+        yield
+    finally:
+        if former is None:
+            del os.environ[files.OUTPUT_VARIABLE]
+        else:
+            os.environ[files.OUTPUT_VARIABLE] = former
+
+
+def _source(path):
+    """A notebook ready to be recorded: every cell has an id that stays, none holds injected parameters."""
+    content = json.loads(path.read_text())
+    content["nbformat_minor"] = 5
+    content["cells"] = [cell for cell in content["cells"]
+                        if "injected-parameters" not in cell["metadata"].get("tags", [])]
+    for number, cell in enumerate(content["cells"]):
+        text = f"{number}\n{''.join(cell['source'])}"
+        cell.setdefault("id", hashlib.sha256(text.encode()).hexdigest()[:8])
+    return nbformat.reads(json.dumps(content), as_version=4)
+
+
+def _without_noise(notebook):
+    """The notebook without time stamps, papermill's notes and the version of the Python at hand."""
+    for cell in notebook.cells:
+        for noise in ("papermill", "execution"):
+            cell.metadata.pop(noise, None)
+        if not cell.metadata.get("tags"):
+            cell.metadata.pop("tags", None)
+    for noise in ("papermill", "widgets"):
+        notebook.metadata.pop(noise, None)
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+    notebook.metadata.language_info = {"name": "python"}
+    return notebook
