@@ -42,10 +42,15 @@ def doctor():
 
 @main.command()
 @click.option("--only", multiple=True, metavar="NOTEBOOK", help="Run only this one, as 01; may be repeated.")
-@click.option("--profile", default="quick", show_default=True,
-              help="A name in notebooks/profiles/, or a YAML file.")
-@click.option("-p", "given", type=(str, str), multiple=True, metavar="NAME VALUE",
-              help="Set a parameter in every notebook that declares it; may be repeated.")
+@click.option("--profile", default="quick", show_default=True, help="A name in notebooks/profiles/, or a YAML file.")
+@click.option(
+    "-p",
+    "given",
+    type=(str, str),
+    multiple=True,
+    metavar="NAME VALUE",
+    help="Set a parameter in every notebook that declares it; may be repeated.",
+)
 @click.option("--fresh", is_flag=True, help="Start anew even if the former tour was interrupted.")
 def tour(only, profile, given, fresh):
     """Run the notebooks in order; executed copies, results and figures go to runs/."""
@@ -74,7 +79,9 @@ def train(name):
 
     card = training.train(name, click.echo)
     top1 = card["top1_test"]
-    click.echo(f"{name}: test top-1 {top1['value']:.4f} [{top1['low']:.4f}, {top1['high']:.4f}] on {top1['images']:,} images")
+    click.echo(
+        f"{name}: test top-1 {top1['value']:.4f} [{top1['low']:.4f}, {top1['high']:.4f}] on {top1['images']:,} images"
+    )
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def judge(numbers, *names):
         given = [numbers[need] for need in claim.needs]
         verdict, because = claim.rule(*(n if isinstance(n, Estimate) else Estimate(float(n)) for n in given))
         rows.append({"claim": name, "statement": claim.statement, "verdict": verdict, "because": because})
-    return pd.DataFrame(rows).set_index("claim")
+    return pd.DataFrame(rows, columns=["claim", "statement", "verdict", "because"]).set_index("claim")
 
 
 def _polynomial_costs_little(delta, sparsity):
@@ -76,8 +76,10 @@ def _no_callback_no_mask(sparsity, raises):
 def _converts_as_is(loads, agreement, size_ratio, latency_ratio):
     if not loads.value:
         return REFUTED, "the wrapped model does not convert"
-    because = (f"it converts and {agreement.value:.0%} of its answers equal the stripped model's, but the file is {size_ratio.value:.1f} times "
-               "as large")
+    because = (
+        f"it converts and {agreement.value:.0%} of its answers equal the stripped model's, but the file is {size_ratio.value:.1f} times "
+        "as large"
+    )
     if size_ratio.value <= 1.1 and latency_ratio.low > 0.9:
         return CONFIRMED, because
     return DEPENDS, f"{because} and slower: call strip_pruning first"
@@ -95,8 +97,10 @@ def _storage_not_speed(raw, dense_gzip, pruned_gzip, latency_ratio, block_ratio)
 
 
 def _curve_shows_the_bug(healthy_gap, planted_gap, planted_delta):
-    because = (f"the logged curve stays within {100 * healthy_gap.value:.0f} points of its schedule; with a wrong end_step it ends "
-               f"{100 * planted_gap.value:.0f} points short, while accuracy looks fine ({100 * planted_delta.value:+.1f} points)")
+    because = (
+        f"the logged curve stays within {100 * healthy_gap.value:.0f} points of its schedule; with a wrong end_step it ends "
+        f"{100 * planted_gap.value:.0f} points short, while accuracy looks fine ({100 * planted_delta.value:+.1f} points)"
+    )
     if healthy_gap.value < 0.05 < planted_gap.value and planted_delta.low > -0.02:
         return CONFIRMED, f"{because}; that people debug faster was not measured"
     return DEPENDS, because
@@ -109,20 +113,50 @@ def _printed_code_runs(cast_raises):
 
 
 CLAIMS = {
-    "C01": Claim("Pruning an MLP gradually from 50% to 80% costs only 1-2 points of accuracy",
-                 ("delta_top1.pruned", "sparsity.kernel"), _polynomial_costs_little),
-    "C02": Claim("Going to 80% at once can break the model; a polynomial ramp is stabler than a linear or constant schedule",
-                 ("delta_top1.one_shot", "gain.polynomial_over_constant", "gain.polynomial_over_linear",
-                  "gain.polynomial_over_constant_hard"), _ramp_is_stabler),
-    "C03": Claim("Without the UpdatePruningStep callback the masks are not updated",
-                 ("sparsity.without_callback", "raises.without_callback"), _no_callback_no_mask),
-    "C04": Claim("The pruned model converts to TFLite as it is",
-                 ("converts.wrapped", "agreement.wrapped", "size_ratio.wrapped", "latency_ratio.wrapped"), _converts_as_is),
-    "C05": Claim("Unstructured sparsity compresses well but brings no speed on general CPUs",
-                 ("size_ratio.pruned", "size.float32_gzip", "size.pruned_gzip", "latency_ratio.pruned",
-                  "latency_ratio.pruned_blocks"), _storage_not_speed),
-    "C21a": Claim("TensorBoard curves of sparsity make debugging faster",
-                  ("schedule_gap.healthy", "schedule_gap.planted_bug", "delta_top1.planted_bug"), _curve_shows_the_bug),
-    "C22a": Claim("The article's pruning code, typed in as printed, does what its text says",
-                  ("raises.printed_cast",), _printed_code_runs),
+    "C01": Claim(
+        "Pruning an MLP gradually from 50% to 80% costs only 1-2 points of accuracy",
+        ("delta_top1.pruned", "sparsity.kernel"),
+        _polynomial_costs_little,
+    ),
+    "C02": Claim(
+        "Going to 80% at once can break the model; a polynomial ramp is stabler than a linear or constant schedule",
+        (
+            "delta_top1.one_shot",
+            "gain.polynomial_over_constant",
+            "gain.polynomial_over_linear",
+            "gain.polynomial_over_constant_hard",
+        ),
+        _ramp_is_stabler,
+    ),
+    "C03": Claim(
+        "Without the UpdatePruningStep callback the masks are not updated",
+        ("sparsity.without_callback", "raises.without_callback"),
+        _no_callback_no_mask,
+    ),
+    "C04": Claim(
+        "The pruned model converts to TFLite as it is",
+        ("converts.wrapped", "agreement.wrapped", "size_ratio.wrapped", "latency_ratio.wrapped"),
+        _converts_as_is,
+    ),
+    "C05": Claim(
+        "Unstructured sparsity compresses well but brings no speed on general CPUs",
+        (
+            "size_ratio.pruned",
+            "size.float32_gzip",
+            "size.pruned_gzip",
+            "latency_ratio.pruned",
+            "latency_ratio.pruned_blocks",
+        ),
+        _storage_not_speed,
+    ),
+    "C21a": Claim(
+        "TensorBoard curves of sparsity make debugging faster",
+        ("schedule_gap.healthy", "schedule_gap.planted_bug", "delta_top1.planted_bug"),
+        _curve_shows_the_bug,
+    ),
+    "C22a": Claim(
+        "The article's pruning code, typed in as printed, does what its text says",
+        ("raises.printed_cast",),
+        _printed_code_runs,
+    ),
 }

@@ -55,8 +55,12 @@ def python_version(version=None):
     version = version or sys.version_info
     ok = OLDEST <= tuple(version[:2]) <= NEWEST
     supported = f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}"
-    return Check("Python", ok, ".".join(map(str, version[:3])),
-                 "" if ok else f"install Python {supported}, delete .venv, then `make run PYTHON=python3.12`")
+    return Check(
+        "Python",
+        ok,
+        ".".join(map(str, version[:3])),
+        "" if ok else f"install Python {supported}, delete .venv, then `make run PYTHON=python3.12`",
+    )
 
 
 def packages(lock=LOCK):
@@ -107,10 +111,16 @@ def resources():
     disk = psutil.disk_usage(os.fspath(folder)).free / 1e9
     return [
         _at_least("cores", cores, CORES, f"{cores}", "the notebooks run, but take longer than they say"),
-        _at_least("free memory", memory, MEMORY_GB, f"{memory:.1f} GB",
-                  f"close other programs: {MEMORY_GB} GB are needed"),
-        _at_least("free disk", disk, DISK_GB, f"{disk:.1f} GB",
-                  f"free {DISK_GB} GB, or name another folder in ${files.OUTPUT_VARIABLE}"),
+        _at_least(
+            "free memory", memory, MEMORY_GB, f"{memory:.1f} GB", f"close other programs: {MEMORY_GB} GB are needed"
+        ),
+        _at_least(
+            "free disk",
+            disk,
+            DISK_GB,
+            f"{disk:.1f} GB",
+            f"free {DISK_GB} GB, or name another folder in ${files.OUTPUT_VARIABLE}",
+        ),
     ]
 
 
@@ -137,8 +147,12 @@ def smoke_test():
         return Check("smoke test", False, f"{type(error).__name__}: {first}", "delete .venv, then `make run`")
     ok = all(differences[recipe] <= limit for recipe, limit in SMOKE_LIMITS.items())
     found = ", ".join(f"{recipe} differs by {difference:.1g}" for recipe, difference in differences.items())
-    return Check("smoke test", ok, f"{found} of the largest output; {time.monotonic() - start:.0f} s",
-                 "" if ok else "delete .venv, then `make run`; if it persists, report it with this table")
+    return Check(
+        "smoke test",
+        ok,
+        f"{found} of the largest output; {time.monotonic() - start:.0f} s",
+        "" if ok else "delete .venv, then `make run`; if it persists, report it with this table",
+    )
 
 
 def _at_least(name, value, least, found, cure):

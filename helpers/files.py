@@ -55,8 +55,11 @@ def find_notebook(name):
     if Path(name).suffix == ".ipynb" and Path(name).is_file():
         return Path(name)
     known = sorted(NOTEBOOKS.glob("*.ipynb"))
-    found = [path for path in known if re.fullmatch(rf"{re.escape(str(name))}(_.*)?(\.ipynb)?", path.stem)
-             or path.name == str(name)]
+    found = [
+        path
+        for path in known
+        if re.fullmatch(rf"{re.escape(str(name))}(_.*)?(\.ipynb)?", path.stem) or path.name == str(name)
+    ]
     if len(found) != 1:
         raise FileNotFoundError(f"notebook={name!r} is not one of {', '.join(path.stem for path in known)}.")
     return found[0]

@@ -67,7 +67,9 @@ def interpreter(model, threads=1, batch=None):
             loaded.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         cause = str(error).strip().splitlines()[0]
-        raise ModelFileError(f"model of {len(blob):,} bytes cannot be loaded ({cause}): convert or copy it again.") from error
+        raise ModelFileError(
+            f"model of {len(blob):,} bytes cannot be loaded ({cause}): convert or copy it again."
+        ) from error
     return loaded
 
 
@@ -85,11 +87,13 @@ def predict(model, x, batch=BATCH, threads=runtime_env.THREADS):
     runner = interpreter(model, threads, batch=size)
     source, target = runner.get_input_details()[0], runner.get_output_details()[0]
     if x.shape[1:] != tuple(source["shape"][1:]) or not x.size:
-        raise ValueError(f"x has shape {x.shape}: this model takes (n, {', '.join(map(str, source['shape'][1:]))}), n at least 1.")
+        raise ValueError(
+            f"x has shape {x.shape}: this model takes (n, {', '.join(map(str, source['shape'][1:]))}), n at least 1."
+        )
     x = _quantized(x, source)
     outputs = []
     for start in range(0, len(x), size):
-        part = x[start:start + size]
+        part = x[start : start + size]
         missing = size - len(part)
         if missing:  # the last batch is filled up, so that its shape and hence its kernels stay the same
             part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])

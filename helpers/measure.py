@@ -36,8 +36,15 @@ def latency(models, baseline, x, rounds=60, threads=1):
     rows = []
     for name in models:
         estimate = stats.median(times[baseline] / times[name])
-        rows.append({"model": name, "milliseconds": 1000 * times[name].median(), "ratio": estimate.value,
-                     "low": estimate.low, "high": estimate.high})
+        rows.append(
+            {
+                "model": name,
+                "milliseconds": 1000 * times[name].median(),
+                "ratio": estimate.value,
+                "low": estimate.low,
+                "high": estimate.high,
+            }
+        )
     return pd.DataFrame(rows).set_index("model")
 
 

@@ -85,7 +85,9 @@ def check(notebook, given):
     known = declared(notebook)
     for name in given:
         if name not in known:
-            raise ParameterError(f"parameter {name!r} is unknown to {files.find_notebook(notebook).stem}: it has {', '.join(known)}.")
+            raise ParameterError(
+                f"parameter {name!r} is unknown to {files.find_notebook(notebook).stem}: it has {', '.join(known)}."
+            )
     values = {name: _typed(known[name], given[name]) if name in given else known[name].default for name in known}
     for name, value in values.items():
         for entry in value if isinstance(value, list) else [value]:
@@ -142,9 +144,15 @@ def _typed(parameter, value):
     wanted = type(default)
     fits = type(value) is wanted or (wanted is float and type(value) is int)
     if fits and wanted is list and default:
-        fits = bool(value) and all(type(entry) is type(default[0]) or (type(default[0]) is float and type(entry) is int) for entry in value)
+        fits = bool(value) and all(
+            type(entry) is type(default[0]) or (type(default[0]) is float and type(entry) is int) for entry in value
+        )
     if not fits:
-        kind = f"a non-empty list of {type(default[0]).__name__}" if wanted is list and default else f"of type {wanted.__name__}"
+        kind = (
+            f"a non-empty list of {type(default[0]).__name__}"
+            if wanted is list and default
+            else f"of type {wanted.__name__}"
+        )
         raise ParameterError(f"parameter {parameter.name}={value!r} must be {kind}, like its default {default!r}.")
     return float(value) if wanted is float else value
 
@@ -154,8 +162,10 @@ def _check_range(parameter, value, values):
     if not found:
         return
     opening, low, high, closing = found.groups()
-    low, high = (values.get(end.strip(), None) if end.strip().isidentifier() else float(end) if end.strip() else None
-                 for end in (low, high))
+    low, high = (
+        values.get(end.strip(), None) if end.strip().isidentifier() else float(end) if end.strip() else None
+        for end in (low, high)
+    )
     above = low is None or (value >= low if opening == "[" else value > low)
     below = high is None or (value <= high if closing == "]" else value < high)
     if not (above and below):

@@ -16,12 +16,23 @@ from helpers import files
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)), "-")
-plt.rcParams.update({
-    "axes.spines.top": False, "axes.spines.right": False, "axes.titleweight": "bold", "axes.titlelocation": "left",
-    "axes.titlesize": 11, "axes.grid": True, "grid.alpha": 0.25, "font.size": 10, "legend.frameon": False,
-    "figure.constrained_layout.use": True, "figure.dpi": 100, "svg.hashsalt": "compression-lab",
-})
-pd.set_option("display.max_colwidth", None, "display.width", 160, "display.max_columns", 20, "display.precision", 4)
+plt.rcParams.update(
+    {
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.titlesize": 11,
+        "axes.grid": True,
+        "grid.alpha": 0.25,
+        "font.size": 10,
+        "legend.frameon": False,
+        "figure.constrained_layout.use": True,
+        "figure.dpi": 100,
+        "svg.hashsalt": "compression-lab",
+    }
+)
+pd.set_option("display.max_colwidth", None, "display.expand_frame_repr", False, "display.max_columns", 20)
 
 
 def export(figure, name):
@@ -59,8 +70,17 @@ def curves(frame, x, y, by, title, x_label, y_label, percent="y", log_x=False, e
         if "low" in part and part["low"].notna().all():
             bars = [part[y] - part["low"], part["high"] - part[y]]
         look = number % len(COLOURS)
-        axis.errorbar(where, part[y], yerr=bars, label=name, color=COLOURS[look], marker=MARKERS[look],
-                      linestyle=LINES[look], capsize=3, markersize=5)
+        axis.errorbar(
+            where,
+            part[y],
+            yerr=bars,
+            label=name,
+            color=COLOURS[look],
+            marker=MARKERS[look],
+            linestyle=LINES[look],
+            capsize=3,
+            markersize=5,
+        )
     if equal_steps:
         axis.set_xticks(range(len(places)), [f"{value:.0%}" if "x" in percent else f"{value:g}" for value in places])
     elif "x" in percent:
@@ -81,7 +101,11 @@ def schedule(asked, logged, title):
     for number, (layer, part) in enumerate(logged.groupby("layer", sort=False), 1):
         look = number % len(COLOURS)
         axis.plot(
-            part["step"], part["sparsity"], MARKERS[look], color=COLOURS[look], markersize=max(3, 9 - 2 * number),
+            part["step"],
+            part["sparsity"],
+            MARKERS[look],
+            color=COLOURS[look],
+            markersize=max(3, 9 - 2 * number),
             label=f"logged, {layer}",
         )
     axis.yaxis.set_major_formatter(PercentFormatter(1))
@@ -116,8 +140,14 @@ def intervals(frame, title, x_label, reference=None, percent=False):
     """Estimates one above the other: frame indexed by name with value, low, high; `reference` draws a vertical line."""
     figure, axis = _figure((7, 0.9 + 0.42 * len(frame)), title)
     rows = range(len(frame))[::-1]
-    axis.errorbar(frame["value"], rows, xerr=[frame["value"] - frame["low"], frame["high"] - frame["value"]],
-                  fmt="o", color=COLOURS[0], capsize=4)
+    axis.errorbar(
+        frame["value"],
+        rows,
+        xerr=[frame["value"] - frame["low"], frame["high"] - frame["value"]],
+        fmt="o",
+        color=COLOURS[0],
+        capsize=4,
+    )
     if reference is not None:
         axis.axvline(reference, color="black", linewidth=1, linestyle=":")
     if percent:
@@ -131,8 +161,13 @@ def sizes(frame, title):
     """Raw and gzipped size of each model: frame indexed by name with raw and gzip in bytes."""
     figure, axis = _figure((7, 1 + 0.55 * len(frame)), title)
     rows = np.arange(len(frame))[::-1]
-    for column, offset, colour, hatch, label in (("raw", 0.2, COLOURS[0], "", "on disk"), ("gzip", -0.2, COLOURS[1], "//", "after gzip -9")):
-        bars = axis.barh(rows + offset, frame[column] / 1000, 0.38, color=colour, hatch=hatch, edgecolor="white", label=label)
+    for column, offset, colour, hatch, label in (
+        ("raw", 0.2, COLOURS[0], "", "on disk"),
+        ("gzip", -0.2, COLOURS[1], "//", "after gzip -9"),
+    ):
+        bars = axis.barh(
+            rows + offset, frame[column] / 1000, 0.38, color=colour, hatch=hatch, edgecolor="white", label=label
+        )
         axis.bar_label(bars, [f"{value / 1000:,.0f}" for value in frame[column]], padding=3, fontsize=9)
     axis.set_yticks(rows, frame.index)
     axis.set(xlabel="size in kB", ylim=(-0.6, len(frame) - 0.4))

@@ -1,4 +1,4 @@
-"""Keras model -> `.tflite`, by every conversion recipe of the lab.
+"""Keras model -> `.tflite`, by every conversion recipe of the lab; and where quantization-aware training begins.
 
 The official `TFLiteConverter.from_keras_model` spends nine tenths of its time on writing a SavedModel. Here the
 model is frozen to one concrete function first; the file computes the same outputs, bit for bit (a test compares).
@@ -19,6 +19,7 @@ RECIPES = {
     "int8": "weights and activations int8; input and output stay float32",
     "full_int8": "int8 throughout, input and output included",
     "int16x8": "weights int8, activations int16",
+    "qat": "int8 with the ranges that quantization-aware training left in the model; input and output stay float32",
 }
 CALIBRATED = ("int8", "full_int8", "int16x8")
 
@@ -47,10 +48,14 @@ def convert(model, recipe="float32", calibration=None, sparse=False):
     if recipe not in RECIPES:
         raise ConversionError(f"recipe={recipe!r} is unknown: choose one of {', '.join(RECIPES)}.")
     if sparse and recipe != "float32":
-        raise ConversionError(f"sparse=True goes with recipe='float32' only, not {recipe!r}: compress that file with gzip instead.")
+        raise ConversionError(
+            f"sparse=True goes with recipe='float32' only, not {recipe!r}: compress that file with gzip instead."
+        )
     wrapped = [layer.name for layer in model.layers if type(layer).__name__ == "PruneLowMagnitude"]
     if wrapped:
-        raise ConversionError(f"layer {wrapped[0]} is still wrapped for pruning: call strip_pruning(model) before converting.")
+        raise ConversionError(
+            f"layer {wrapped[0]} is still wrapped for pruning: call strip_pruning(model) before converting."
+        )
     for variable in model.weights:
         if variable.dtype.is_floating and not np.isfinite(variable.numpy()).all():
             raise ConversionError(f"weights of {variable.name} hold NaN or infinity: train or load the model again.")
@@ -69,7 +74,8 @@ def convert(model, recipe="float32", calibration=None, sparse=False):
         converter.inference_input_type = converter.inference_output_type = tf.int8
     if recipe == "int16x8":
         converter.target_spec.supported_ops = [
-            tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8]
+            tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+        ]
     with runtime_env.quiet():
         return converter.convert()
 
@@ -92,3 +98,69 @@ def representative(calibration, input_shape):
     if not np.isfinite(samples).all():  # the converter would leave the model in float32 without a word
         raise ConversionError("calibration holds NaN or infinity: clean the samples first.")
     return lambda: ([sample[None]] for sample in samples)
+
+
+def start_calibrated(qat_model, float_model, calibration, batch=100):
+    """Set every range of a quantization-aware model from a calibration set, so that it begins where PTQ ends.
+
+    tfmot starts all activation ranges at [-6, 6] and lets them follow the batches with a decay of 0.999, so a short
+    fine-tuning is spent on ranges instead of weights. Here activations get the smallest and largest value that the
+    float model shows on the calibration set, which is what PTQ uses (Jacob et al. 2018, section 3.1), and kernels get
+    the range of their weights.
+
+    qat_model: what `tfmot.quantization.keras.quantize_model(float_model)` returned; changed in place and returned.
+    calibration: float32 (samples, ...). Raises ConversionError for an empty or ill-fitting set, or an activation whose
+    range is taken before it is applied (softmax, sigmoid).
+    """
+    representative(calibration, float_model.input_shape)
+    wrappers = {
+        layer.name.removeprefix("quant_"): layer for layer in qat_model.layers if hasattr(layer, "quantize_config")
+    }
+    ranged = [name for name, layer in wrappers.items() if _ranges(layer, "output") or _ranges(layer, "post_activation")]
+    probe = tf.keras.Model(float_model.inputs, [float_model.get_layer(name).output for name in ranged])
+    lows, highs = np.zeros(len(ranged)), np.zeros(len(ranged))  # a range must hold zero, or padding could not be exact
+    for start in range(0, len(calibration), batch):
+        outputs = probe(np.asarray(calibration[start : start + batch], "float32"), training=False)
+        outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+        lows = np.minimum(lows, [float(tf.reduce_min(output)) for output in outputs])
+        highs = np.maximum(highs, [float(tf.reduce_max(output)) for output in outputs])
+    for name, low, high in zip(ranged, lows, highs, strict=True):
+        for variables in (_ranges(wrappers[name], "output"), _ranges(wrappers[name], "post_activation")):
+            if variables:
+                variables["min_var"].assign(low)
+                variables["max_var"].assign(high)
+    for name, layer in wrappers.items():
+        if _ranges(layer, "pre_activation"):
+            raise ConversionError(f"layer {name} quantizes before its activation: end the model in logits instead.")
+        quantizers = [quantizer for _, quantizer in layer.quantize_config.get_weights_and_quantizers(layer.layer)]
+        kernels = [weight for weight in layer.weights if _ranges(layer, _base_name(weight))]
+        for weight, quantizer in zip(kernels, quantizers, strict=True):
+            quantizer(weight, True, weights=_ranges(layer, _base_name(weight)))
+    for layer in qat_model.layers:
+        if hasattr(layer, "quantizer") and layer.quantizer:  # of the model's input
+            layer.quantizer(tf.constant(calibration, tf.float32), True, weights=_ranges(layer, layer.name))
+    return qat_model
+
+
+def hold_batch_norms(qat_model):
+    """Let the batch norms of a quantization-aware model use their moving statistics while training goes on; changes
+    the model and returns it. Scale and shift are still trained (tfmot's wrappers do not freeze them)."""
+    for layer in qat_model.layers:
+        if isinstance(getattr(layer, "layer", None), tf.keras.layers.BatchNormalization):
+            layer.layer.trainable = False
+    return qat_model
+
+
+def _ranges(layer, name):
+    """The two variables of one range of a tfmot wrapper, as its quantizers take them; None if it has no such range."""
+    ends = {
+        f"{end}_var": weight
+        for weight in layer.weights
+        for end in ("min", "max")
+        if _base_name(weight) == f"{name}_{end}"
+    }
+    return ends or None
+
+
+def _base_name(weight):
+    return weight.name.split("/")[-1].split(":")[0]

@@ -1,7 +1,5 @@
 """The parts of README that are generated from `results/`, so that no number there is typed by hand."""
 
-import json
-
 import pandas as pd
 
 from helpers import claims, files, results
@@ -29,8 +27,8 @@ def numbers_table():
     """What notebook 01 measured, profile by profile, as a Markdown table."""
     rows = {
         "dense MLP, top-1": ("top1.float32", ".1%"),
-        "80% of the weights pruned: change in top-1": ("delta_top1.pruned", "+.1%"),
-        "the same at once, without training": ("delta_top1.one_shot", "+.1%"),
+        "80% of the weights pruned: change in top-1, in points": ("delta_top1.pruned", "+.1%"),
+        "the same at once, without training, in points": ("delta_top1.one_shot", "+.1%"),
         "file on disk, dense": ("size.float32", "kB"),
         "file on disk, pruned": ("size.pruned", "kB"),
         "gzipped, dense": ("size.float32_gzip", "kB"),
@@ -39,21 +37,29 @@ def numbers_table():
         "latency ratio, pruned in blocks of 16": ("latency_ratio.pruned_blocks", ".2f"),
     }
     found = {profile: results.read("01_mnist_mlp_pruning", profile) for profile in _profiles()}
-    table = pd.DataFrame({f"{profile}: {content['provenance']['data']['name']}":
-                          {label: _show(content["numbers"][name], spec) for label, (name, spec) in rows.items()}
-                          for profile, content in found.items()})
+    table = pd.DataFrame(
+        {
+            f"{profile}: {content['provenance']['data']['name']}": {
+                label: _show(content["numbers"][name], spec) for label, (name, spec) in rows.items()
+            }
+            for profile, content in found.items()
+        }
+    )
     machine = found["quick"]["provenance"]["machine"]
     return f"{_markdown(table)}\n\nMeasured on: {machine['cpu']}, {machine['cores']} cores, one thread for latency. Brackets: 95% intervals."
 
 
 def claims_table():
-    """The claims decided so far, with their verdicts by profile, as a Markdown table."""
-    verdicts = {profile: {} for profile in _profiles()}
-    for profile in verdicts:
+    """The claims decided so far, with their verdicts by profile and the reason of the last one, as a Markdown table."""
+    rows = {}
+    for profile in _profiles():
         for path in sorted((results.RECORDED / profile).glob("*.json")):
-            verdicts[profile] |= json.loads(path.read_text())["verdicts"]
-    table = pd.DataFrame({"the article says": {name: claim.statement for name, claim in claims.CLAIMS.items()}, **verdicts})
-    return _markdown(table.dropna(how="all", subset=list(verdicts)).fillna("-"))
+            content = results.read(path.stem, profile)
+            for name, row in claims.judge(content["numbers"], *content["verdicts"]).iterrows():
+                known = rows.setdefault(name, {"the article says": row["statement"]})
+                known |= {profile: row["verdict"], "because": row["because"]}
+    columns = ["the article says", *_profiles(), "because"]
+    return _markdown(pd.DataFrame(rows).T.reindex(columns=columns).sort_index().fillna("-"))
 
 
 def _profiles():

@@ -70,10 +70,14 @@ def read(notebook, profile=PROFILE, root=None):
     try:
         content = json.loads(path.read_text())
         content["tolerances"] = {name: entry["tolerance"] for name, entry in content["numbers"].items()}
-        content["numbers"] = {name: Estimate(entry["value"], entry["low"], entry["high"], entry["unit"])
-                              for name, entry in content["numbers"].items()}
+        content["numbers"] = {
+            name: Estimate(entry["value"], entry["low"], entry["high"], entry["unit"])
+            for name, entry in content["numbers"].items()
+        }
     except FileNotFoundError:
-        raise ResultsError(f"notebook={notebook!r} has no results for profile={profile!r}: run `make run` first.") from None
+        raise ResultsError(
+            f"notebook={notebook!r} has no results for profile={profile!r}: run `make run` first."
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ResultsError(f"{path.name} is damaged ({error}): run the notebook again.") from error
     return content
@@ -91,8 +95,15 @@ def compare(numbers, recorded):
         known = recorded["numbers"].get(name)
         tolerance = recorded["tolerances"].get(name)
         agrees = None if known is None or tolerance is None else abs(_plain(value) - known.value) <= tolerance + 1e-12
-        rows.append({"number": name, "this run": value, "recorded": known.value if known else None,
-                     "tolerance": tolerance, "agrees": agrees})
+        rows.append(
+            {
+                "number": name,
+                "this run": value,
+                "recorded": known.value if known else None,
+                "tolerance": tolerance,
+                "agrees": agrees,
+            }
+        )
     return pd.DataFrame(rows).set_index("number")
 
 
@@ -102,8 +113,13 @@ def _entry(name, number, tolerances):
     if not all(math.isfinite(end) for end in (estimate.value, *ends)):
         raise ResultsError(f"number {name}={estimate.value!r} is not finite: it cannot be recorded.")
     tolerance = tolerances.get(name, tolerances.get(name.split(".")[0], 0.0))
-    return {"value": _plain(estimate.value), "low": _plain(estimate.low), "high": _plain(estimate.high),
-            "unit": estimate.unit, "tolerance": tolerance}
+    return {
+        "value": _plain(estimate.value),
+        "low": _plain(estimate.low),
+        "high": _plain(estimate.high),
+        "unit": estimate.unit,
+        "tolerance": tolerance,
+    }
 
 
 def _plain(value):
@@ -118,4 +134,8 @@ def _git_revision():
         revision = git("rev-parse", "--verify", "HEAD")
     except OSError:
         return None
-    return f"{revision}{'-modified' if git('status', '--porcelain', '--', 'helpers', 'notebooks') else ''}" if revision else None
+    return (
+        f"{revision}{'-modified' if git('status', '--porcelain', '--', 'helpers', 'notebooks') else ''}"
+        if revision
+        else None
+    )

@@ -65,7 +65,9 @@ def logged_curve(folder):
 
     files = glob.glob(str(Path(folder) / "**" / "*tfevents*"), recursive=True)
     if not files:
-        raise FileNotFoundError(f"folder={str(folder)!r} holds no TensorBoard event file: train with PruningSummaries(log_dir) first.")
+        raise FileNotFoundError(
+            f"folder={str(folder)!r} holds no TensorBoard event file: train with PruningSummaries(log_dir) first."
+        )
     rows = []
     for file in sorted(files):
         events = EventAccumulator(file, size_guidance={"tensors": 0})
@@ -73,7 +75,8 @@ def logged_curve(folder):
         for tag in events.Tags()["tensors"]:
             if tag.endswith("/sparsity"):
                 layer = tag.split("/")[0].removeprefix("prune_low_magnitude_")
-                rows += [{"layer": layer, "step": event.step, "sparsity": float(tf.make_ndarray(event.tensor_proto))}
-                         for event in events.Tensors(tag)]
+                rows += [
+                    {"layer": layer, "step": event.step, "sparsity": float(tf.make_ndarray(event.tensor_proto))}
+                    for event in events.Tensors(tag)
+                ]
     return pd.DataFrame(rows, columns=["layer", "step", "sparsity"])
-

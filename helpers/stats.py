@@ -92,7 +92,9 @@ def median(values, unit="", confidence=CONFIDENCE):
     values = _numbers(values)
     interval = scipy_stats.quantile_test(values, q=float(np.median(values)), p=0.5).confidence_interval(confidence)
     if np.isnan([interval.low, interval.high]).any():
-        raise ValueError(f"values has {values.size} entries, too few for a {confidence:.0%} interval of the median: measure more.")
+        raise ValueError(
+            f"values has {values.size} entries, too few for a {confidence:.0%} interval of the median: measure more."
+        )
     return Estimate(float(np.median(values)), float(interval.low), float(interval.high), unit)
 
 
@@ -100,9 +102,10 @@ def _pigeonhole(differences, confidence, resamples=4000):
     seeds, examples = differences.shape
     random = np.random.default_rng(0)
     seed_weights = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
-    means = [
-        weights @ differences[:, random.integers(examples, size=examples)].mean(axis=1) / seeds for weights in seed_weights
-    ]
+    means = []
+    for weights in seed_weights:
+        drawn = np.bincount(random.integers(examples, size=examples), minlength=examples)
+        means.append(weights @ (differences @ drawn) / differences.size)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Estimate(float(differences.mean()), float(low), float(high), "share")
 

@@ -92,7 +92,8 @@ def plan(only, profile, given):
         if name not in known:
             raise parameters.ParameterError(
                 f"parameter {name!r} is unknown to {', '.join(path.stem for path in paths)}: "
-                f"choose one of {', '.join(known)}.")
+                f"choose one of {', '.join(known)}."
+            )
     stops = []
     for path in paths:
         own = {name: text for name, text in given.items() if name in declared[path]}
@@ -144,8 +145,9 @@ def record(names=()):
 
 
 def _selected(names):
-    paths = sorted({files.find_notebook(name).resolve() for name in names}
-                   or files.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    paths = sorted(
+        {files.find_notebook(name).resolve() for name in names} or files.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")
+    )
     if not paths:
         raise FileNotFoundError(f"there are no notebooks in {files.NOTEBOOKS.name}/.")
     return paths
@@ -168,8 +170,11 @@ def _resumable(journal, stops):
         entries = {} if former["complete"] else former["notebooks"]
     except (OSError, ValueError, KeyError, TypeError):  # none, or damaged: nothing is lost but time
         return {}
-    return {stop.name: entry for stop in stops
-            if (entry := entries.get(stop.name)) and entry["key"] == stop.key and not entry["error"]}
+    return {
+        stop.name: entry
+        for stop in stops
+        if (entry := entries.get(stop.name)) and entry["key"] == stop.key and not entry["error"]
+    }
 
 
 def _note(journal, finished, complete=False):
@@ -203,7 +208,8 @@ def _execute(source, changes, copy):
     except OSError as error:
         raise files.OutputError(
             f"{os.path.relpath(copy)} could not be made ({error.strerror or error}): free some space or "
-            f"choose a writable folder in ${files.OUTPUT_VARIABLE}; former files are unchanged.") from error
+            f"choose a writable folder in ${files.OUTPUT_VARIABLE}; former files are unchanged."
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
@@ -213,9 +219,15 @@ def _execute(source, changes, copy):
 def _failure(source, changes, copy):
     try:
         papermill.execute_notebook(
-            source, copy, changes, kernel_name="python3", language="python", coalesce_streams=True,
+            source,
+            copy,
+            changes,
+            kernel_name="python3",
+            language="python",
+            coalesce_streams=True,
             extra_arguments=["--log-level=CRITICAL"],  # else the kernel warns of TCP, in the midst of the progress bar
-            progress_bar={"desc": copy.stem.strip("."), "dynamic_ncols": True})
+            progress_bar={"desc": copy.stem.strip("."), "dynamic_ncols": True},
+        )
     except PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue}".splitlines()
     except OSError:
@@ -256,9 +268,12 @@ def _short(estimate):
 def _summary(entries):
     table = Table("notebook", "seconds", "key numbers", "verdicts")
     for name, entry in entries.items():
-        table.add_row(name, f"{entry['seconds']:.1f}",
-                      f"failed: {entry['error']}" if entry["error"] else "\n".join(entry["numbers"]),
-                      ", ".join(f"{claim} {verdict}" for claim, verdict in entry["verdicts"].items()))
+        table.add_row(
+            name,
+            f"{entry['seconds']:.1f}",
+            f"failed: {entry['error']}" if entry["error"] else "\n".join(entry["numbers"]),
+            ", ".join(f"{claim} {verdict}" for claim, verdict in entry["verdicts"].items()),
+        )
     return table
 
 
@@ -280,8 +295,9 @@ def _source(path):
     """A notebook ready to be recorded: every cell has an id that stays, none holds injected parameters."""
     content = json.loads(path.read_text())
     content["nbformat_minor"] = 5
-    content["cells"] = [cell for cell in content["cells"]
-                        if "injected-parameters" not in cell["metadata"].get("tags", [])]
+    content["cells"] = [
+        cell for cell in content["cells"] if "injected-parameters" not in cell["metadata"].get("tags", [])
+    ]
     for number, cell in enumerate(content["cells"]):
         text = f"{number}\n{''.join(cell['source'])}"
         cell.setdefault("id", hashlib.sha256(text.encode()).hexdigest()[:8])

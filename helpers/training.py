@@ -1,0 +1,220 @@
+"""Fine-tuning an image classifier, and keeping the trained model as a checkpoint with its card.
+
+A checkpoint is `checkpoints/<name>.keras`; its card `checkpoints/<name>.json` says from which data, by which recipe
+and how well. `RECIPES` holds those that the repository ships; `python -m helpers train NAME` runs one again.
+"""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from helpers import data, files, models, runtime_env, stats
+
+with runtime_env.quiet():
+    import tensorflow as tf
+
+CHECKPOINTS = files.REPOSITORY / "checkpoints"
+WEIGHTS_LICENCE = "Started from Keras' ImageNet weights of MobileNetV2 (alpha 0.35, 224 px), Apache License 2.0"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, damaged, or does not fit what it is asked to do."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a checkpoint is trained: data set, input size (pixels), and Adam with a cosine-decayed learning rate.
+
+    smallest_crop: training images are flipped at random and cropped to a random share of their sides of at least
+    this much. selection: share of the training set held out to choose by.
+    """
+
+    dataset: str
+    size: int
+    epochs: int
+    learning_rate: float = 1e-3
+    batch_size: int = 64
+    smallest_crop: float = 0.85
+    selection: float = 0.1
+    seed: int = 0
+
+
+RECIPES = {
+    "mobilenetv2_fashion_96": Recipe("fashion_mnist", size=96, epochs=5),
+    "mobilenetv2_flowers_96": Recipe("flowers", size=96, epochs=20, smallest_crop=0.6),
+    "mobilenetv2_flowers_224": Recipe("flowers", size=224, epochs=8, smallest_crop=0.6),
+}
+
+
+def split(dataset, calibration=512, selection=0.1, seed=0):
+    """Three disjoint parts of a training set, stratified by label: indices "fit", "selection", "calibration", sorted.
+
+    calibration: how many examples; selection: share of the training set. The test set is no part of it.
+    Raises ValueError when a class has too few examples.
+    """
+    labels = dataset.y_train
+    classes = len(np.unique(labels))
+    each = {"calibration": -(-calibration // classes), "selection": max(1, int(selection * len(labels)) // classes)}
+    if min(np.bincount(labels)[np.unique(labels)]) <= sum(each.values()):
+        raise ValueError(
+            f"calibration={calibration} and selection={selection} leave no example of some class to train on: take less."
+        )
+    parts, rest = {}, np.arange(len(labels))
+    for name, per_class in each.items():
+        chosen, others = data.stratified_split(labels[rest], per_class, seed)
+        parts[name], rest = rest[chosen], rest[others]
+    return {"fit": rest, **parts}
+
+
+def batches(images, labels, size, batch_size, seed, epochs, smallest_crop=1.0):
+    """Shuffled training batches for all epochs: (float32 (batch, size, size, 3) in [-1, 1], labels).
+
+    images: uint8 (n, height, width[, 3]). Every image is flipped and cropped at random, from `seed` alone; at
+    smallest_crop 1 it is left as it is.
+    """
+    per_epoch = len(images) // batch_size
+    random = np.random.default_rng(seed)
+
+    def indices():
+        for _ in range(epochs):
+            yield from random.permutation(len(images))[: per_epoch * batch_size].reshape(per_epoch, batch_size)
+
+    def fetch(step, chosen):
+        return step, images[chosen], labels[chosen]
+
+    def augment(step, pictures, answers):
+        seeds = tf.random.experimental.stateless_split([seed, step], 2)
+        side = tf.random.stateless_uniform([batch_size, 1], seeds[0], smallest_crop, 1.0)
+        low = tf.random.stateless_uniform([batch_size, 2], seeds[1]) * (1 - side)
+        boxes = tf.concat([low, low + side], axis=1)
+        if smallest_crop < 1:  # swapping a box's left and right edge mirrors the image
+            mirrored = tf.random.stateless_uniform([batch_size, 1], seeds[0] + 1) < 0.5
+            boxes = tf.where(mirrored, tf.gather(boxes, [0, 3, 2, 1], axis=1), boxes)
+        return models.network_input(pictures, size, boxes), answers
+
+    picture, label = tf.TensorSpec((batch_size, *images.shape[1:]), tf.uint8), tf.TensorSpec((batch_size,), tf.int64)
+    source = tf.data.Dataset.from_generator(
+        lambda: (fetch(step, chosen) for step, chosen in enumerate(indices())),
+        output_signature=(tf.TensorSpec((), tf.int32), picture, label),
+    )
+    return source.map(augment).prefetch(4)
+
+
+def train(name, report=print):
+    """Train the checkpoint `name` of RECIPES, judge it on the whole test set, write it and its card. Returns the card.
+
+    report: takes a line of progress after each epoch. Raises CheckpointError for an unknown name.
+    """
+    if name not in RECIPES:
+        raise CheckpointError(f"checkpoint={name!r} has no recipe: choose one of {', '.join(RECIPES)}.")
+    recipe, started = RECIPES[name], time.monotonic()
+    dataset = data.load(recipe.dataset)
+    parts = split(dataset, selection=recipe.selection, seed=recipe.seed)
+    fit, selection = parts["fit"], parts["selection"]
+    runtime_env.seed_everything(recipe.seed)
+    model = models.mobilenet_v2(recipe.size, len(dataset.classes))
+    per_epoch = len(fit) // recipe.batch_size
+    models.compile_classifier(
+        model, tf.keras.optimizers.schedules.CosineDecay(recipe.learning_rate, per_epoch * recipe.epochs)
+    )
+    training = batches(
+        dataset.x_train[fit],
+        dataset.y_train[fit],
+        recipe.size,
+        recipe.batch_size,
+        recipe.seed,
+        recipe.epochs,
+        recipe.smallest_crop,
+    )
+
+    def tell(epoch, logs):
+        chosen = top1(model, dataset.x_train[selection], dataset.y_train[selection]).mean()
+        report(
+            f"{name}: epoch {epoch + 1} of {recipe.epochs}, loss {logs['loss']:.3f}, selection top-1 {chosen:.3f}, "
+            f"{time.monotonic() - started:.0f} s"
+        )
+
+    model.fit(
+        training,
+        steps_per_epoch=per_epoch,
+        epochs=recipe.epochs,
+        verbose=0,
+        callbacks=[tf.keras.callbacks.LambdaCallback(on_epoch_end=tell)],
+    )
+    accuracy = stats.proportion(top1(model, dataset.x_test, dataset.y_test))
+    card = {
+        "model": f"MobileNetV2, alpha 0.35, {recipe.size} px, {len(dataset.classes)} classes, logits",
+        "data": {"name": dataset.name, "sha256": dataset.sha256, "trained_on": len(fit)},
+        "recipe": asdict(recipe),
+        "command": f"python -m helpers train {name}",
+        "top1_test": {
+            "value": accuracy.value,
+            "low": accuracy.low,
+            "high": accuracy.high,
+            "images": len(dataset.x_test),
+        },
+        "licence": WEIGHTS_LICENCE,
+        "provenance": {
+            "seconds": round(time.monotonic() - started),
+            "versions": runtime_env.versions(),
+            "machine": runtime_env.machine(),
+        },
+    }
+    save(model, name, card)
+    return card
+
+
+def top1(model, images, labels, batch=250):
+    """Which images a Keras classifier of network inputs gets right: bool (n,). images: uint8 (n, height, width[, 3])."""
+    size = model.input_shape[1]
+    return np.concatenate(
+        [
+            models.correct(
+                model, models.network_input(images[start : start + batch], size), labels[start : start + batch]
+            )
+            for start in range(0, len(images), batch)
+        ]
+    )
+
+
+def save(model, name, card):
+    """Write a checkpoint and its card into `checkpoints/`, each in one step."""
+    CHECKPOINTS.mkdir(exist_ok=True)
+    partial = CHECKPOINTS / f".partial-{name}.keras"
+    models.copy(model).save(partial)  # without the optimizer's variables, twice the weights' size
+    partial.replace(CHECKPOINTS / f"{name}.keras")
+    files.write(CHECKPOINTS / f"{name}.json", json.dumps(card, indent=1) + "\n")
+
+
+def load(name, size=None, classes=None):
+    """A checkpoint as a Keras model, not compiled. Name, or the path of a `.keras` file.
+
+    size (pixels) and classes, where given, must be those of the model; CheckpointError otherwise, or if there is none.
+    """
+    path = CHECKPOINTS / f"{name}.keras" if not str(name).endswith(".keras") else files.Path(name)
+    if not path.is_file():
+        known = sorted(path.stem for path in CHECKPOINTS.glob("*.keras"))
+        raise CheckpointError(
+            f"checkpoint={str(name)!r} does not exist: there are {', '.join(known) or 'none'}; "
+            "`python -m helpers train NAME` makes one."
+        )
+    try:
+        model = tf.keras.models.load_model(path, compile=False)
+    except Exception as error:  # zip, HDF5 and Keras each raise their own
+        raise CheckpointError(
+            f"checkpoint {path.name} cannot be loaded ({type(error).__name__}): fetch or train it again."
+        ) from error
+    found = (model.input_shape[1], model.output_shape[-1])
+    for what, wanted, has in (("size", size, found[0]), ("classes", classes, found[1])):
+        if wanted is not None and wanted != has:
+            raise CheckpointError(
+                f"checkpoint {path.name} was made for {what}={has}, not {wanted}: name another, or train one."
+            )
+    return model
+
+
+def card(name):
+    """The card of a checkpoint as a dict."""
+    return json.loads((CHECKPOINTS / f"{name}.json").read_text())
