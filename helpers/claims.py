@@ -26,7 +26,7 @@ class Claim:
 def judge(numbers, *names):
     """The verdicts on some claims: frame indexed by claim with statement, verdict, because.
 
-    numbers: name -> Estimate or float. Raises ClaimError for an unknown claim or a missing number.
+    numbers: name -> Estimate, or float for what is exact. Raises ClaimError for an unknown claim or a missing number.
     """
     rows = []
     for name in names:
@@ -37,7 +37,7 @@ def judge(numbers, *names):
         if missing:
             raise ClaimError(f"claim {name} needs the numbers {', '.join(missing)}, which were not measured.")
         given = [numbers[need] for need in claim.needs]
-        verdict, because = claim.rule(*(n if isinstance(n, Estimate) else Estimate(float(n)) for n in given))
+        verdict, because = claim.rule(*(n if isinstance(n, Estimate) else Estimate(*[float(n)] * 3) for n in given))
         rows.append({"claim": name, "statement": claim.statement, "verdict": verdict, "because": because})
     return pd.DataFrame(rows, columns=["claim", "statement", "verdict", "because"]).set_index("claim")
 

@@ -17,7 +17,12 @@ SAMPLE_SECONDS = 0.002
 
 
 def correct(model, x, y, batch=litert.BATCH, threads=runtime_env.THREADS):
-    """Which test samples a model gets right (top-1): bool (n,). x: float32 (n, ...), y: int (n,)."""
+    """Which test samples a model gets right (top-1): bool (n,). x: float32 (n, ...), y: int (n,).
+
+    Raises ValueError unless there is one label a sample.
+    """
+    if np.shape(y) != (len(x),):
+        raise ValueError(f"y has shape {np.shape(y)}: give one label for each of the {len(x)} samples.")
     return litert.predict(model, x, batch, threads).argmax(axis=-1) == np.asarray(y)
 
 

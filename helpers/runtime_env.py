@@ -4,6 +4,7 @@ Importing this module sets the environment variables below and nothing else; it 
 """
 
 import contextlib
+import ctypes
 import functools
 import logging
 import os
@@ -40,6 +41,23 @@ if "tensorflow" in sys.modules and os.environ.get("TF_USE_LEGACY_KERAS") != "1":
     raise ImportError("TensorFlow was imported before helpers: import helpers first, since tfmot needs legacy Keras.")
 for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)
+
+
+def _keep_freed_memory():
+    """Tell glibc to keep what is freed instead of giving it back to the kernel after every operation.
+
+    Activations of a training step are allocated and freed again at each step; getting them page by page from the
+    kernel took half the time of a MobileNetV2 training step. Other C libraries are left as they are.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8  # their numbers in malloc.h
+    for option, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**28), (arena_max, 1)):
+        mallopt(option, value)
+
+
+_keep_freed_memory()
 
 
 @contextlib.contextmanager

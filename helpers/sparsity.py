@@ -1,6 +1,7 @@
 """What magnitude pruning needs beyond tfmot: where the zeros are, and what the schedule did."""
 
 import glob
+import numbers
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,10 @@ def report(model):
     Wrapped (not yet stripped) layers count with their masks as they are stored.
     """
     rows = []
-    for layer in model.layers:
-        inner = getattr(layer, "layer", layer)
-        if hasattr(inner, "kernel"):
-            kernel = inner.kernel.numpy()
-            zeros = int((kernel == 0).sum())
-            rows.append({"layer": inner.name, "weights": kernel.size, "zeros": zeros, "sparsity": zeros / kernel.size})
+    for layer in _layers_with_kernel(model):
+        kernel = layer.kernel.numpy()
+        zeros = int((kernel == 0).sum())
+        rows.append({"layer": layer.name, "weights": kernel.size, "zeros": zeros, "sparsity": zeros / kernel.size})
     return pd.DataFrame(rows, columns=["layer", "weights", "zeros", "sparsity"])
 
 
@@ -39,14 +38,13 @@ def one_shot(model, sparsity):
     sparsity: share of zeros in each kernel, in [0, 1). Raises ValueError outside. (Han et al. 2015, section 3,
     without the retraining.)
     """
-    if not (isinstance(sparsity, int | float) and 0 <= sparsity < 1):
+    if not (isinstance(sparsity, numbers.Real) and 0 <= sparsity < 1):
         raise ValueError(f"sparsity={sparsity!r} must lie in [0, 1): it is the share of weights set to zero.")
-    for layer in model.layers:
-        if hasattr(layer, "kernel"):
-            kernel = layer.kernel.numpy()
-            smallest = np.argsort(np.abs(kernel), axis=None)[: round(sparsity * kernel.size)]
-            kernel.flat[smallest] = 0
-            layer.kernel.assign(kernel)
+    for layer in _layers_with_kernel(model):
+        kernel = layer.kernel.numpy()
+        smallest = np.argsort(np.abs(kernel), axis=None)[: round(sparsity * kernel.size)]
+        kernel.flat[smallest] = 0
+        layer.kernel.assign(kernel)
     return model
 
 
@@ -80,3 +78,8 @@ def logged_curve(folder):
                     for event in events.Tensors(tag)
                 ]
     return pd.DataFrame(rows, columns=["layer", "step", "sparsity"])
+
+
+def _layers_with_kernel(model):
+    inner = (getattr(layer, "layer", layer) for layer in model.layers)  # a pruning wrapper holds the layer itself
+    return [layer for layer in inner if hasattr(layer, "kernel")]

@@ -1,0 +1,115 @@
+"""Verdicts: each rule reaches each of its verdicts, turns where it says it does, and reads only the numbers it names."""
+
+import re
+
+import pytest
+
+from helpers import claims
+from helpers.claims import CONFIRMED, DEPENDS, REFUTED
+from helpers.stats import Estimate
+
+
+def about(value, half=0.005):
+    return Estimate(value, value - half, value + half)
+
+
+def between(low, high):
+    return Estimate((low + high) / 2, low, high)
+
+
+# claim, its numbers in the order of `needs`, the verdict, what the reason must say
+CASES = [
+    ("C01", [between(-0.02, 0.01), 0.8], CONFIRMED, "80% sparsity costs 0.5 points .* at most the 2 points"),
+    ("C01", [between(-0.05, -0.021), 0.8], REFUTED, "costs 3.6 points .*2.1 to 5.0.* more than the 2 points"),
+    ("C01", [between(-0.05, -0.02), 0.8], DEPENDS, "judge on more test images"),
+    ("C01", [between(-0.021, 0.01), 0.8], DEPENDS, "judge on more test images"),
+    ("C02", [between(-0.4, -0.051), *[between(0.001, 0.02)] * 3], CONFIRMED, "costs 23 points"),
+    ("C02", [between(-0.05, 0.0), *[between(-0.02, 0.0)] * 3], REFUTED, "costs 2 points"),
+    ("C02", [between(-0.4, -0.051), *[between(0.0, 0.02)] * 3], DEPENDS, "training decides, not the ramp"),
+    ("C02", [between(-0.4, -0.051), between(0.001, 0.02), *[between(0.0, 0.02)] * 2], DEPENDS, "gains 1.1 points"),
+    ("C02", [between(-0.05, 0.0), *[between(0.001, 0.02)] * 3], DEPENDS, "harder target"),
+    ("C04", [0.0, 0.0, 1.0, about(1.0)], REFUTED, "does not convert"),
+    ("C04", [1.0, 1.0, 1.1, between(0.901, 1.0)], CONFIRMED, "100% of its answers"),
+    ("C04", [1.0, 1.0, 1.11, between(0.901, 1.0)], DEPENDS, "1.1 times as large.*call strip_pruning first"),
+    ("C04", [1.0, 1.0, 1.0, between(0.9, 1.0)], DEPENDS, "slower"),
+    ("C05", [1.0, 800, 400, between(0.9, 1.09), between(1.11, 2)], CONFIRMED, "2.0 times.*only blocks of 16 weights"),
+    ("C05", [1.0, 800, 400, between(0.9, 1.09), between(1.1, 2)], CONFIRMED, "is that of the dense model$"),
+    ("C05", [1.0, 800, 401, between(0.9, 1.09), between(1.11, 2)], DEPENDS, "1.00 times the dense file"),
+    ("C05", [1.0, 800, 400, between(0.9, 1.1), between(1.11, 2)], DEPENDS, "gzip shrinks it 2.0 times"),
+    ("C05", [1.0, 800, 400, between(1.1, 1.2), between(1.11, 2)], DEPENDS, "gzip shrinks it"),
+    ("C05", [1.0, 800, 400, between(1.11, 1.2), between(1.11, 2)], REFUTED, "it runs faster"),
+    ("C21a", [0.049, 0.051, between(-0.019, 0.0)], CONFIRMED, "5 points short.*was not measured"),
+    ("C21a", [0.05, 0.3, between(-0.019, 0.0)], DEPENDS, "within 5 points"),
+    ("C21a", [0.0, 0.05, between(-0.019, 0.0)], DEPENDS, "5 points short"),
+    ("C21a", [0.0, 0.3, between(-0.02, 0.0)], DEPENDS, "-1.0 points"),
+    ("C22a", [1.0], REFUTED, "NameError"),
+    ("C22a", [0.0], CONFIRMED, "as printed"),
+    ("C03", [0.0, 1.0], CONFIRMED, "no mask was updated; .* error that names the callback"),
+    ("C03", [0.0, 0.0], CONFIRMED, "without a word"),
+    ("C03", [0.01, 0.0], REFUTED, "still reached 1% zeros"),
+]
+
+
+def named(claim, values):
+    return dict(zip(claims.CLAIMS[claim].needs, values, strict=True))
+
+
+@pytest.mark.parametrize("claim, values, verdict, because", CASES)
+def test_each_rule_turns_where_it_says(claim, values, verdict, because):
+    table = claims.judge(named(claim, values), claim)
+    assert table.index.tolist() == [claim]
+    assert table.loc[claim, "statement"] == claims.CLAIMS[claim].statement
+    assert table.loc[claim, "verdict"] == verdict
+    assert re.search(because, table.loc[claim, "because"])
+
+
+def test_the_cases_cover_every_claim():
+    missing = claims.CLAIMS.keys() - {claim for claim, *_ in CASES}
+    assert not missing, "add cases for each verdict of their rules"
+
+
+class Watched(dict):
+    """A mapping that remembers which of its entries were read."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.read = set()
+
+    def __getitem__(self, name):
+        self.read.add(name)
+        return super().__getitem__(name)
+
+
+@pytest.mark.parametrize("claim, values, verdict, because", CASES)
+def test_judging_reads_the_numbers_it_needs_and_no_others(claim, values, verdict, because):
+    needed = named(claim, values)
+    others = {need: None for other in claims.CLAIMS.values() for need in other.needs} | {"top1.float32": None}
+    numbers = Watched(others | needed)
+    assert claims.judge(numbers, claim).loc[claim, "verdict"] == verdict
+    assert numbers.read == set(needed)
+
+
+def test_several_claims_are_judged_in_the_order_asked():
+    numbers = named("C22a", [1.0]) | named("C01", [between(-0.02, 0.01), 0.8])
+    table = claims.judge(numbers, "C22a", "C01")
+    assert table["verdict"].to_dict() == {"C22a": REFUTED, "C01": CONFIRMED}
+    assert claims.judge(numbers).empty
+
+
+def test_a_float_is_exact():
+    assert claims.judge(named("C01", [-0.02, 0.8]), "C01").loc["C01", "verdict"] == CONFIRMED
+    assert claims.judge(named("C01", [-0.0201, 0.8]), "C01").loc["C01", "verdict"] == REFUTED
+
+
+def test_an_unknown_claim_lists_the_known_ones():
+    with pytest.raises(claims.ClaimError, match="claim='C99' is unknown: there are C01, C02"):
+        claims.judge({}, "C99")
+
+
+@pytest.mark.parametrize("claim", claims.CLAIMS)
+def test_missing_numbers_are_listed(claim):
+    needs = claims.CLAIMS[claim].needs
+    with pytest.raises(claims.ClaimError) as refused:
+        claims.judge({needs[0]: 1.0}, claim) if len(needs) > 1 else claims.judge({}, claim)
+    assert f"claim {claim} needs the numbers" in str(refused.value)
+    assert all(need in str(refused.value) for need in needs[1:])

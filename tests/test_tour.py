@@ -1,0 +1,299 @@
+"""The tour on small notebooks: order, failures, refusals, resumption, recording. Kernels run only where needed."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import pandas as pd
+import papermill
+import pytest
+from click.testing import CliRunner
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from helpers import files, parameters, results, tour
+from helpers.__main__ import main
+
+NOTE = "open(r'{folder}/visited', 'a').write('{name} ')"
+# What a notebook does through results.record, without the provenance.
+RECORD = """
+import json, os, pathlib
+path = pathlib.Path(os.environ["COMPRESSION_LAB_OUTPUT"]) / "results" / "quick" / "{name}.json"
+path.parent.mkdir(parents=True, exist_ok=True)
+number = dict(value=0.9561234, low=None, high=None, unit="share", tolerance=0)
+numbers = dict(top1=number, delta=number, size=dict(number, value=941234, unit="bytes"), last=number)
+path.write_text(json.dumps(dict(numbers=numbers, verdicts=dict(C01="confirmed", C02="depends"))))
+"""
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    """A repository of its own: call it with a name and cells to add a notebook, which notes its visits."""
+    monkeypatch.setattr(files, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(files, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setenv(files.OUTPUT_VARIABLE, str(tmp_path / "runs"))
+    (tmp_path / "notebooks" / "profiles").mkdir(parents=True)
+
+    def add(name, *cells, declares="n = 3  # samples; in [1, 10]", **metadata):
+        sources = [NOTE.format(folder=tmp_path.as_posix(), name=name), *cells]
+        cells = [new_code_cell(declares, metadata={"tags": ["parameters"]}), *map(new_code_cell, sources)]
+        path = files.NOTEBOOKS / f"{name}.ipynb"
+        nbformat.write(new_notebook(cells=cells, metadata=metadata), path)
+        return path
+
+    add.folder = tmp_path
+    add.runs = tmp_path / "runs" / "quick"
+    add.visited = lambda: (tmp_path / "visited").read_text().split() if (tmp_path / "visited").exists() else []
+    return add
+
+
+@pytest.fixture
+def papermill_calls(monkeypatch):
+    """papermill without kernels: the copy is the notebook itself. Returns the list of (name, parameters) run; an
+    exception put into its `failures` under a name is raised once, after half a copy was written."""
+
+    class Calls(list):
+        failures: dict
+
+    calls = Calls()
+    calls.failures = {}
+
+    def execute(source, output, changes, **_):
+        name = output.name.strip(".").removesuffix(".ipynb")
+        calls.append((name, changes))
+        output.write_text("half a copy")
+        if name in calls.failures:
+            raise calls.failures.pop(name)
+        nbformat.write(nbformat.read(source, as_version=4), output)
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute)
+    return calls
+
+
+def test_order_failure_and_summary(lab, capsys):
+    lab("02_last", RECORD.format(name="02_last"))
+    lab("01_broken", "raise ValueError('no such luck\\nwith [0, 1) this time')")
+    lab("00_first", RECORD.format(name="00_first"), lab={"key_numbers": ["size", "nosuch"]})
+    assert tour.run() == 1
+    assert lab.visited() == ["00_first", "01_broken", "02_last"]
+    out = capsys.readouterr().out
+    copy = os.path.relpath(lab.runs / "01_broken.ipynb")
+    assert f"01_broken failed:\n  ValueError: no such luck\n  with [0, 1) this time\n  Executed copy: {copy}" in out
+    rows = [row for row in out.splitlines() if row.startswith("│")]
+    assert [row.split("│")[1].strip() for row in rows] == ["00_first", "01_broken", "02_last", "", ""]
+    assert "size 941,234 bytes" in rows[0] and "C01 confirmed, C02 depends" in rows[0]
+    assert "failed: ValueError" in rows[1]
+    assert "top1 0.9561 share" in rows[2] and "delta" in rows[3] and "size" in rows[4] and "last 0.95" not in out
+    assert "ValueError" in (lab.runs / "01_broken.ipynb").read_text()
+
+
+def test_a_kernel_that_dies_is_a_failure_and_the_next_notebook_runs(lab, capsys):
+    lab("00_dies", "import os; os._exit(1)")
+    lab("01_next", "print('n is', n)")
+    assert tour.run(given={"n": "5"}) == 1
+    assert "failed: DeadKernelError" in capsys.readouterr().out
+    assert "n is 5" in (lab.runs / "01_next.ipynb").read_text()
+
+
+def test_a_result_of_a_former_run_is_not_shown(lab, papermill_calls, capsys):
+    lab("00_silent")
+    path = lab.folder / "runs/results/quick/00_silent.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"numbers": {"top1": dict(value=1, low=None, high=None, unit="", tolerance=0)}}))
+    os.utime(path, (0, 0))
+    assert tour.run() == 0
+    assert "top1" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["-p", "nosuch", "1"], "parameter 'nosuch' is unknown to 00_first, 01_second: choose one of flag, n."),
+        (["-p", "flag", "maybe"], "parameter flag='maybe' must be of type bool"),
+        (["--only", "01", "-p", "flag", "true"], "parameter 'flag' is unknown to 01_second: choose one of n."),
+        (["-p", "n", "11"], "parameter n=11 must lie in [1, 10]."),
+        (["--only", "07"], "notebook='07' is not one of 00_first, 01_second."),
+        (["--profile", "nosuch"], "profile='nosuch' is unknown: choose one of quick, full"),
+        (["--only", "00", "--profile", "full"], "profile='full' mentions none of 00_first."),
+    ],
+)
+def test_bad_requests_are_refused_before_anything_starts(lab, papermill_calls, words, told):
+    lab("00_first", declares="n = 3  # in [1, 10]\nflag = False  # draw it")
+    lab("01_second")
+    (files.NOTEBOOKS / "profiles" / "full.yaml").write_text("01_second: {n: 7}")
+    result = CliRunner().invoke(main, ["tour", *words])
+    assert result.exit_code == 2
+    assert result.output.startswith("Error: ") and told in result.output and result.output.count("\n") == 1
+    assert not papermill_calls and not lab.runs.parent.exists()
+
+
+def test_parameters_and_profiles_reach_the_notebooks_that_know_them(lab, papermill_calls, capsys):
+    lab("00_first", declares="rates = [0.1]  # in (0, 1]")
+    lab("01_second")
+    (files.NOTEBOOKS / "profiles" / "full.yaml").write_text("01_second: {n: 7}")
+    assert tour.run(given={"rates": "0.5, 1"}) == 0
+    assert papermill_calls == [("00_first", {"rates": [0.5, 1.0]}), ("01_second", {})]
+    assert tour.run(profile="full") == 0
+    assert papermill_calls[2:] == [("01_second", {"n": 7})]
+    assert "Skipped, since profile full does not mention them: 00_first." in capsys.readouterr().out
+    assert (lab.folder / "runs" / "full" / "01_second.ipynb").is_file()
+    assert tour.run(["01_second", "01"], given={"n": "8"}) == 0
+    assert papermill_calls[3:] == [("01_second", {"n": 8})]
+
+
+DRIVER = """
+import pathlib, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent may have it ignored
+from helpers import files, tour
+files.NOTEBOOKS = pathlib.Path(sys.argv[1])
+sys.exit(tour.run())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("blow, code", [(signal.SIGINT, tour.INTERRUPTED), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_tour_stopped_in_its_second_notebook_resumes_there(lab, capsys, blow, code):
+    lab("00_first")
+    lab("01_second", f"import pathlib, time\nwhile not pathlib.Path(r'{lab.folder}/go').exists():\n    time.sleep(0.1)")
+    running = subprocess.Popen([sys.executable, "-c", DRIVER, files.NOTEBOOKS], stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while lab.visited() != ["00_first", "01_second"] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    running.send_signal(blow)
+    out, _ = running.communicate(timeout=30)
+    assert running.returncode == code
+    assert ("the next run resumes after the last finished notebook" in out) == (blow == signal.SIGINT)
+    (lab.folder / "go").touch()
+    assert tour.run() == 0
+    assert lab.visited() == ["00_first", "01_second", "01_second"]
+    out = capsys.readouterr().out
+    assert "Resuming the interrupted tour: 00_first finished before" in out and "│ 00_first" in out
+    assert json.loads((lab.runs / "tour.json").read_text())["complete"]
+    assert sorted(path.name for path in lab.runs.iterdir()) == ["00_first.ipynb", "01_second.ipynb", "tour.json"]
+
+
+def test_what_is_run_again(lab, papermill_calls):
+    def names(**arguments):
+        papermill_calls.clear()
+        tour.run(**arguments)
+        return [name[:2] for name, _ in papermill_calls]
+
+    def interrupt():
+        papermill_calls.failures = {"02_c": KeyboardInterrupt()}
+        assert names(fresh=True) == ["00", "01", "02"]
+
+    for name in ("00_a", "01_b", "02_c"):
+        lab(name)
+    interrupt()
+    assert names() == ["02"]
+    assert names() == ["00", "01", "02"], "a tour that came to its end starts anew"
+    interrupt()
+    assert names(fresh=True) == ["00", "01", "02"]
+    interrupt()
+    assert names(given={"n": "4"}) == ["00", "01", "02"], "other parameters"
+    interrupt()
+    lab("01_b", "print('changed')")
+    assert names() == ["01", "02"]
+    papermill_calls.failures = {"00_a": RuntimeError("gone"), "02_c": KeyboardInterrupt()}
+    assert names() == ["00", "01", "02"]
+    assert names() == ["00", "02"], "a failed notebook"
+    for damaged in ("{", "[]", "{}"):
+        (lab.runs / "tour.json").write_text(damaged)
+        assert names() == ["00", "01", "02"], "a damaged journal"
+
+
+def test_a_full_disk_leaves_the_former_copy(lab, papermill_calls, capsys):
+    lab("00_first")
+    tour.run()
+    former = (lab.runs / "00_first.ipynb").read_bytes()
+    papermill_calls.failures = {"00_first": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))}
+    capsys.readouterr()
+    assert tour.run() == 1
+    out = capsys.readouterr().out
+    assert out.startswith("Error: ") and "No space left on device" in out and out.count("\n") == 1
+    assert (lab.runs / "00_first.ipynb").read_bytes() == former
+    assert sorted(path.name for path in lab.runs.iterdir()) == ["00_first.ipynb", "tour.json"]
+
+
+def test_an_unwritable_folder_is_told_before_the_first_notebook(lab, papermill_calls, capsys):
+    lab("00_first")
+    lab.runs.parent.write_text("a file where the folder should be")
+    assert tour.run() == 1
+    out = capsys.readouterr().out
+    assert out.startswith("Error: ") and files.OUTPUT_VARIABLE in out and out.count("\n") == 1
+    assert not papermill_calls and lab.runs.parent.read_text() == "a file where the folder should be"
+
+
+def test_record_saves_in_place_what_does_not_differ_from_run_to_run(lab, monkeypatch):
+    path = lab(
+        "00_first",
+        "print('n is', n)",
+        "import os; os.environ['COMPRESSION_LAB_OUTPUT']",
+        lab={"key_numbers": ["top1"]},
+        kernelspec={"name": "mine", "display_name": "Mine"},
+    )
+    content = json.loads(path.read_text())
+    for cell in content["cells"]:
+        del cell["id"]
+        cell["metadata"]["papermill"] = cell["metadata"]["execution"] = {"start_time": "2001-01-01"}
+    injected = {
+        "cell_type": "code",
+        "source": ["n = 4"],
+        "metadata": {"tags": ["injected-parameters"]},
+        "outputs": [],
+        "execution_count": None,
+    }
+    content["cells"].insert(1, injected)
+    path.write_text(json.dumps(content))
+    before = os.environ[files.OUTPUT_VARIABLE]
+    assert tour.record() == 0 and os.environ[files.OUTPUT_VARIABLE] == before
+    recorded = path.read_text()
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.metadata == {
+        "lab": {"key_numbers": ["top1"]},
+        "language_info": {"name": "python"},
+        "kernelspec": {"name": "python3", "display_name": "Python 3"},
+    }
+    assert [dict(cell.metadata) for cell in notebook.cells] == [{"tags": ["parameters"]}, {}, {}, {}]
+    assert [cell.execution_count for cell in notebook.cells] == [1, 2, 3, 4]
+    assert notebook.cells[2].outputs[0].text == "n is 3\n"
+    assert str(lab.folder) in notebook.cells[3].outputs[0].data["text/plain"]
+    assert tour.record(["00"]) == 0
+    assert path.read_text() == recorded
+
+
+def test_record_leaves_a_notebook_that_fails_as_it_was(lab, capsys):
+    path = lab("00_first", "1 / 0")
+    former = path.read_bytes()
+    assert tour.record() == 1
+    assert path.read_bytes() == former
+    out = capsys.readouterr().out
+    assert "ZeroDivisionError" in out and os.path.relpath(lab.folder / "runs/record/00_first.ipynb") in out
+    with pytest.raises(FileNotFoundError, match="00_first"):
+        tour.record(["07"])
+
+
+def test_overview(lab, monkeypatch):
+    monkeypatch.setattr(results, "RECORDED", lab.folder / "results")
+    for name in ("01_run", "00_not_run"):
+        notebook = nbformat.read(lab(name), as_version=4)
+        notebook.cells.insert(0, new_markdown_cell(f"# Why {name}?\nBecause."))
+        nbformat.write(notebook, files.NOTEBOOKS / f"{name}.ipynb")
+    recorded = lab.folder / "results" / "quick" / "01_run.json"
+    recorded.parent.mkdir(parents=True)
+    recorded.write_text(json.dumps({"numbers": {}, "provenance": {"seconds": 12.5}}))
+    table = tour.overview()
+    assert list(table.index) == ["00_not_run", "01_run"]
+    assert list(table.question) == ["Why 00_not_run?", "Why 01_run?"]
+    assert pd.isna(table.seconds["00_not_run"]) and table.seconds["01_run"] == 12.5
+
+
+def test_plan_refuses_a_notebook_without_parameters_cell(lab):
+    nbformat.write(new_notebook(), files.NOTEBOOKS / "00_bare.ipynb")
+    with pytest.raises(parameters.ParameterError, match="00_bare"):
+        tour.plan([], "quick", {})
