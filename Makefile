@@ -12,8 +12,9 @@ help: ## list the targets
 run: environment ## run every notebook, quick profile, into runs/
 	@$(BIN)/python -m helpers tour $(ARGS)
 
-full: environment ## run the notebooks with the settings of notebooks/profiles/full.yaml
+full: environment ## run with notebooks/profiles/full.yaml, then full_flowers.yaml (see README for the data they need)
 	@$(BIN)/python -m helpers tour --profile full $(ARGS)
+	@$(BIN)/python -m helpers tour --profile full_flowers $(ARGS)
 
 test: environment ## unit and property tests, then every notebook against its recorded outputs
 	$(BIN)/python -m pytest --nbval tests notebooks/[0-9]*.ipynb $(ARGS)

@@ -61,11 +61,19 @@ def tour(only, profile, given, fresh):
 
 @main.command()
 @click.argument("names", nargs=-1)
-def record(names):
+@click.option(
+    "--profile", default="quick", show_default=True, help="For another one: run it, keep results and figures."
+)
+def record(names, profile):
     """Run notebooks with their defaults; save outputs, results, figures and README's tables in the repository."""
-    from helpers import readme, tour
+    from helpers import files, readme, tour
 
-    code = tour.record(names)
+    if profile == files.QUICK:
+        code = tour.record(names)
+    else:
+        code = tour.run(names, profile)
+        if not code:
+            click.echo(f"Kept: {', '.join(tour.keep(profile))}")
     if not code:
         readme.update()
     sys.exit(code)

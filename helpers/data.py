@@ -52,8 +52,9 @@ class Dataset:
         )
 
 
-def load(name):
-    """Load a data set by its name ("mnist5k", "mnist") or from the path of an `.npz` file of one's own.
+def load(name, unreadable="refuse"):
+    """Load a data set by its name ("mnist5k", "fashion8k", ...), or one's own: the path of an `.npz` file, or of a
+    folder with a subfolder of images for each class, where `unreadable` says whether to "refuse" or "skip" damaged ones.
 
     Raises DataError, saying what was tried and what to do.
     """
@@ -62,7 +63,7 @@ def load(name):
     if name == FLOWERS:
         return _flowers()
     if name not in SOURCES and os.sep in str(name):
-        return from_folder(name)
+        return from_folder(name, unreadable=unreadable)
     if name not in SOURCES:
         raise DataError(
             f"dataset={name!r} is unknown: choose one of {', '.join([*SOURCES, FLOWERS])}, the path of an "

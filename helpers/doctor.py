@@ -25,8 +25,8 @@ X86, ARM = ("x86_64", "amd64", "i686"), ("aarch64", "arm64")
 FEATURES = {
     "AVX2": (X86, "trained numbers may differ from the recorded ones"),
     "AVX-512": (X86, "vectors of 256 bits at most: latencies are longer than with 512"),
-    "VNNI": (X86, "no single instruction for int8 dot products: int8 gains less speed"),
-    "NEON dot product": (ARM, "no single instruction for int8 dot products: int8 gains less speed"),
+    "VNNI": (X86, "no instruction for int8 dot products: int8 gains less speed, or none"),
+    "NEON dot product": (ARM, "no instruction for int8 dot products: int8 gains less speed, or none"),
 }
 
 

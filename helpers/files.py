@@ -8,6 +8,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 NOTEBOOKS = REPOSITORY / "notebooks"
 OUTPUT_VARIABLE = "COMPRESSION_LAB_OUTPUT"
+PROFILE_VARIABLE = "COMPRESSION_LAB_PROFILE"
+QUICK = "quick"  # the profile of a notebook's own defaults
 
 
 class OutputError(OSError):
@@ -18,6 +20,13 @@ def output_root():
     """The folder under which results and figures are written: `runs/`, unless $COMPRESSION_LAB_OUTPUT names
     another. `make record` names the repository itself, so that only a deliberate recording changes it."""
     return Path(os.environ.get(OUTPUT_VARIABLE) or REPOSITORY / "runs")
+
+
+def figures_folder(profile=None):
+    """Where the figures of a profile go, relative to an output folder: `figures`, or `figures/<profile>` if it is not
+    the quick one. Default: the profile under which a tour is running this notebook."""
+    profile = profile or os.environ.get(PROFILE_VARIABLE) or QUICK
+    return Path("figures") if profile == QUICK else Path("figures") / profile
 
 
 def write(path, content):

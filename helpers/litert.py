@@ -158,6 +158,16 @@ def operators(model):
     return pd.DataFrame(rows)
 
 
+def kernels(model):
+    """Which kernels run a model here, in words: XNNPACK's for the whole graph, for parts of it, or the built-in ones."""
+    # The public interface does not tell what a delegate took over; this private one lists the nodes after delegation.
+    nodes = [node["op_name"] for node in interpreter(model)._get_ops_details()]
+    parts = nodes.count("DELEGATE")
+    if parts == 0:
+        return "built-in, no XNNPACK"
+    return "XNNPACK" if parts == 1 else f"XNNPACK in {parts} parts, built-in between"
+
+
 @functools.cache
 def _names(enumeration):
     return {value: name for name, value in vars(enumeration).items() if isinstance(value, int)}

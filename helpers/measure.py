@@ -1,5 +1,6 @@
 """Accuracy, latency and peak memory of `.tflite` models, measured so that two of them can be compared."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -14,6 +15,14 @@ from helpers import litert, runtime_env, stats
 
 # One timing lasts at least this long, so that the clock's resolution and a single interrupt do not decide it.
 SAMPLE_SECONDS = 0.002
+
+
+@contextlib.contextmanager
+def stopwatch():
+    """Time a block: yields a function that tells the seconds from its beginning to its end."""
+    start, ends = time.perf_counter(), []
+    yield lambda: (ends[0] if ends else time.perf_counter()) - start
+    ends.append(time.perf_counter())
 
 
 def correct(model, x, y, batch=litert.BATCH, threads=runtime_env.THREADS):

@@ -7,12 +7,13 @@ both understand:
     dataset = "mnist5k"   # one of mnist5k, mnist, or an .npz file
 
 The default gives the type. `in [a, b)` gives the range, an end may be another parameter or missing; for a list it
-holds for every entry. `one of a, b` gives the choices; "or an .npz file" admits a path as well.
+holds for every entry. `one of a, b` gives the choices; after "or", the words ".npz" and "folder" admit paths as well.
 """
 
 import ast
 import functools
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ def defaults(notebook):
 def profiles(notebook):
     """The named sets of values for a notebook: "quick" (its defaults) and each of `notebooks/profiles/*.yaml`."""
     name = files.find_notebook(notebook).stem
-    sets = {"quick": defaults(notebook)}
+    sets = {files.QUICK: defaults(notebook)}
     for path in sorted((files.NOTEBOOKS / "profiles").glob("*.yaml")):
         changes = (yaml.safe_load(path.read_text()) or {}).get(name)
         if changes is not None:
@@ -127,11 +128,11 @@ def load_profile(name, notebook):
 
     Raises ParameterError if there is no such profile or the file is not a mapping of notebooks.
     """
-    if name == "quick":
+    if name == files.QUICK:
         return {}
     path = Path(name) if name.endswith((".yaml", ".yml")) else files.NOTEBOOKS / "profiles" / f"{name}.yaml"
     if not path.is_file():
-        known = ["quick", *sorted(path.stem for path in (files.NOTEBOOKS / "profiles").glob("*.yaml"))]
+        known = [files.QUICK, *sorted(path.stem for path in (files.NOTEBOOKS / "profiles").glob("*.yaml"))]
         raise ParameterError(f"profile={name!r} is unknown: choose one of {', '.join(known)}, or give a .yaml file.")
     content = yaml.safe_load(path.read_text()) or {}
     if not isinstance(content, dict):
@@ -180,5 +181,6 @@ def _check_choice(parameter, value):
     if not found:
         return
     choices, _, other = found.group(1).partition(", or ")
-    if value not in [choice.strip() for choice in choices.split(",")] and not (other and str(value).endswith(".npz")):
+    own = (".npz" in other and str(value).endswith(".npz")) or ("folder" in other and os.sep in str(value))
+    if value not in [choice.strip() for choice in choices.split(",")] and not own:
         raise ParameterError(f"parameter {parameter.name}={value!r} must be one of {found.group(1).strip()}.")

@@ -36,10 +36,10 @@ pd.set_option("display.max_colwidth", None, "display.expand_frame_repr", False, 
 
 
 def export(figure, name):
-    """Write a figure as `figures/<name>.svg` below the output folder, and return it for display."""
+    """Write a figure as `figures/[<profile>/]<name>.svg` below the output folder, and return it for display."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight")
-    files.write(files.output_root() / "figures" / f"{name}.svg", buffer.getvalue())
+    files.write(files.output_root() / files.figures_folder() / f"{name}.svg", buffer.getvalue())
     return figure
 
 
@@ -154,6 +154,36 @@ def intervals(frame, title, x_label, reference=None, percent=False):
         axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axis.set_yticks(rows, frame.index)
     axis.set(xlabel=x_label, ylim=(-0.6, len(frame) - 0.4))
+    return figure
+
+
+def tradeoff(frame, title):
+    """Accuracy against size, and against latency ratio: frame indexed by name with value, low, high (top-1), raw
+    (bytes), ratio, ratio_low, ratio_high."""
+    figure, axes = _figure((11, 4.2), title, 1, 2)
+    accuracy = [frame["value"] - frame["low"], frame["high"] - frame["value"]]
+    latency = [frame["ratio"] - frame["ratio_low"], frame["ratio_high"] - frame["ratio"]]
+    for axis, x, spread, label in (
+        (axes[0], frame["raw"] / 1000, None, "size on disk in kB (left is better)"),
+        (axes[1], frame["ratio"], latency, "times as fast as float32 (right is better)"),
+    ):
+        for number, name in enumerate(frame.index):
+            own = None if spread is None else [[side.iloc[number]] for side in spread]
+            axis.errorbar(
+                x.iloc[number],
+                frame["value"].iloc[number],
+                xerr=own,
+                yerr=[[side.iloc[number]] for side in accuracy],
+                fmt=MARKERS[number % 7],
+                color=COLOURS[number % 7],
+                fillstyle="full" if number < 7 else "none",
+                capsize=3,
+                label=name,
+            )
+        axis.yaxis.set_major_formatter(PercentFormatter(1))
+        axis.set(xlabel=label)
+    axes[0].set(ylabel="top-1 (95% interval)")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     return figure
 
 

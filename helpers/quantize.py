@@ -10,7 +10,9 @@ from helpers import runtime_env
 
 with runtime_env.quiet():
     import tensorflow as tf
+    import tensorflow_model_optimization as tfmot
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import default_8bit_quantize_registry
 
 RECIPES = {
     "float32": "as trained",
@@ -19,7 +21,7 @@ RECIPES = {
     "int8": "weights and activations int8; input and output stay float32",
     "full_int8": "int8 throughout, input and output included",
     "int16x8": "weights int8, activations int16",
-    "qat": "int8 with the ranges that quantization-aware training left in the model; input and output stay float32",
+    "qat": "int8 with the ranges that quantization-aware training left; input and output stay float32",
 }
 CALIBRATED = ("int8", "full_int8", "int16x8")
 
@@ -80,6 +82,15 @@ def convert(model, recipe="float32", calibration=None, sparse=False):
         return converter.convert()
 
 
+def draw_calibration(pool, samples, seed):
+    """`samples` different entries of a pool (n, ...), drawn at random. Raises ConversionError if it has too few."""
+    if not 1 <= samples <= len(pool):
+        raise ConversionError(
+            f"calibration_samples={samples} must lie in [1, {len(pool)}]: the calibration part has {len(pool)} images."
+        )
+    return pool[np.random.default_rng(seed).choice(len(pool), samples, replace=False)]
+
+
 def representative(calibration, input_shape):
     """The generator that the converter wants of a calibration set: one sample at a time, batch dimension kept.
 
@@ -98,6 +109,64 @@ def representative(calibration, input_shape):
     if not np.isfinite(samples).all():  # the converter would leave the model in float32 without a word
         raise ConversionError("calibration holds NaN or infinity: clean the samples first.")
     return lambda: ([sample[None]] for sample in samples)
+
+
+class DepthwiseQuantizer(tfmot.quantization.keras.quantizers.LastValueQuantizer):
+    """Fake quantization of a depthwise kernel (height, width, channels, multiplier) with a range for every channel.
+
+    tfmot keeps one range for each entry of the *last* axis, which for a depthwise kernel is a single one for all
+    channels (tensorflow/model-optimization#808), although the `.tflite` has a scale for each.
+    """
+
+    def __init__(self, num_bits=8, per_axis=True, symmetric=True, narrow_range=True):
+        super().__init__(num_bits, per_axis, symmetric, narrow_range)
+
+    def build(self, tensor_shape, name, layer):
+        height, width, channels, multiplier = tensor_shape
+        return super().build((height, width, 1, channels * multiplier), name, layer)
+
+    def __call__(self, inputs, training, weights, **kwargs):
+        height, width, channels, multiplier = inputs.shape
+        flat = tf.reshape(inputs, (height, width, 1, channels * multiplier))
+        return tf.reshape(super().__call__(flat, training, weights, **kwargs), inputs.shape)
+
+
+class DepthwiseConfig(default_8bit_quantize_registry.Default8BitConvQuantizeConfig):
+    """tfmot's treatment of a convolution, with the quantizer above for the kernel."""
+
+    def __init__(self, weight_attrs=("depthwise_kernel",), activation_attrs=("activation",), quantize_output=False):
+        super().__init__(list(weight_attrs), list(activation_attrs), quantize_output)
+        self.weight_quantizer = DepthwiseQuantizer()
+
+
+class _PerChannelRegistry(default_8bit_quantize_registry.Default8BitQuantizeRegistry):
+    def get_quantize_config(self, layer):
+        return (
+            DepthwiseConfig()
+            if isinstance(layer, tf.keras.layers.DepthwiseConv2D)
+            else super().get_quantize_config(layer)
+        )
+
+
+class PerChannelScheme(tfmot.quantization.keras.default_8bit.Default8BitQuantizeScheme):
+    """tfmot's default int8 scheme, per-channel for depthwise kernels too: `quantize_apply(annotated, PerChannelScheme())`."""
+
+    def get_quantize_registry(self):
+        return _PerChannelRegistry()
+
+
+def scope():
+    """A context in which Keras can load a model that PerChannelScheme quantized."""
+    return tfmot.quantization.keras.quantize_scope(
+        {"DepthwiseConfig": DepthwiseConfig, "DepthwiseQuantizer": DepthwiseQuantizer}
+    )
+
+
+def quantization_aware(model):
+    """`tfmot.quantization.keras.quantize_model(model)` under PerChannelScheme; the model itself is left as it is."""
+    with scope():
+        annotated = tfmot.quantization.keras.quantize_annotate_model(model)
+        return tfmot.quantization.keras.quantize_apply(annotated, PerChannelScheme())
 
 
 def start_calibrated(qat_model, float_model, calibration, batch=100):

@@ -17,7 +17,6 @@ from helpers import files, parameters, runtime_env
 from helpers.stats import Estimate
 
 RECORDED = files.REPOSITORY / "results"
-PROFILE = "quick"
 
 
 class ResultsError(ValueError):
@@ -61,7 +60,7 @@ def profile_of(notebook, used):
     return "custom"
 
 
-def read(notebook, profile=PROFILE, root=None):
+def read(notebook, profile=files.QUICK, root=None):
     """The content of a recorded file as a dict, numbers as Estimates. root: the folder that holds `results/`.
 
     Raises ResultsError when there is none or it is damaged.

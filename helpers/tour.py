@@ -44,7 +44,7 @@ class Stop:
         return self.path.stem
 
 
-def run(only=(), profile="quick", given=None, fresh=False):
+def run(only=(), profile=files.QUICK, given=None, fresh=False):
     """Execute notebooks one after the other, print what happens, and return an exit code.
 
     only: notebooks by number, name or path; all if empty. profile: a name or a YAML file. given: parameters
@@ -60,10 +60,11 @@ def run(only=(), profile="quick", given=None, fresh=False):
         print(f"Resuming the interrupted tour: {', '.join(finished)} finished before (--fresh reruns all).")
     try:
         _note(journal, finished)  # tells before the first notebook whether the folder can be written
-        for stop in stops:
-            if stop.name not in finished:
-                finished[stop.name] = _visit(stop, folder)
-                _note(journal, finished)
+        with _environment(files.PROFILE_VARIABLE, Path(profile).stem):
+            for stop in stops:
+                if stop.name not in finished:
+                    finished[stop.name] = _visit(stop, folder)
+                    _note(journal, finished)
         _note(journal, finished, complete=True)
     except KeyboardInterrupt:
         print("Interrupted: the next run resumes after the last finished notebook.")
@@ -79,7 +80,7 @@ def plan(only, profile, given):
     """The stops of a tour, every parameter checked. Arguments and errors as for `run`."""
     paths = _selected(only)
     changes = {path: parameters.load_profile(profile, path.stem) for path in paths}
-    if profile != "quick":
+    if profile != files.QUICK:
         skipped = [path.stem for path in paths if not changes[path]]
         paths = [path for path in paths if changes[path]]
         if not paths:
@@ -124,7 +125,7 @@ def record(names=()):
     returns an exit code as `run` does; raises FileNotFoundError for an unknown name.
     """
     code = 0
-    with _output_to(files.REPOSITORY):
+    with _environment(files.OUTPUT_VARIABLE, str(files.REPOSITORY)):
         for path in _selected(names):
             copy = files.REPOSITORY / "runs" / "record" / path.name
             try:
@@ -142,6 +143,24 @@ def record(names=()):
                 print(f"Error: {error}")
                 return 1
     return code
+
+
+def keep(profile):
+    """Copy the results and figures of a finished run of `profile` from the output folder into the repository.
+
+    Returns the names of the notebooks whose results were kept. Raises FileNotFoundError when there are none.
+    """
+    root, kept = files.output_root(), []
+    for path in sorted((root / "results" / profile).glob("*.json")):
+        files.write(results.RECORDED / profile / path.name, path.read_bytes())
+        kept.append(path.stem)
+    if not kept:
+        raise FileNotFoundError(
+            f"profile={profile!r} has no results to keep: run `make run ARGS='--profile {profile}'` first."
+        )
+    for path in sorted((root / files.figures_folder(profile)).glob("*.svg")):
+        files.write(files.REPOSITORY / files.figures_folder(profile) / path.name, path.read_bytes())
+    return kept
 
 
 def _selected(names):
@@ -278,17 +297,17 @@ def _summary(entries):
 
 
 @contextlib.contextmanager
-def _output_to(folder):
-    """Kernels started inside the block write their results and figures to `folder`."""
-    former = os.environ.get(files.OUTPUT_VARIABLE)
-    os.environ[files.OUTPUT_VARIABLE] = str(folder)
+def _environment(variable, value):
+    """Kernels started inside the block find this environment variable."""
+    former = os.environ.get(variable)
+    os.environ[variable] = value
     try:
         yield
     finally:
         if former is None:
-            del os.environ[files.OUTPUT_VARIABLE]
+            del os.environ[variable]
         else:
-            os.environ[files.OUTPUT_VARIABLE] = former
+            os.environ[variable] = former
 
 
 def _source(path):

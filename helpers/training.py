@@ -4,11 +4,16 @@ A checkpoint is `checkpoints/<name>.keras`; its card `checkpoints/<name>.json` s
 and how well. `RECIPES` holds those that the repository ships; `python -m helpers train NAME` runs one again.
 """
 
+import io
 import json
+import tempfile
 import time
+import zipfile
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from helpers import data, files, models, runtime_env, stats
 
@@ -166,25 +171,69 @@ def train(name, report=print):
     return card
 
 
-def top1(model, images, labels, batch=250):
+def restart(model, weights):
+    """Put a compiled model back to `weights` (as `get_weights` gave them) with a fresh optimizer.
+
+    Compiling it again would do the same, and trace the training step anew.
+    """
+    model.set_weights(weights)
+    for variable in model.optimizer.variables:
+        variable.assign(tf.zeros_like(variable))
+
+
+def follow(model, training, learning_rate, watch, images, labels):
+    """Train a compiled model on batches up to the last step in `watch`, and judge it at each of those steps.
+
+    training: as `batches` gives them. learning_rate: at the first step; it falls to zero along a cosine. watch: rising
+    step numbers, 0 being before the first. images: uint8, labels (n,): what it is judged on.
+    Returns a frame with step and top-1. Raises ValueError when there are too few batches.
+    """
+    source, rows = iter(training), []
+    for step in range(watch[-1] + 1):
+        if step:
+            model.optimizer.learning_rate = learning_rate * (1 + np.cos(np.pi * (step - 1) / watch[-1])) / 2
+            try:
+                model.train_on_batch(*next(source))
+            except StopIteration:
+                raise ValueError(
+                    f"training holds {step - 1} batches, fewer than the {watch[-1]} steps asked for."
+                ) from None
+        if step in watch:
+            rows.append({"step": step, "top-1": float(top1(model, images, labels).mean())})
+    return pd.DataFrame(rows)
+
+
+def top1(model, images, labels, batch=200):
     """Which images a Keras classifier of network inputs gets right: bool (n,). images: uint8 (n, height, width[, 3])."""
-    size = model.input_shape[1]
-    return np.concatenate(
-        [
-            models.correct(
-                model, models.network_input(images[start : start + batch], size), labels[start : start + batch]
-            )
-            for start in range(0, len(images), batch)
-        ]
-    )
+    size, answers = model.input_shape[1], []
+    for start in range(0, len(images), batch):
+        part = images[start : start + batch]
+        filled = part[np.arange(batch) % len(part)]  # every batch alike, so that the graph is traced once
+        logits = model.predict_on_batch(models.network_input(filled, size))
+        answers.append(logits[: len(part)].argmax(axis=-1))
+    return np.concatenate(answers) == np.asarray(labels)
 
 
 def save(model, name, card):
-    """Write a checkpoint and its card into `checkpoints/`, each in one step."""
-    CHECKPOINTS.mkdir(exist_ok=True)
-    partial = CHECKPOINTS / f".partial-{name}.keras"
-    models.copy(model).save(partial)  # without the optimizer's variables, twice the weights' size
-    partial.replace(CHECKPOINTS / f"{name}.keras")
+    """Write a checkpoint and its card into `checkpoints/`, each in one step.
+
+    The archive is packed anew: compressed, without the optimizer's variables and without time stamps, so that equal
+    weights give equal bytes.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        loose = Path(folder) / "model.keras"
+        models.copy(model).save(loose)
+        packed = io.BytesIO()
+        with (
+            zipfile.ZipFile(loose) as source,
+            zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as target,
+        ):
+            for entry in sorted(source.namelist()):
+                content = source.read(entry)
+                if entry == "metadata.json":
+                    content = json.dumps({**json.loads(content), "date_saved": ""}).encode()
+                target.writestr(zipfile.ZipInfo(entry), content, zipfile.ZIP_DEFLATED)
+    files.write(CHECKPOINTS / f"{name}.keras", packed.getvalue())
     files.write(CHECKPOINTS / f"{name}.json", json.dumps(card, indent=1) + "\n")
 
 
@@ -193,7 +242,7 @@ def load(name, size=None, classes=None):
 
     size (pixels) and classes, where given, must be those of the model; CheckpointError otherwise, or if there is none.
     """
-    path = CHECKPOINTS / f"{name}.keras" if not str(name).endswith(".keras") else files.Path(name)
+    path = CHECKPOINTS / f"{name}.keras" if not str(name).endswith(".keras") else Path(name)
     if not path.is_file():
         known = sorted(path.stem for path in CHECKPOINTS.glob("*.keras"))
         raise CheckpointError(

@@ -1,0 +1,149 @@
+"""Disjoint parts, deterministic batches, checkpoints with their cards, and following a training."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from helpers import data, models, runtime_env, training
+
+
+@pytest.fixture(scope="module")
+def fashion():
+    return data.load("fashion8k")
+
+
+def small_network(classes=10, size=32):
+    """A classifier with the same interface as MobileNetV2, small enough for tests."""
+    layers = tf.keras.layers
+    x = inputs = layers.Input((size, size, 3))
+    x = layers.ReLU(6.0)(layers.BatchNormalization()(layers.Conv2D(8, 3, strides=2, use_bias=False)(x)))
+    return tf.keras.Model(inputs, layers.Dense(classes, name="logits")(layers.GlobalAveragePooling2D()(x)))
+
+
+def test_parts_are_disjoint_and_whole(fashion):
+    parts = training.split(fashion)
+    together = np.concatenate(list(parts.values()))
+    assert set(parts) == {"fit", "selection", "calibration"}
+    assert len(together) == len(set(together)) == len(fashion.x_train)
+
+
+def test_parts_share_no_image_with_each_other_or_the_test_set(fashion):
+    digests = {
+        name: {image.tobytes() for image in fashion.x_train[indices]}
+        for name, indices in training.split(fashion).items()
+    }
+    digests["test"] = {image.tobytes() for image in fashion.x_test}
+    names = list(digests)
+    for number, name in enumerate(names):
+        for other in names[number + 1 :]:
+            assert not digests[name] & digests[other], (name, other)
+
+
+def test_parts_are_stratified(fashion):
+    parts = training.split(fashion, calibration=100, selection=0.1)
+    assert np.bincount(fashion.y_train[parts["calibration"]]).tolist() == [10] * 10
+    assert np.bincount(fashion.y_train[parts["selection"]]).tolist() == [40] * 10
+
+
+def test_too_much_set_aside(fashion):
+    with pytest.raises(ValueError, match=r"calibration=3900 and selection=0\.1 leave no example"):
+        training.split(fashion, calibration=3900)
+
+
+def test_batches_repeat_and_depend_on_the_seed(fashion):
+    def first(seed):
+        return next(iter(training.batches(fashion.x_train[:64], fashion.y_train[:64], 32, 16, seed, 1, 0.8)))
+
+    (x, y), (again, labels), (other, _) = first(0), first(0), first(1)
+    assert x.shape == (16, 32, 32, 3) and float(tf.reduce_min(x)) >= -1 and float(tf.reduce_max(x)) <= 1
+    assert (x.numpy() == again.numpy()).all() and (y.numpy() == labels.numpy()).all()
+    assert (x.numpy() != other.numpy()).any()
+
+
+def test_an_epoch_holds_every_image_once(fashion):
+    marked = np.zeros((32, 28, 28), np.uint8) + np.arange(32, dtype=np.uint8)[:, None, None]
+    source = training.batches(marked, np.arange(32), 32, 8, seed=0, epochs=2)
+    labels = np.concatenate([y.numpy() for _, y in source])
+    assert sorted(labels[:32]) == sorted(labels[32:]) == list(range(32))
+
+
+def test_without_cropping_images_stay_as_they_are(fashion):
+    x, y = next(iter(training.batches(fashion.x_train[:8], np.arange(8), 32, 8, seed=0, epochs=1)))
+    np.testing.assert_array_equal(x, models.network_input(fashion.x_train[:8][y.numpy()], 32))
+
+
+def test_network_input_scales_and_repeats_grey():
+    x = models.network_input(np.full((2, 28, 28), 255, np.uint8), 32).numpy()
+    assert x.shape == (2, 32, 32, 3) and (x == 1).all()
+    assert (models.network_input(np.zeros((1, 8, 8, 3), np.uint8), 32).numpy() == -1).all()
+
+
+def test_checkpoint_round_trip(monkeypatch, tmp_path, fashion):
+    monkeypatch.setattr(training, "CHECKPOINTS", tmp_path)
+    model = models.compile_classifier(small_network())
+    training.save(model, "small", {"top1_test": 0.1})
+    loaded = training.load("small", size=32, classes=10)
+    x = models.network_input(fashion.x_test[:20], 32)
+    np.testing.assert_array_equal(model(x), loaded(x))
+    assert training.card("small") == {"top1_test": 0.1}
+
+
+def test_checkpoints_that_do_not_fit(monkeypatch, tmp_path):
+    monkeypatch.setattr(training, "CHECKPOINTS", tmp_path)
+    training.save(small_network(), "small", {})
+    with pytest.raises(training.CheckpointError, match="size=32, not 96"):
+        training.load("small", size=96)
+    with pytest.raises(training.CheckpointError, match="classes=10, not 5"):
+        training.load("small", classes=5)
+    with pytest.raises(training.CheckpointError, match="'large' does not exist: there are small"):
+        training.load("large")
+    (tmp_path / "small.keras").write_bytes((tmp_path / "small.keras").read_bytes()[:1000])
+    with pytest.raises(training.CheckpointError, match=r"small\.keras cannot be loaded"):
+        training.load("small")
+    with pytest.raises(training.CheckpointError, match="has no recipe"):
+        training.train("small")
+
+
+def test_top1_of_any_number_of_images(fashion):
+    model = small_network()
+    expected = models.correct(model, models.network_input(fashion.x_test[:130], 32), fashion.y_test[:130])
+    np.testing.assert_array_equal(training.top1(model, fashion.x_test[:130], fashion.y_test[:130], batch=50), expected)
+
+
+def test_restart_equals_a_fresh_start(fashion):
+    def fresh():
+        runtime_env.seed_everything(0)
+        return models.compile_classifier(small_network(), 1e-3)
+
+    def source():
+        return training.batches(fashion.x_train[:160], fashion.y_train[:160], 32, 16, seed=0, epochs=1)
+
+    held_out = fashion.x_test[:50], fashion.y_test[:50]
+    model = fresh()
+    start = model.get_weights()
+    training.follow(model, source(), 1e-3, [3], *held_out)
+    once = model.get_weights()
+    training.restart(model, start)
+    curve = training.follow(model, source(), 1e-3, [0, 3], *held_out)
+    assert curve.step.tolist() == [0, 3]
+    for first, second in zip(once, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_too_few_batches(fashion):
+    model = models.compile_classifier(small_network())
+    source = training.batches(fashion.x_train[:32], fashion.y_train[:32], 32, 16, seed=0, epochs=1)
+    with pytest.raises(ValueError, match="fewer than the 5 steps"):
+        training.follow(model, source, 1e-3, [5], fashion.x_test[:10], fashion.y_test[:10])
+
+
+@pytest.mark.parametrize("path", sorted(training.CHECKPOINTS.glob("*.keras")), ids=lambda path: path.stem)
+def test_committed_checkpoints_have_cards_that_hold(path):
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert path.stat().st_size < 2e6 and card["licence"]
+    if card["data"]["name"] == "fashion_mnist":
+        fashion = data.load("fashion8k")
+        hits = training.top1(training.load(path.stem), fashion.x_test[::8], fashion.y_test[::8])
+        assert card["top1_test"]["value"] >= 0.92 and abs(hits.mean() - card["top1_test"]["value"]) < 0.04
