@@ -1,5 +1,7 @@
 """The parts of README that are generated from `results/`, so that no number there is typed by hand."""
 
+import contextlib
+
 import pandas as pd
 
 from helpers import claims, files, results
@@ -23,30 +25,41 @@ def update():
     files.write(README, render())
 
 
-def numbers_table():
+def pruning_table():
     """What notebook 01 measured, profile by profile, as a Markdown table."""
-    rows = {
-        "dense MLP, top-1": ("top1.float32", ".1%"),
-        "80% of the weights pruned: change in top-1, in points": ("delta_top1.pruned", "+.1%"),
-        "the same at once, without training, in points": ("delta_top1.one_shot", "+.1%"),
-        "file on disk, dense": ("size.float32", "kB"),
-        "file on disk, pruned": ("size.pruned", "kB"),
-        "gzipped, dense": ("size.float32_gzip", "kB"),
-        "gzipped, pruned": ("size.pruned_gzip", "kB"),
-        "latency ratio, pruned (above 1 is faster)": ("latency_ratio.pruned", ".2f"),
-        "latency ratio, pruned in blocks of 16": ("latency_ratio.pruned_blocks", ".2f"),
-    }
-    found = {profile: results.read("01_mnist_mlp_pruning", profile) for profile in _profiles()}
-    table = pd.DataFrame(
+    return _table(
+        "01_mnist_mlp_pruning",
         {
-            f"{profile}: {content['provenance']['data']['name']}": {
-                label: _show(content["numbers"][name], spec) for label, (name, spec) in rows.items()
-            }
-            for profile, content in found.items()
-        }
+            "dense MLP, top-1": ("top1.float32", ".1%"),
+            "80% of the weights pruned: change in top-1, in points": ("delta_top1.pruned", "+.1%"),
+            "the same at once, without training, in points": ("delta_top1.one_shot", "+.1%"),
+            "file on disk, dense": ("size.float32", "kB"),
+            "file on disk, pruned": ("size.pruned", "kB"),
+            "gzipped, dense": ("size.float32_gzip", "kB"),
+            "gzipped, pruned": ("size.pruned_gzip", "kB"),
+            "latency ratio, pruned (above 1 is faster)": ("latency_ratio.pruned", ".2f"),
+            "latency ratio, pruned in blocks of 16": ("latency_ratio.pruned_blocks", ".2f"),
+        },
     )
-    machine = found["quick"]["provenance"]["machine"]
-    return f"{_markdown(table)}\n\nMeasured on: {machine['cpu']}, {machine['cores']} cores, one thread for latency. Brackets: 95% intervals."
+
+
+def quantization_table():
+    """What notebook 03 measured, profile by profile, as a Markdown table."""
+    return _table(
+        "03_mobilenetv2_ptq_and_qat",
+        {
+            "float32 MobileNetV2 (alpha 0.35), top-1": ("top1.float32", ".1%"),
+            "int8 PTQ: change in top-1, in points": ("delta_top1.int8", "+.1%"),
+            "QAT before its first step, tfmot's ranges: top-1": ("qat.step0_default", ".1%"),
+            "QAT before its first step, calibrated: top-1": ("qat.step0_calibrated", ".1%"),
+            "QAT int8, calibrated start: change in top-1, in points": ("delta_top1.qat_int8", "+.1%"),
+            "float32 trained on for the same steps, in points": ("delta_top1.float32_finetuned", "+.1%"),
+            "file on disk, float32": ("size.float32", "kB"),
+            "file on disk, int8": ("size.int8", "kB"),
+            "latency ratio, int8 (above 1 is faster)": ("latency_ratio.int8", ".2f"),
+            "latency ratio, int16 activations, int8 weights": ("latency_ratio.int16x8", ".2f"),
+        },
+    )
 
 
 def claims_table():
@@ -63,7 +76,26 @@ def claims_table():
 
 
 def _profiles():
-    return [profile for profile in ("quick", "full") if (results.RECORDED / profile).is_dir()]
+    return sorted((path.name for path in results.RECORDED.iterdir()), key=lambda name: (name != files.QUICK, name))
+
+
+def _table(notebook, rows):
+    found = {}
+    for profile in _profiles():
+        with contextlib.suppress(results.ResultsError):  # a profile need not have every notebook
+            found[profile] = results.read(notebook, profile)
+    columns = {
+        f"{profile}: {content['provenance']['data']['name']}": {
+            label: _show(content["numbers"][name], spec) for label, (name, spec) in rows.items()
+        }
+        for profile, content in found.items()
+    }
+    machine = found[files.QUICK]["provenance"]["machine"]
+    features = ", ".join(machine["cpu_features"])
+    return (
+        f"{_markdown(pd.DataFrame(columns))}\n\nMeasured on: {machine['cpu']} ({features}), {machine['cores']} cores, "
+        "one thread for latency. Brackets: 95% intervals."
+    )
 
 
 def _show(estimate, spec):
@@ -78,4 +110,4 @@ def _markdown(table):
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
-PARTS = {"numbers": numbers_table, "claims": claims_table}
+PARTS = {"claims": claims_table, "pruning": pruning_table, "quantization": quantization_table}

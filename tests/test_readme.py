@@ -16,7 +16,7 @@ def test_generated_parts_are_current():
 
 def test_a_changed_digit_is_noticed():
     text = readme.README.read_text()
-    begin = text.index("<!-- begin numbers -->")
+    begin = text.index("<!-- begin pruning -->")
     digit = re.search(r"\d(?=%)", text[begin:])
     where = begin + digit.start()
     changed = text[:where] + str((int(text[where]) + 1) % 10) + text[where + 1 :]
