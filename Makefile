@@ -26,7 +26,7 @@ record: environment ## run notebooks and keep outputs, results and figures in th
 	@$(BIN)/python -m helpers record $(ARGS)
 
 bench: environment ## measure what the helpers promise about speed
-	@for file in benchmarks/*.py; do $(BIN)/python $$file $(ARGS) || exit 1; done
+	@$(BIN)/python benchmarks/batched_evaluation.py $(ARGS)
 
 doctor: environment ## check this machine and environment
 	@$(BIN)/python -m helpers doctor

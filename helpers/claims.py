@@ -44,6 +44,8 @@ def judge(numbers, *names):
 
 def _polynomial_costs_little(delta, sparsity):
     because = f"{sparsity.value:.0%} sparsity costs {-100 * delta.value:.1f} points (95% interval {-100 * delta.high:.1f} to {-100 * delta.low:.1f})"
+    if abs(sparsity.value - 0.8) > 0.01:
+        return NOT_TESTABLE, f"{because}; the claim speaks of 80%"
     if delta.low >= -0.02:
         return CONFIRMED, f"{because}, at most the 2 points claimed"
     if delta.high < -0.02:
@@ -63,7 +65,9 @@ def _ramp_is_stabler(at_once, over_constant, over_linear, hard_over_constant):
         return CONFIRMED, because
     if not broken and not any(better):
         return REFUTED, because
-    return DEPENDS, f"{because}: training decides, not the ramp" if not any(better) else because
+    if hard_over_constant.high < 0:
+        return DEPENDS, f"{because}: with these few steps the ramp has too little time left after its end"
+    return DEPENDS, because if any(better) else f"{because}: training decides, not the ramp"
 
 
 def _no_callback_no_mask(sparsity, raises):
@@ -90,17 +94,17 @@ def _converts_as_is(loads, agreement, size_ratio, latency_ratio):
 def _storage_not_speed(raw, dense_gzip, pruned_gzip, latency_ratio, block_ratio):
     shrinks = dense_gzip.value / pruned_gzip.value
     because = f"gzip shrinks it {shrinks:.1f} times; on disk it is {raw.value:.2f} times the dense file"
-    if latency_ratio.low > 1.1:
+    if latency_ratio.low > 1.2:
         return REFUTED, f"{because}, and it runs faster"
-    if shrinks >= 2 and latency_ratio.high < 1.1:
-        blocks = "; only blocks of 16 weights run faster" if block_ratio.low > 1.1 else ""
+    if shrinks >= 2 and latency_ratio.low > 0.8 and latency_ratio.high < 1.2:
+        blocks = "; of the kinds of zeros, only blocks of 16 run faster" if block_ratio.low > 1.2 else ""
         return CONFIRMED, f"{because}, and its latency is that of the dense model{blocks}"
     return DEPENDS, because
 
 
 def _curve_shows_the_bug(healthy_gap, planted_gap, planted_delta):
     because = (
-        f"the logged curve stays within {100 * healthy_gap.value:.0f} points of its schedule; with a wrong end_step it ends "
+        f"the logged curve ends within {100 * healthy_gap.value:.0f} points of its target; with a wrong end_step it ends "
         f"{100 * planted_gap.value:.0f} points short, while accuracy looks fine ({100 * planted_delta.value:+.1f} points)"
     )
     if healthy_gap.value < 0.05 < planted_gap.value and planted_delta.low > -0.02:
@@ -170,7 +174,9 @@ def _recovers(recovered, full_rate, hundredth):
         f"a tenth of the rate reaches {recovered.value:.1%} of float32's accuracy, the full rate {full_rate.value:.1%}, "
         f"a hundredth {hundredth.value:.1%}"
     )
-    return (CONFIRMED if recovered.value >= 0.98 else REFUTED), because
+    if recovered.low >= 0.98:
+        return CONFIRMED, because
+    return (REFUTED if recovered.high < 0.98 else DEPENDS), because
 
 
 def _half_for_gpus(size_ratio, delta):

@@ -119,8 +119,7 @@ def from_folder(folder, size=224, unreadable="refuse", name=None):
 
 def _flowers():
     """The photos of tf_flowers from `$COMPRESSION_LAB_DATA`/flowers/flower_photos, or the official archive."""
-    given = Path(os.environ[DATA_VARIABLE]) / "flowers" / "flower_photos" if os.environ.get(DATA_VARIABLE) else None
-    folder = given if given and given.is_dir() else cache_folder() / "flower_photos"
+    folder = _flowers_folder()
     if not folder.is_dir():
         with runtime_env.quiet():
             import tensorflow as tf
@@ -131,11 +130,16 @@ def _flowers():
                 )
         except Exception as error:  # Keras wraps every failure to download in a bare Exception
             raise DataError(
-                f"dataset='flowers' cannot be had here. Tried: {given or f'${DATA_VARIABLE} (not set)'}, {folder}, "
+                f"dataset='flowers' cannot be had here. Tried: flowers/flower_photos in ${DATA_VARIABLE}, {folder}, "
                 f"the official archive ({error}). Connect to the network once, or unpack flower_photos.tgz into a folder "
                 f"flowers/ and name the folder above it in ${DATA_VARIABLE}."
             ) from error
     return from_folder(folder, name=FLOWERS)
+
+
+def _flowers_folder():
+    given = Path(os.environ[DATA_VARIABLE]) / "flowers" / "flower_photos" if os.environ.get(DATA_VARIABLE) else None
+    return given if given and given.is_dir() else cache_folder() / "flower_photos"
 
 
 def available():
@@ -149,6 +153,7 @@ def available():
             found[name] = f"in ${DATA_VARIABLE}"
         else:
             found[name] = source.origin
+    found[FLOWERS] = "on this machine" if _flowers_folder().is_dir() else "the official archive"
     return found
 
 

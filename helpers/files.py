@@ -10,6 +10,7 @@ NOTEBOOKS = REPOSITORY / "notebooks"
 OUTPUT_VARIABLE = "COMPRESSION_LAB_OUTPUT"
 PROFILE_VARIABLE = "COMPRESSION_LAB_PROFILE"
 QUICK = "quick"  # the profile of a notebook's own defaults
+CUSTOM = "custom"  # any other set of parameters than a profile's
 
 
 class OutputError(OSError):

@@ -67,8 +67,9 @@ def interpreter(model, threads=1, batch=None):
             loaded.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         cause = str(error).strip().splitlines()[0]
+        name = "model" if isinstance(model, bytes) else str(model)
         raise ModelFileError(
-            f"model of {len(blob):,} bytes cannot be loaded ({cause}): convert or copy it again."
+            f"{name} ({len(blob):,} bytes) cannot be loaded ({cause}): convert or copy it again."
         ) from error
     return loaded
 

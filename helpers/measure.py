@@ -15,6 +15,7 @@ from helpers import litert, runtime_env, stats
 
 # One timing lasts at least this long, so that the clock's resolution and a single interrupt do not decide it.
 SAMPLE_SECONDS = 0.002
+BLOCKS = 6
 
 
 @contextlib.contextmanager
@@ -39,17 +40,25 @@ def latency(models, baseline, x, rounds=60, threads=1):
     """Time one sample (batch 1) on several models, interleaved: A B C, A B C, …
 
     models: name -> `.tflite`; baseline: the name to compare with; x: float32 (1, ...).
-    Returns a frame indexed by name: milliseconds (median), ratio (baseline / model, so above 1 is faster; the median
-    over the rounds, each of which timed both), low, high (95% interval of that median).
-    Raises KeyError when baseline is not among the models.
+    Where an interpreter's buffers happen to lie shifts its times by some percent for as long as it lives. So the
+    rounds are spread over BLOCKS blocks, each with interpreters of its own, and it is the blocks that are repetitions.
+    Returns a frame indexed by name: milliseconds (median), ratio (baseline / model, so above 1 is faster; the mean of
+    the blocks' medians, each round having timed both), low, high (95% t interval over the blocks).
+    Raises KeyError when baseline is not among the models, ValueError for fewer rounds than blocks.
     """
     if baseline not in models:
         raise KeyError(f"baseline={baseline!r} is not one of {', '.join(models)}.")
-    runners = {name: _Runner(model, x, threads) for name, model in models.items()}
-    times = pd.DataFrame([{name: runner.seconds() for name, runner in runners.items()} for _ in range(rounds)])
+    if rounds < BLOCKS:
+        raise ValueError(f"rounds={rounds} must be at least {BLOCKS}, one for each block of fresh interpreters.")
+    blocks = []
+    for _ in range(BLOCKS):
+        runners = {name: _Runner(model, x, threads) for name, model in models.items()}
+        turns = [{name: runner.seconds() for name, runner in runners.items()} for _ in range(rounds // BLOCKS)]
+        blocks.append(pd.DataFrame(turns))
+    times = pd.concat(blocks)
     rows = []
     for name in models:
-        estimate = stats.median(times[baseline] / times[name])
+        estimate = stats.mean([(block[baseline] / block[name]).median() for block in blocks])
         rows.append(
             {
                 "model": name,

@@ -90,7 +90,8 @@ def check(notebook, given):
                 f"parameter {name!r} is unknown to {files.find_notebook(notebook).stem}: it has {', '.join(known)}."
             )
     values = {name: _typed(known[name], given[name]) if name in given else known[name].default for name in known}
-    for name, value in values.items():
+    for name in sorted(values, key=lambda name: name not in given):  # blame what was given, not what it clashes with
+        value = values[name]
         for entry in value if isinstance(value, list) else [value]:
             _check_range(known[name], entry, values)
             _check_choice(known[name], entry)
@@ -170,10 +171,9 @@ def _check_range(parameter, value, values):
     above = low is None or (value >= low if opening == "[" else value > low)
     below = high is None or (value <= high if closing == "]" else value < high)
     if not (above and below):
-        ends = ", ".join("" if end is None else f"{end:g}" for end in (low, high))
-        named = found.group(0).removeprefix("in ")
-        meaning = f" ({named})" if re.search("[a-z]", named) else ""
-        raise ParameterError(f"parameter {parameter.name}={value!r} must lie in {opening}{ends}{closing}{meaning}.")
+        others = [end.strip() for end in found.groups()[1:3] if end.strip().isidentifier()]
+        where = "".join(f", where {name} is {values[name]:g}" for name in others if name in values)
+        raise ParameterError(f"parameter {parameter.name}={value!r} must lie {found.group(0)}{where}.")
 
 
 def _check_choice(parameter, value):
@@ -181,6 +181,10 @@ def _check_choice(parameter, value):
     if not found:
         return
     choices, _, other = found.group(1).partition(", or ")
+    if value in [choice.strip() for choice in choices.split(",")]:
+        return
     own = (".npz" in other and str(value).endswith(".npz")) or ("folder" in other and os.sep in str(value))
-    if value not in [choice.strip() for choice in choices.split(",")] and not own:
+    if not own:
         raise ParameterError(f"parameter {parameter.name}={value!r} must be one of {found.group(1).strip()}.")
+    if not Path(value).exists():
+        raise ParameterError(f"parameter {parameter.name}={value!r} names a path that does not exist.")

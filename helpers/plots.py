@@ -89,8 +89,9 @@ def curves(frame, x, y, by, title, x_label, y_label, percent="y", log_x=False, e
         axis.yaxis.set_major_formatter(PercentFormatter(1))
     if log_x:
         axis.set_xscale("log")
-    axis.set(xlabel=x_label, ylabel=y_label)
-    axis.legend()
+    axis.set(xlabel=f"{x_label} (steps not to scale)" if equal_steps else x_label, ylabel=y_label)
+    if frame[by].nunique() > 1:
+        axis.legend()
     return figure
 
 

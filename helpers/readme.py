@@ -31,8 +31,8 @@ def pruning_table():
         "01_mnist_mlp_pruning",
         {
             "dense MLP, top-1": ("top1.float32", ".1%"),
-            "80% of the weights pruned: change in top-1, in points": ("delta_top1.pruned", "+.1%"),
-            "the same at once, without training, in points": ("delta_top1.one_shot", "+.1%"),
+            "80% of the weights pruned: change in top-1, in points": ("delta_top1.pruned", "points"),
+            "the same at once, without training, in points": ("delta_top1.one_shot", "points"),
             "file on disk, dense": ("size.float32", "kB"),
             "file on disk, pruned": ("size.pruned", "kB"),
             "gzipped, dense": ("size.float32_gzip", "kB"),
@@ -49,11 +49,11 @@ def quantization_table():
         "03_mobilenetv2_ptq_and_qat",
         {
             "float32 MobileNetV2 (alpha 0.35), top-1": ("top1.float32", ".1%"),
-            "int8 PTQ: change in top-1, in points": ("delta_top1.int8", "+.1%"),
+            "int8 PTQ: change in top-1, in points": ("delta_top1.int8", "points"),
             "QAT before its first step, tfmot's ranges: top-1": ("qat.step0_default", ".1%"),
             "QAT before its first step, calibrated: top-1": ("qat.step0_calibrated", ".1%"),
-            "QAT int8, calibrated start: change in top-1, in points": ("delta_top1.qat_int8", "+.1%"),
-            "float32 trained on for the same steps, in points": ("delta_top1.float32_finetuned", "+.1%"),
+            "QAT int8, calibrated start: change in top-1, in points": ("delta_top1.qat_int8", "points"),
+            "float32 trained on for the same steps, in points": ("delta_top1.float32_finetuned", "points"),
             "file on disk, float32": ("size.float32", "kB"),
             "file on disk, int8": ("size.int8", "kB"),
             "latency ratio, int8 (above 1 is faster)": ("latency_ratio.int8", ".2f"),
@@ -99,6 +99,9 @@ def _table(notebook, rows):
 
 
 def _show(estimate, spec):
+    if spec == "points":
+        ends = (100 * end for end in (estimate.value, estimate.low, estimate.high))
+        return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*ends)
     if spec == "kB":
         return f"{estimate.value / 1000:,.0f} kB"
     return format(estimate, spec)

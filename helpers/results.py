@@ -57,7 +57,7 @@ def profile_of(notebook, used):
     for profile, values in parameters.profiles(notebook).items():
         if used == values:
             return profile
-    return "custom"
+    return files.CUSTOM
 
 
 def read(notebook, profile=files.QUICK, root=None):

@@ -53,14 +53,17 @@ def run(only=(), profile=files.QUICK, given=None, fresh=False):
     Raises ParameterError or FileNotFoundError before anything is started.
     """
     stops = plan(only, profile, given or {})
-    folder = files.output_root() / Path(profile).stem
-    journal = folder / "tour.json"
+    label = (
+        files.CUSTOM if given else Path(profile).stem
+    )  # a run with other parameters stays apart from the profile's own
+    folder = files.output_root() / label
+    journal = folder / ("-".join(["tour", *(stop.name[:2] for stop in stops if only)]) + ".json")
     finished = {} if fresh else _resumable(journal, stops)
     if finished:
         print(f"Resuming the interrupted tour: {', '.join(finished)} finished before (--fresh reruns all).")
     try:
         _note(journal, finished)  # tells before the first notebook whether the folder can be written
-        with _environment(files.PROFILE_VARIABLE, Path(profile).stem):
+        with _environment(files.PROFILE_VARIABLE, label):
             for stop in stops:
                 if stop.name not in finished:
                     finished[stop.name] = _visit(stop, folder)
@@ -223,7 +226,9 @@ def _execute(source, changes, copy):
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
         failure = _failure(source, changes, partial)
-        partial.replace(copy)
+        failed = copy.with_suffix(".failed.ipynb")
+        failed.unlink(missing_ok=True)
+        partial.replace(failed if failure else copy)  # a failing run does not take a good copy's place
     except OSError as error:
         raise files.OutputError(
             f"{os.path.relpath(copy)} could not be made ({error.strerror or error}): free some space or "
@@ -260,11 +265,19 @@ def _failure(source, changes, copy):
 
 def _tell(name, failure, copy):
     lines = failure if len(failure) <= 6 else [failure[0], "…", *failure[-4:]]
-    print(f"{name} failed:", *lines, f"Executed copy: {os.path.relpath(copy)}", sep="\n  ", flush=True)
+    print(
+        f"{name} failed:",
+        *lines,
+        f"Executed copy: {os.path.relpath(copy.with_suffix('.failed.ipynb'))}",
+        sep="\n  ",
+        flush=True,
+    )
 
 
 def _recorded(stop, started):
-    """The key numbers (texts) and verdicts (claim -> verdict) of this run; none if it recorded nothing.
+    """The key numbers and how many agree with the recorded run (texts), and the verdicts (claim -> verdict).
+
+    Both are empty if this run recorded nothing.
 
     A notebook may name its key numbers in its metadata: `{"lab": {"key_numbers": [...]}}`.
     """
@@ -276,7 +289,11 @@ def _recorded(stop, started):
     numbers = content["numbers"]
     named = nbformat.read(stop.path, as_version=4).metadata.get("lab", {}).get("key_numbers", [])
     names = [name for name in named if name in numbers][:NAMED_KEY_NUMBERS] or list(numbers)[:KEY_NUMBERS]
-    return [f"{name} {_short(numbers[name])}" for name in names], content["verdicts"]
+    told = [f"{name} {_short(numbers[name])}" for name in names]
+    with contextlib.suppress(results.ResultsError):  # nothing was recorded under these parameters
+        agrees = results.compare(numbers, results.read(stop.name, stop.profile))["agrees"].dropna()
+        told.append(f"{agrees.sum()} of {len(agrees)} numbers as recorded")
+    return told, content["verdicts"]
 
 
 def _short(estimate):

@@ -54,8 +54,10 @@ def test_declared_with_defaults_and_comments(notebook, name):
     assert parameters.declared(name)["epochs"] == parameters.Parameter("epochs", 2, "in [1, )")
 
 
-def test_values_laid_over_the_defaults(notebook):
-    given = {"final_sparsity": 0.95, "seeds": [7], "dataset": "mine/own.npz", "initial_sparsity": 0}
+def test_values_laid_over_the_defaults(notebook, tmp_path):
+    own = tmp_path / "own.npz"
+    own.touch()
+    given = {"final_sparsity": 0.95, "seeds": [7], "dataset": str(own), "initial_sparsity": 0}
     checked = parameters.check(notebook, given)
     assert checked == {**DEFAULTS, **given}
     assert type(checked["initial_sparsity"]) is float
@@ -92,9 +94,18 @@ def test_wrong_type(notebook, name, value, wanted):
         ({"initial_sparsity": 1.0}, "initial_sparsity=1.0 must lie in [0, 1)."),
         ({"initial_sparsity": -0.1}, "initial_sparsity=-0.1 must lie in [0, 1)."),
         ({"initial_sparsity": float("nan")}, "initial_sparsity=nan must lie in [0, 1)."),
-        ({"final_sparsity": 1.0}, "final_sparsity=1.0 must lie in [0.5, 1) ([initial_sparsity, 1))."),
-        ({"final_sparsity": 0.3}, "final_sparsity=0.3 must lie in [0.5, 1) ([initial_sparsity, 1))."),
-        ({"initial_sparsity": 0.9}, "final_sparsity=0.8 must lie in [0.9, 1) ([initial_sparsity, 1))."),
+        (
+            {"final_sparsity": 1.0},
+            "final_sparsity=1.0 must lie in [initial_sparsity, 1), where initial_sparsity is 0.5.",
+        ),
+        (
+            {"final_sparsity": 0.3},
+            "final_sparsity=0.3 must lie in [initial_sparsity, 1), where initial_sparsity is 0.5.",
+        ),
+        (
+            {"initial_sparsity": 0.9},
+            "final_sparsity=0.8 must lie in [initial_sparsity, 1), where initial_sparsity is 0.9.",
+        ),
         ({"epochs": 0}, "epochs=0 must lie in [1, )."),
         ({"seeds": [1, -1]}, "seeds=-1 must lie in [0, 1000]."),
         ({"rates": [0.5, 0]}, "rates=0 must lie in (0, 1)."),

@@ -81,14 +81,14 @@ def test_order_failure_and_summary(lab, capsys):
     assert tour.run() == 1
     assert lab.visited() == ["00_first", "01_broken", "02_last"]
     out = capsys.readouterr().out
-    copy = os.path.relpath(lab.runs / "01_broken.ipynb")
+    copy = os.path.relpath(lab.runs / "01_broken.failed.ipynb")
     assert f"01_broken failed:\n  ValueError: no such luck\n  with [0, 1) this time\n  Executed copy: {copy}" in out
     rows = [row for row in out.splitlines() if row.startswith("│")]
     assert [row.split("│")[1].strip() for row in rows] == ["00_first", "01_broken", "02_last", "", ""]
     assert "size 941,234 bytes" in rows[0] and "C01 confirmed, C02 depends" in rows[0]
     assert "failed: ValueError" in rows[1]
     assert "top1 0.9561 share" in rows[2] and "delta" in rows[3] and "size" in rows[4] and "last 0.95" not in out
-    assert "ValueError" in (lab.runs / "01_broken.ipynb").read_text()
+    assert "ValueError" in (lab.runs / "01_broken.failed.ipynb").read_text()
 
 
 def test_a_kernel_that_dies_is_a_failure_and_the_next_notebook_runs(lab, capsys):
@@ -96,7 +96,7 @@ def test_a_kernel_that_dies_is_a_failure_and_the_next_notebook_runs(lab, capsys)
     lab("01_next", "print('n is', n)")
     assert tour.run(given={"n": "5"}) == 1
     assert "failed: DeadKernelError" in capsys.readouterr().out
-    assert "n is 5" in (lab.runs / "01_next.ipynb").read_text()
+    assert "n is 5" in (lab.folder / "runs" / "custom" / "01_next.ipynb").read_text()
 
 
 def test_a_result_of_a_former_run_is_not_shown(lab, papermill_calls, capsys):
@@ -273,7 +273,7 @@ def test_record_leaves_a_notebook_that_fails_as_it_was(lab, capsys):
     assert tour.record() == 1
     assert path.read_bytes() == former
     out = capsys.readouterr().out
-    assert "ZeroDivisionError" in out and os.path.relpath(lab.folder / "runs/record/00_first.ipynb") in out
+    assert "ZeroDivisionError" in out and os.path.relpath(lab.folder / "runs/record/00_first.failed.ipynb") in out
     with pytest.raises(FileNotFoundError, match="00_first"):
         tour.record(["07"])
 
@@ -297,3 +297,37 @@ def test_plan_refuses_a_notebook_without_parameters_cell(lab):
     nbformat.write(new_notebook(), files.NOTEBOOKS / "00_bare.ipynb")
     with pytest.raises(parameters.ParameterError, match="00_bare"):
         tour.plan([], "quick", {})
+
+
+def test_other_parameters_stay_apart_from_the_quick_run(lab, papermill_calls):
+    lab("00_first")
+    assert tour.run() == 0
+    former = {path.name: path.read_bytes() for path in lab.runs.iterdir()}
+    assert tour.run(["00"], given={"n": "3"}) == 0
+    assert {path.name: path.read_bytes() for path in lab.runs.iterdir()} == former
+    assert sorted(path.name for path in (lab.folder / "runs" / "custom").iterdir()) == [
+        "00_first.ipynb",
+        "tour-00.json",
+    ]
+
+
+def test_a_failing_run_leaves_the_good_copy(lab, papermill_calls):
+    lab("00_first")
+    assert tour.run() == 0
+    good = (lab.runs / "00_first.ipynb").read_bytes()
+    papermill_calls.failures["00_first"] = ValueError("no such luck")
+    assert tour.run() == 1
+    assert (lab.runs / "00_first.ipynb").read_bytes() == good
+
+
+def test_results_and_figures_of_a_profile_are_kept(lab, monkeypatch):
+    monkeypatch.setattr(tour.results, "RECORDED", lab.folder / "repository" / "results")
+    monkeypatch.setattr(files, "REPOSITORY", lab.folder / "repository")
+    root = files.output_root()
+    files.write(root / "results" / "full" / "01_next.json", "{}")
+    files.write(root / "figures" / "full" / "01_curve.svg", "<svg/>")
+    assert tour.keep("full") == ["01_next"]
+    assert (lab.folder / "repository" / "results" / "full" / "01_next.json").read_text() == "{}"
+    assert (lab.folder / "repository" / "figures" / "full" / "01_curve.svg").read_text() == "<svg/>"
+    with pytest.raises(FileNotFoundError, match="profile='other' has no results to keep"):
+        tour.keep("other")
