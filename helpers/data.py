@@ -71,7 +71,7 @@ def load(name, unreadable="refuse"):
         )
     source = SOURCES[name]
     cached = cache_folder() / f"{name}.npz"
-    given = Path(os.environ[DATA_VARIABLE]) / f"{name}.npz" if os.environ.get(DATA_VARIABLE) else None
+    given = _given(f"{name}.npz")
     for path in (cached, given):
         if path and path.is_file():
             return _verified(name, source, _read(path), path)
@@ -137,8 +137,14 @@ def _flowers():
     return from_folder(folder, name=FLOWERS)
 
 
+def _given(relative):
+    """Where a file or folder would lie in `$COMPRESSION_LAB_DATA`; None if that is not set."""
+    folder = os.environ.get(DATA_VARIABLE)
+    return Path(folder) / relative if folder else None
+
+
 def _flowers_folder():
-    given = Path(os.environ[DATA_VARIABLE]) / "flowers" / "flower_photos" if os.environ.get(DATA_VARIABLE) else None
+    given = _given("flowers/flower_photos")
     return given if given and given.is_dir() else cache_folder() / "flower_photos"
 
 
@@ -146,10 +152,10 @@ def available():
     """Where each known data set would come from, without fetching it: name -> text."""
     found = {}
     for name, source in SOURCES.items():
-        given = os.environ.get(DATA_VARIABLE)
+        given = _given(f"{name}.npz")
         if (cache_folder() / f"{name}.npz").is_file():
             found[name] = "in the cache"
-        elif given and (Path(given) / f"{name}.npz").is_file():
+        elif given and given.is_file():
             found[name] = f"in ${DATA_VARIABLE}"
         else:
             found[name] = source.origin
