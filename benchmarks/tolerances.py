@@ -1,5 +1,6 @@
 """How far do a notebook's numbers move on another machine? Reruns it under other vector instructions, thread numbers
-and seeds, and prints for every number the largest shift from the recorded one, beside its tolerance.
+and seeds, and prints for every number the largest shift from the recorded one, beside its tolerance, and every verdict
+that changed.
 
     python benchmarks/tolerances.py 01_mnist_mlp_pruning
 """
@@ -22,7 +23,7 @@ SETTINGS = {
 
 
 def rerun(path, environment, changes, folder):
-    """The numbers of one run: name -> Estimate."""
+    """The results of one run, as `results.read` gives them."""
     declared = parameters.defaults(path)
     changes = {name: value for name, value in changes.items() if name in declared}
     os.environ.update({files.OUTPUT_VARIABLE: folder, **environment})
@@ -32,7 +33,7 @@ def rerun(path, environment, changes, folder):
         for name in environment:
             del os.environ[name]
     profile = files.CUSTOM if changes else files.QUICK
-    return results.read(path.stem, profile, Path(folder))["numbers"]
+    return results.read(path.stem, profile, Path(folder))
 
 
 def main():
@@ -41,7 +42,11 @@ def main():
     shifts = {}
     for setting, (environment, changes) in SETTINGS.items():
         with tempfile.TemporaryDirectory() as folder:
-            for name, estimate in rerun(path, environment, changes, folder).items():
+            again = rerun(path, environment, changes, folder)
+            for claim, verdict in again["verdicts"].items():
+                if verdict != recorded["verdicts"][claim]:
+                    print(f"{setting}: {claim} is {verdict}, recorded was {recorded['verdicts'][claim]}")
+            for name, estimate in again["numbers"].items():
                 shifts.setdefault(name, {})[setting] = abs(estimate.value - recorded["numbers"][name].value)
     for name, by_setting in shifts.items():
         tolerance = recorded["tolerances"][name]
