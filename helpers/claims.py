@@ -147,6 +147,26 @@ def _ptq_can_break(delta):
     return DEPENDS, f"{because}, since every channel has its own scale; notebook 04 takes that away"
 
 
+def _breaks_per_tensor(per_tensor, per_channel):
+    because = (
+        f"with one scale for each kernel int8 PTQ costs {-100 * per_tensor.value:.1f} points, with one for each channel "
+        f"{-100 * per_channel.value:.1f}"
+    )
+    if per_tensor.high < -0.05:
+        return CONFIRMED, because
+    return (REFUTED if per_tensor.low >= -0.05 else DEPENDS), because
+
+
+def _per_channel_keeps_more(gain, after_cure):
+    because = (
+        f"per-channel int8 PTQ minus per-tensor: {100 * gain.value:+.1f} points (95% interval {100 * gain.low:+.1f} to "
+        f"{100 * gain.high:+.1f}); minus per-tensor after clearing, equalizing and correcting: {100 * after_cure.value:+.1f}"
+    )
+    if gain.low > 0:
+        return CONFIRMED, because
+    return (REFUTED if gain.high < 0 else DEPENDS), because
+
+
 def _qat_is_level(to_float, to_trained_on):
     because = (
         f"QAT int8 minus float32: {100 * to_float.value:+.1f} points (95% interval {100 * to_float.low:+.1f} to "
@@ -260,6 +280,16 @@ CLAIMS = {
         "PTQ can cost more than 5 points of top-1 on models with a wide dynamic range",
         ("delta_top1.int8",),
         _ptq_can_break,
+    ),
+    "C09b": Claim(
+        "PTQ with one scale for each kernel can cost more than 5 points of top-1 on models with a wide dynamic range",
+        ("delta_top1.ptq_per_tensor", "delta_top1.ptq_per_channel"),
+        _breaks_per_tensor,
+    ),
+    "C13": Claim(
+        "Per-channel quantization keeps accuracy better than per-tensor",
+        ("gain.per_channel_over_per_tensor", "gain.per_channel_over_equalized"),
+        _per_channel_keeps_more,
     ),
     "C10": Claim(
         "QAT brings int8 MobileNetV2 level with float32",

@@ -17,10 +17,11 @@ from helpers import runtime_env
 
 with runtime_env.quiet():
     from ai_edge_litert import schema_py_generated as schema
-    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 BATCH = 64
 GZIP_LEVEL = 9
+WEIGHT_OPERATORS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
 class ModelFileError(ValueError):
@@ -117,16 +118,17 @@ def tensors(model):
     Raises ModelFileError for a damaged file.
     """
     rows = []
-    with _parsed(content(model)) as parsed:
+    blob = content(model)
+    with _parsed(blob) as parsed:
         for tensor in parsed.subgraphs[0].tensors:
-            data = parsed.buffers[tensor.buffer].data
-            constant = data is not None and len(data) > 0
+            data = _data(parsed.buffers[tensor.buffer], blob)
+            constant = len(data) > 0
             dtype = _names(schema.TensorType)[tensor.type].lower()
             shape = tuple(int(n) for n in tensor.shape) if tensor.shape is not None else ()
             scales = tensor.quantization.scale if tensor.quantization else None
             zeros = np.nan
             if constant and dtype in ("float32", "int8", "float16"):
-                zeros = 1 - np.count_nonzero(np.asarray(data, np.uint8).view(dtype)) / math.prod(shape)
+                zeros = 1 - np.count_nonzero(data.view(dtype)) / math.prod(shape)
             rows.append(
                 {
                     "name": tensor.name.decode(),
@@ -140,6 +142,71 @@ def tensors(model):
     return pd.DataFrame(rows)
 
 
+def kernels_in(model):
+    """The integer kernels of convolutions and dense layers, a row each in order of the graph: op, name (of the output
+    tensor), integers (int8 array as stored), scales (float32 (channels,) or (1,)), axis (of the output channels).
+
+    Raises ModelFileError for a damaged file.
+    """
+    rows, blob = [], content(model)
+    with _parsed(blob) as parsed:
+        graph = parsed.subgraphs[0]
+        for operator in graph.operators:
+            op = _operator_name(parsed, operator)
+            if op not in WEIGHT_OPERATORS:
+                continue
+            kernel = graph.tensors[operator.inputs[1]]
+            data = _data(parsed.buffers[kernel.buffer], blob)
+            if kernel.type == schema.TensorType.INT4:  # two in a byte, the lower half first
+                data = (np.stack([data << 4, data & 0xF0], axis=-1).view(np.int8) >> 4).ravel()[
+                    : math.prod(kernel.shape)
+                ]
+            elif kernel.type != schema.TensorType.INT8:
+                continue
+            rows.append(
+                {
+                    "op": op,
+                    "name": graph.tensors[operator.outputs[0]].name.decode(),
+                    "integers": data.view(np.int8).reshape(kernel.shape),
+                    "scales": np.asarray(kernel.quantization.scale, np.float32),
+                    "axis": 3 if op == "DEPTHWISE_CONV_2D" else 0,
+                }
+            )
+    return pd.DataFrame(rows, columns=["op", "name", "integers", "scales", "axis"])
+
+
+def per_channel(model):
+    """How many integer kernels have a scale for every output channel: Series, operator -> such as "17 of 17"."""
+    kernels = kernels_in(model)
+    several = (kernels["scales"].map(len) > 1).groupby(kernels["op"])
+    return several.sum().astype(str) + " of " + several.size().astype(str)
+
+
+def layer_outputs(model, x):
+    """What every convolution and dense layer puts out for a batch: list of float32 arrays in order of the graph.
+
+    Runs in built-in kernels, since a delegate shows nothing of what happens inside it. x: float32 (n, ...).
+    """
+    blob = content(model)
+    with _parsed(blob) as parsed:
+        operators_ = parsed.subgraphs[0].operators
+        outputs = [o.outputs[0] for o in operators_ if _operator_name(parsed, o) in WEIGHT_OPERATORS]
+    with runtime_env.quiet():
+        runner = Interpreter(
+            model_content=blob,
+            num_threads=runtime_env.THREADS,
+            experimental_preserve_all_tensors=True,
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
+        source = runner.get_input_details()[0]
+        runner.resize_tensor_input(source["index"], x.shape)
+        runner.allocate_tensors()
+        runner.set_tensor(source["index"], _quantized(np.asarray(x), source))
+        runner.invoke()
+    details = {tensor["index"]: tensor for tensor in runner.get_tensor_details()}
+    return [_dequantized(runner.get_tensor(index), details[index]) for index in outputs]
+
+
 def operators(model):
     """Every operator of the main graph in order, a row each: op, and the dtypes of its first two inputs.
 
@@ -150,8 +217,7 @@ def operators(model):
         graph = parsed.subgraphs[0]
         dtypes = [_names(schema.TensorType)[tensor.type].lower() for tensor in graph.tensors]
         for operator in graph.operators:
-            code = parsed.operatorCodes[operator.opcodeIndex]
-            name = _names(schema.BuiltinOperator)[max(code.builtinCode, code.deprecatedBuiltinCode)]
+            name = _operator_name(parsed, operator)
             inputs = [dtypes[index] for index in operator.inputs[:2] if index >= 0]
             rows.append(
                 {"op": name, "input": inputs[0] if inputs else "", "weights": inputs[1] if len(inputs) > 1 else ""}
@@ -167,6 +233,18 @@ def kernels(model):
     if parts == 0:
         return "built-in, no XNNPACK"
     return "XNNPACK" if parts == 1 else f"XNNPACK in {parts} parts, built-in between"
+
+
+def _data(buffer, blob):
+    """A buffer's bytes, uint8 (n,). Some writers put large ones behind the flatbuffer and leave their place in it."""
+    if buffer.offset:
+        return np.frombuffer(blob, np.uint8, buffer.size, buffer.offset)
+    return np.asarray([] if buffer.data is None else buffer.data, np.uint8)
+
+
+def _operator_name(parsed, operator):
+    code = parsed.operatorCodes[operator.opcodeIndex]
+    return _names(schema.BuiltinOperator)[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
 
 @functools.cache

@@ -158,6 +158,21 @@ def intervals(frame, title, x_label, reference=None, percent=False):
     return figure
 
 
+def channels(frame, title, y_label):
+    """A mark for every channel of every layer, layers side by side in the order of the network, on a log scale: frame with
+    layer, kind, range; kind gives colour and mark. A channel of range 0 is left out."""
+    figure, axis = _figure((11, 4), title)
+    places = {layer: place for place, layer in enumerate(frame["layer"].unique())}
+    for number, (kind, part) in enumerate(frame[frame["range"] > 0].groupby("kind", sort=False)):
+        where = part["layer"].map(places) + 0.5 * (
+            part["channel"] / frame.groupby("layer")["channel"].max().max() - 0.5
+        )
+        axis.plot(where, part["range"], MARKERS[number], color=COLOURS[number], markersize=3, alpha=0.5, label=kind)
+    axis.set(yscale="log", xlabel="layer, from the input to the logits", ylabel=y_label, xlim=(-1, len(places)))
+    axis.legend(markerscale=2)
+    return figure
+
+
 def tradeoff(frame, title):
     """Accuracy against size, and against latency ratio: frame indexed by name with value, low, high (top-1), raw
     (bytes), ratio, ratio_low, ratio_high."""

@@ -4,6 +4,8 @@ The official `TFLiteConverter.from_keras_model` spends nine tenths of its time o
 model is frozen to one concrete function first; the file computes the same outputs, bit for bit (a test compares).
 """
 
+import weakref
+
 import numpy as np
 
 from helpers import runtime_env
@@ -12,7 +14,12 @@ with runtime_env.quiet():
     import tensorflow as tf
     import tensorflow_model_optimization as tfmot
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import default_8bit_quantize_registry
+    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
+        default_8bit_quantize_layout_transform,
+        default_8bit_quantize_registry,
+        default_8bit_transforms,
+    )
+    from tensorflow_model_optimization.python.core.quantization.keras.graph_transformations import model_transformer
 
 RECIPES = {
     "float32": "as trained",
@@ -23,6 +30,7 @@ RECIPES = {
     "int16x8": "weights int8, activations int16",
     "qat": "int8 with the ranges that quantization-aware training left; input and output stay float32",
 }
+_traces = weakref.WeakKeyDictionary()
 CALIBRATED = ("int8", "full_int8", "int16x8")
 
 
@@ -44,18 +52,25 @@ def freeze(model):
     for variable in model.weights:
         if variable.dtype.is_floating and not np.isfinite(variable.numpy()).all():
             raise ConversionError(f"weights of {variable.name} hold NaN or infinity: train or load the model again.")
-    shape, dtype = (None, *model.input_shape[1:]), model.inputs[0].dtype
-    function = tf.function(lambda x: model(x, training=False))
-    signature = tf.TensorSpec(shape, dtype, name="input")
-    return convert_variables_to_constants_v2(function.get_concrete_function(signature))
+    return convert_variables_to_constants_v2(_traced(model))
 
 
-def convert(model, recipe="float32", calibration=None, sparse=False):
+def _traced(model):
+    """The model's inference as a concrete function; traced once for each model, since its weights stay variables."""
+    if model not in _traces:
+        twin = weakref.proxy(model)  # else the trace would keep its own key alive
+        signature = tf.TensorSpec((None, *model.input_shape[1:]), model.inputs[0].dtype, name="input")
+        _traces[model] = tf.function(lambda x: twin(x, training=False)).get_concrete_function(signature)
+    return _traces[model]
+
+
+def convert(model, recipe="float32", calibration=None, sparse=False, per_channel=True):
     """Convert a Keras model, or what `freeze` made of it, to the bytes of a `.tflite`.
 
     recipe: a key of RECIPES. calibration: float32 (samples, ...), the representative set from which the integer
     recipes take the ranges of activations. sparse: store weights with many zeros in TFLite's sparse encoding, for
-    float32 only: LiteRT 2.3 refuses to load most integer files with it, and runs some with wrong results.
+    float32 only: LiteRT 2.3 refuses to load most integer files with it, and runs some with wrong results. per_channel:
+    a scale for each output channel of a kernel, or one for all; the ranges that training left decide for "qat".
     Raises ConversionError for an unknown recipe, missing calibration samples, and what `freeze` refuses.
     """
     if recipe not in RECIPES:
@@ -70,6 +85,8 @@ def convert(model, recipe="float32", calibration=None, sparse=False):
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if sparse:
         converter.optimizations = [*converter.optimizations, tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
+    # A private switch of the converter, without a public one; tests look into the files.
+    converter._experimental_disable_per_channel = not per_channel
     if recipe == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if recipe in CALIBRATED:
@@ -142,34 +159,120 @@ class DepthwiseConfig(default_8bit_quantize_registry.Default8BitConvQuantizeConf
         self.weight_quantizer = DepthwiseQuantizer()
 
 
-class _PerChannelRegistry(default_8bit_quantize_registry.Default8BitQuantizeRegistry):
-    def get_quantize_config(self, layer):
-        return (
-            DepthwiseConfig()
-            if isinstance(layer, tf.keras.layers.DepthwiseConv2D)
-            else super().get_quantize_config(layer)
+class KernelConfig(default_8bit_quantize_registry.Default8BitQuantizeConfig):
+    """tfmot's treatment of a layer of weights, with `num_bits` for the kernel and a range for every output channel
+    (per_axis, for kernels that have them last) or for all together."""
+
+    def __init__(
+        self,
+        weight_attrs=("kernel",),
+        activation_attrs=("activation",),
+        quantize_output=False,
+        num_bits=4,
+        per_axis=True,
+    ):
+        super().__init__(list(weight_attrs), list(activation_attrs), quantize_output)
+        self.num_bits, self.per_axis = num_bits, per_axis
+        self.weight_quantizer = tfmot.quantization.keras.quantizers.LastValueQuantizer(
+            num_bits=num_bits, per_axis=per_axis, symmetric=True, narrow_range=True
         )
+
+    def get_config(self):
+        return {**super().get_config(), "num_bits": self.num_bits, "per_axis": self.per_axis}
+
+
+class _PerChannelRegistry(default_8bit_quantize_registry.Default8BitQuantizeRegistry):
+    def __init__(self, kernel_bits):
+        super().__init__()
+        self.kernel_bits = kernel_bits
+
+    def get_quantize_config(self, layer):
+        if isinstance(layer, tf.keras.layers.DepthwiseConv2D):
+            return DepthwiseConfig()
+        if self.kernel_bits != 8 and isinstance(layer, (tf.keras.layers.Conv2D, tf.keras.layers.Dense)):
+            return KernelConfig(num_bits=self.kernel_bits)
+        return super().get_quantize_config(layer)
 
 
 class PerChannelScheme(tfmot.quantization.keras.default_8bit.Default8BitQuantizeScheme):
-    """tfmot's default int8 scheme, per-channel for depthwise kernels too: `quantize_apply(annotated, PerChannelScheme())`."""
+    """tfmot's default int8 scheme, per-channel for depthwise kernels too: `quantize_apply(annotated, PerChannelScheme())`.
+
+    kernel_bits: of the kernels of convolutions and dense layers; depthwise kernels keep 8, for which alone there are
+    integer kernels. The converter writes 8 bits only; `requantize.apply` makes the file of a model trained at 4.
+    """
+
+    def __init__(self, kernel_bits=8):
+        super().__init__()
+        self.kernel_bits = kernel_bits
 
     def get_quantize_registry(self):
-        return _PerChannelRegistry()
+        return _PerChannelRegistry(self.kernel_bits)
+
+
+class _LayoutAsItIs(default_8bit_quantize_layout_transform.Default8BitQuantizeLayoutTransform):
+    """tfmot's own replaces the configuration of every layer before a ReLU, even one given by hand, by one that does
+    nothing."""
+
+    def apply(self, model, layer_quantize_map):
+        transforms = [default_8bit_transforms.InputLayerQuantize()]
+        return model_transformer.ModelTransformer(
+            model, transforms, set(layer_quantize_map), layer_quantize_map
+        ).transform()
+
+
+class _AsAnnotated(tfmot.quantization.keras.default_8bit.Default8BitQuantizeScheme):
+    def get_layout_transformer(self):
+        return _LayoutAsItIs()
 
 
 def scope():
     """A context in which Keras can load a model that PerChannelScheme quantized."""
-    return tfmot.quantization.keras.quantize_scope(
-        {"DepthwiseConfig": DepthwiseConfig, "DepthwiseQuantizer": DepthwiseQuantizer}
-    )
+    own = (DepthwiseConfig, DepthwiseQuantizer, KernelConfig)
+    return tfmot.quantization.keras.quantize_scope({kind.__name__: kind for kind in own})
 
 
-def quantization_aware(model):
+def quantization_aware(model, kernel_bits=8):
     """`tfmot.quantization.keras.quantize_model(model)` under PerChannelScheme; the model itself is left as it is."""
     with scope():
         annotated = tfmot.quantization.keras.quantize_annotate_model(model)
-        return tfmot.quantization.keras.quantize_apply(annotated, PerChannelScheme())
+        return tfmot.quantization.keras.quantize_apply(annotated, PerChannelScheme(kernel_bits))
+
+
+def quantization_aware_per_tensor(model):
+    """A quantization-aware copy of a model without batch norms in which every kernel has one range, as
+    `convert(..., per_channel=False)` gives it.
+
+    `Default8BitQuantizeScheme(disable_per_axis=True)` does not do that in tfmot 0.8: it leaves kernels before a batch norm
+    in float32, and those before a ReLU layer without fake quantization. Raises ConversionError for a batch norm.
+    """
+    norms = [layer.name for layer in model.layers if isinstance(layer, tf.keras.layers.BatchNormalization)]
+    if norms:
+        raise ConversionError(f"layer {norms[0]} is a batch norm: fold_batch_norms(model) first.")
+    kernels = {tf.keras.layers.DepthwiseConv2D: "depthwise_kernel", tf.keras.layers.Conv2D: "kernel"}
+
+    def annotated(layer):
+        attribute = next((name for kind, name in kernels.items() if isinstance(layer, kind)), None)
+        if attribute is None:
+            return tfmot.quantization.keras.quantize_annotate_layer(layer)
+        before_relu = any(isinstance(node.outbound_layer, tf.keras.layers.ReLU) for node in layer.outbound_nodes)
+        config = KernelConfig([attribute], [] if before_relu else ["activation"], num_bits=8, per_axis=False)
+        return tfmot.quantization.keras.quantize_annotate_layer(layer, config)
+
+    with scope():
+        twin = tf.keras.models.clone_model(model)
+        twin.set_weights(model.get_weights())
+        twin = tf.keras.models.clone_model(twin, clone_function=annotated)
+        return tfmot.quantization.keras.quantize_apply(twin, _AsAnnotated())
+
+
+def without_fake_quantization(qat_model, float_model):
+    """A copy of the float model with the weights that quantization-aware training gave its layers."""
+    twin = tf.keras.models.clone_model(float_model)
+    for layer in twin.layers:
+        wrapper = qat_model.get_layer(f"quant_{layer.name}") if layer.weights else None
+        trained = {_base_name(weight): weight.numpy() for weight in wrapper.weights} if wrapper else {}
+        layer.set_weights([trained[_base_name(weight)] for weight in layer.weights])
+    return twin
 
 
 def start_calibrated(qat_model, float_model, calibration, batch=100):

@@ -29,7 +29,16 @@ SETTINGS = {
     "TF_NUM_INTEROP_THREADS": "1",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
 }
-PACKAGES = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "ai-edge-litert", "numpy", "papermill", "nbval")
+PACKAGES = (
+    "tensorflow",
+    "tf-keras",
+    "tensorflow-model-optimization",
+    "ai-edge-litert",
+    "litert-quantizer",
+    "numpy",
+    "papermill",
+    "nbval",
+)
 # What makes int8 fast: name in the report -> names that processors report.
 CPU_FEATURES = {
     "AVX2": {"avx2"},
@@ -59,7 +68,9 @@ def _keep_freed_memory():
 
 
 _keep_freed_memory()
-gc.set_threshold(50_000, 20, 50)  # a graph is millions of objects that stay: looking for garbage took a tenth of its time
+gc.set_threshold(
+    50_000, 20, 50
+)  # a graph is millions of objects that stay: looking for garbage took a tenth of its time
 
 
 @contextlib.contextmanager

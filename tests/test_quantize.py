@@ -85,6 +85,11 @@ def test_freezing_leaves_the_batch_open_and_the_model_as_it_was(mlp):
         np.testing.assert_array_equal(weight, former)
 
 
+@pytest.mark.parametrize("recipe", ["float32", "dynamic", "int8"])
+def test_converting_what_freeze_made_is_converting_the_model(mlp, recipe):
+    assert quantize.convert(quantize.freeze(mlp), recipe, SAMPLES) == quantize.convert(mlp, recipe, SAMPLES)
+
+
 # --- what each recipe claims
 
 
@@ -114,6 +119,22 @@ def test_each_recipe_writes_the_types_it_claims(recipe, weights, between, outsid
     assert {details["dtype"] for details in (*runner.get_input_details(), *runner.get_output_details())} == {outside}
     step = 0.05 * np.abs(model(SAMPLES)).max()
     np.testing.assert_allclose(litert.predict(converted, SAMPLES), model(SAMPLES), atol=step)
+
+
+@pytest.mark.parametrize("recipe", ["int8", "dynamic"])
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_a_kernel_has_a_scale_for_each_channel_or_one_for_all(recipe, per_channel):
+    layers = tf.keras.layers
+    x = inputs = layers.Input((16, 16, 3))
+    for layer in (layers.Conv2D(40, 3), layers.DepthwiseConv2D(7), layers.Flatten(), layers.Dense(20)):
+        x = layer(x)  # each kernel has more than the 1,024 weights from which "dynamic" quantizes
+    calibration = np.random.default_rng(0).random((10, 16, 16, 3)).astype("float32")
+    model = tf.keras.Model(inputs, x)
+    table = litert.tensors(quantize.convert(model, recipe, calibration, per_channel=per_channel))
+    kernels = table[table.constant & (table["dtype"] == "int8")]
+    found = dict(zip(kernels["shape"], kernels.scales, strict=True))
+    channels = {(40, 3, 3, 3): 40, (1, 7, 7, 40): 40, (20, 2560): 20}
+    assert found == {shape: number if per_channel else 1 for shape, number in channels.items()}
 
 
 def test_sparse_encoding_leaves_zeros_out_and_the_answers_alone(mlp):
@@ -207,6 +228,8 @@ def test_a_bad_request_is_refused_by_name(mlp, arguments, message):
 def test_weights_that_are_not_finite_are_refused_by_layer(mlp):
     with pytest.raises(quantize.ConversionError, match=r"weights of hidden_2/kernel.* hold NaN or infinity"):
         quantize.convert(with_nan(mlp))
+    with pytest.raises(quantize.ConversionError, match=r"weights of hidden_2/kernel.* hold NaN or infinity"):
+        quantize.freeze(with_nan(mlp))
 
 
 def test_a_model_still_wrapped_for_pruning_is_refused(mlp):
