@@ -7,6 +7,7 @@ import contextlib
 import functools
 import gzip
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -191,7 +192,8 @@ def layer_outputs(model, x):
     with _parsed(blob) as parsed:
         operators_ = parsed.subgraphs[0].operators
         outputs = [o.outputs[0] for o in operators_ if _operator_name(parsed, o) in WEIGHT_OPERATORS]
-    with runtime_env.quiet():
+    with runtime_env.quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the memory that all these tensors take
         runner = Interpreter(
             model_content=blob,
             num_threads=runtime_env.THREADS,

@@ -1,11 +1,15 @@
 """The models that the lab compresses."""
 
+import weakref
+
 import numpy as np
 
 from helpers import runtime_env
 
 with runtime_env.quiet():
     import tensorflow as tf
+
+_traces = weakref.WeakKeyDictionary()
 
 
 class ModelError(ValueError):
@@ -92,6 +96,18 @@ def compile_classifier(model, learning_rate=1e-3):
     )
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+def inference(model):
+    """A Keras model with one input as a concrete function, batch size left open, in inference mode.
+
+    Traced once for each model: its weights stay variables, so that it follows them in training.
+    """
+    if model not in _traces:
+        itself = weakref.proxy(model)  # else the trace would keep its own key alive
+        signature = tf.TensorSpec((None, *model.input_shape[1:]), model.inputs[0].dtype, name="input")
+        _traces[model] = tf.function(lambda x: itself(x, training=False)).get_concrete_function(signature)
+    return _traces[model]
 
 
 def copy(model):

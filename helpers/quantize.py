@@ -4,11 +4,9 @@ The official `TFLiteConverter.from_keras_model` spends nine tenths of its time o
 model is frozen to one concrete function first; the file computes the same outputs, bit for bit (a test compares).
 """
 
-import weakref
-
 import numpy as np
 
-from helpers import runtime_env
+from helpers import models, runtime_env
 
 with runtime_env.quiet():
     import tensorflow as tf
@@ -30,7 +28,6 @@ RECIPES = {
     "int16x8": "weights int8, activations int16",
     "qat": "int8 with the ranges that quantization-aware training left; input and output stay float32",
 }
-_traces = weakref.WeakKeyDictionary()
 CALIBRATED = ("int8", "full_int8", "int16x8")
 
 
@@ -52,16 +49,7 @@ def freeze(model):
     for variable in model.weights:
         if variable.dtype.is_floating and not np.isfinite(variable.numpy()).all():
             raise ConversionError(f"weights of {variable.name} hold NaN or infinity: train or load the model again.")
-    return convert_variables_to_constants_v2(_traced(model))
-
-
-def _traced(model):
-    """The model's inference as a concrete function; traced once for each model, since its weights stay variables."""
-    if model not in _traces:
-        twin = weakref.proxy(model)  # else the trace would keep its own key alive
-        signature = tf.TensorSpec((None, *model.input_shape[1:]), model.inputs[0].dtype, name="input")
-        _traces[model] = tf.function(lambda x: twin(x, training=False)).get_concrete_function(signature)
-    return _traces[model]
+    return convert_variables_to_constants_v2(models.inference(model))
 
 
 def convert(model, recipe="float32", calibration=None, sparse=False, per_channel=True):

@@ -4,6 +4,9 @@ Thin over litert-quantizer. No Keras model and no conversion are needed, so that
 calibrate once, quantize many times.
 """
 
+import contextlib
+import io
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +46,7 @@ def calibrate(model, calibration):
     quantize.representative(calibration, details["shape"].tolist())
     runner = _quantizer(model, {EVERYTHING: Format()})
     name = next(iter(litert.interpreter(model).get_signature_list()[SIGNATURE]["inputs"]))
-    with runtime_env.quiet():
+    with _silence():
         # All samples as one batch: the range is then their smallest and largest value, as in the converter's PTQ.
         return runner.calibrate(
             {SIGNATURE: [{name: np.asarray(calibration, "float32")}]}, num_threads=runtime_env.THREADS
@@ -62,7 +65,7 @@ def apply(model, formats, ranges=None):
     runner = _quantizer(model, formats)
     if runner.need_calibration and not ranges:
         raise ValueError("ranges is empty: formats with activations need the result of calibrate(model, samples).")
-    with runtime_env.quiet():
+    with _silence():
         return bytes(runner.quantize(ranges).quantized_model)
 
 
@@ -89,3 +92,16 @@ def _quantizer(model, formats):
     for end in (TFLOperationName.INPUT, TFLOperationName.OUTPUT):
         runner.update_quantization_recipe(".*", end, algorithm_key="no_quantize")
     return runner
+
+
+@contextlib.contextmanager
+def _silence():
+    """litert-quantizer prints a summary and a progress bar for every file, and warns of its own ways."""
+    with (
+        runtime_env.quiet(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        yield

@@ -205,12 +205,10 @@ def follow(model, training, learning_rate, watch, images, labels):
 
 def top1(model, images, labels, batch=200):
     """Which images a Keras classifier of network inputs gets right: bool (n,). images: uint8 (n, height, width[, 3])."""
-    size, answers = model.input_shape[1], []
+    size, answers, infer = model.input_shape[1], [], models.inference(model)
     for start in range(0, len(images), batch):
         part = images[start : start + batch]
-        filled = part[np.arange(batch) % len(part)]  # every batch alike, so that the graph is traced once
-        logits = model.predict_on_batch(models.network_input(filled, size))
-        answers.append(logits[: len(part)].argmax(axis=-1))
+        answers.append(infer(models.network_input(part, size)).numpy().argmax(axis=-1))
     return np.concatenate(answers) == np.asarray(labels)
 
 

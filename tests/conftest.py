@@ -26,7 +26,7 @@ from itertools import zip_longest
 
 from nbval.plugin import IPyNbCell
 
-from helpers import files
+from helpers import files, runtime_env  # noqa: F401 - the latter before any test imports TensorFlow
 
 NUMBER = re.compile(
     r"""
