@@ -92,5 +92,41 @@ def train(name):
     )
 
 
+@main.command()
+@click.argument("model", type=click.Path(exists=True, dir_okay=False))
+@click.option("--calibration", required=True, metavar="FILE.npz", help="x: float32 samples as the model takes them.")
+@click.option("--test", "judged", metavar="FILE.npz", help="x and, if known, y: labels. Default: the calibration file.")
+@click.option("--weights", type=click.Choice(["8", "4"]), default="8", show_default=True, help="Bits of the kernels.")
+@click.option("--per-tensor", is_flag=True, help="One scale for each kernel instead of one for each channel.")
+@click.option("--output", default="sensitivity", show_default=True, help="Folder for the table and the figure.")
+def sensitivity(model, calibration, judged, weights, per_tensor, output):
+    """Which layers of MODEL (.tflite or .keras, float32) suffer from quantization; a killed run resumes."""
+    from pathlib import Path
+
+    from rich.console import Console
+    from rich.progress import track
+    from rich.table import Table
+
+    from helpers import plots, requantize, sensitivity
+
+    table = sensitivity.analyse_file(
+        model,
+        calibration,
+        judged or calibration,
+        requantize.Format(int(weights), 8, not per_tensor),
+        Path(output) / "sensitivity.csv",
+        lambda steps: track(steps, "layers", transient=True),
+    )
+    figure = plots.sensitivity(table, f"Damage when one layer alone has {weights}-bit weights: {Path(model).name}")
+    plots.write(figure, Path(output) / "sensitivity.svg")
+    shown = Table("layer", "operator", "SQNR, dB", "KL", "top-1 change", "protect as number")
+    ranks = {layer: rank for rank, layer in enumerate(sensitivity.order(table)["layer"], 1)}
+    for row in table[table["mode"] == sensitivity.ALONE].itertuples():
+        change = f"{row.top1_change:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
+        shown.add_row(row.layer, row.op, f"{row.sqnr_db:.1f}", f"{row.kl:.2g}", change, str(ranks[row.layer]))
+    Console(markup=False, highlight=False).print(shown)
+    click.echo(f"Table and figure: {output}/sensitivity.csv, {output}/sensitivity.svg")
+
+
 if __name__ == "__main__":
     main(prog_name="python -m helpers")

@@ -143,6 +143,33 @@ def tensors(model):
     return pd.DataFrame(rows)
 
 
+def weight_layers(model):
+    """Every convolution and dense layer, a row each in order of the graph: layer (its name in Keras), op, name (of the
+    output tensor), weights (how many numbers the kernel has), dtype (of the kernel).
+
+    The converter keeps Keras' names in those of tensors, several joined where it fused operators; a tensor that keeps
+    none gets its own name. Raises ModelFileError for a damaged file.
+    """
+    rows = []
+    with _parsed(content(model)) as parsed:
+        graph = parsed.subgraphs[0]
+        for operator in graph.operators:
+            op = _operator_name(parsed, operator)
+            if op not in WEIGHT_OPERATORS:
+                continue
+            name, kernel = graph.tensors[operator.outputs[0]].name.decode(), graph.tensors[operator.inputs[1]]
+            rows.append(
+                {
+                    "layer": _keras_name(name, kernel.name.decode()),
+                    "op": op,
+                    "name": name,
+                    "weights": math.prod(kernel.shape),
+                    "dtype": _names(schema.TensorType)[kernel.type].lower(),
+                }
+            )
+    return pd.DataFrame(rows, columns=["layer", "op", "name", "weights", "dtype"])
+
+
 def kernels_in(model):
     """The integer kernels of convolutions and dense layers, a row each in order of the graph: op, name (of the output
     tensor), integers (int8 array as stored), scales (float32 (channels,) or (1,)), axis (of the output channels).
@@ -235,6 +262,15 @@ def kernels(model):
     if parts == 0:
         return "built-in, no XNNPACK"
     return "XNNPACK" if parts == 1 else f"XNNPACK in {parts} parts, built-in between"
+
+
+def _keras_name(*tensors):
+    """'net/relu/Relu6;net/bn/FusedBatchNormV3;net/conv/Conv2D1' -> 'conv'; the first of the names that holds one."""
+    for part in ";".join(tensors).split(";"):
+        *path, operation = part.split("/")
+        if path and operation.startswith(("Conv2D", "depthwise", "MatMul")):
+            return path[-1]
+    return tensors[0]
 
 
 def _data(buffer, blob):

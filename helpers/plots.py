@@ -37,10 +37,15 @@ pd.set_option("display.max_colwidth", None, "display.expand_frame_repr", False, 
 
 def export(figure, name):
     """Write a figure as `figures/[<profile>/]<name>.svg` below the output folder, and return it for display."""
+    write(figure, files.output_root() / files.figures_folder() / f"{name}.svg")
+    return figure
+
+
+def write(figure, path):
+    """Write a figure as SVG, the same bytes for the same figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight")
-    files.write(files.output_root() / files.figures_folder() / f"{name}.svg", buffer.getvalue())
-    return figure
+    files.write(path, buffer.getvalue())
 
 
 def images(pictures, labels, title, columns=10):
@@ -170,6 +175,27 @@ def channels(frame, title, y_label):
         axis.plot(where, part["range"], MARKERS[number], color=COLOURS[number], markersize=3, alpha=0.5, label=kind)
     axis.set(yscale="log", xlabel="layer, from the input to the logits", ylabel=y_label, xlim=(-1, len(places)))
     axis.legend(markerscale=2)
+    return figure
+
+
+def sensitivity(frame, title):
+    """The network as bars, a layer each from input to output: height is the damage (KL divergence, log scale) when it is
+    quantized alone; colour and hatching tell its kind. frame: what `sensitivity.sweep` returned."""
+    alone = frame[frame["mode"] == "alone"].reset_index(drop=True)
+    figure, axis = _figure((max(7, 0.22 * len(alone) + 2), 4.4), title)
+    for number, (kind, part) in enumerate(alone.groupby("op", sort=False)):
+        axis.bar(
+            part.index,
+            part["kl"].clip(lower=1e-7),
+            color=COLOURS[number],
+            hatch=("", "//", "..")[number % 3],
+            edgecolor="white",
+            label=kind.lower().replace("_", " "),
+        )
+    axis.set_xticks(alone.index, alone["layer"], rotation=90, fontsize=7)
+    axis.set(yscale="log", ylabel="KL divergence of the outputs, nats", xlim=(-1, len(alone)))
+    axis.grid(axis="x", visible=False)
+    axis.legend()
     return figure
 
 

@@ -6,6 +6,7 @@ calibrate once, quantize many times.
 
 import contextlib
 import io
+import re
 import warnings
 from dataclasses import dataclass
 
@@ -56,9 +57,9 @@ def calibrate(model, calibration):
 def apply(model, formats, ranges=None):
     """A float `.tflite` -> the bytes of a quantized one; input and output stay float32.
 
-    formats: operator as in `litert.operators` (such as "DEPTHWISE_CONV_2D"), or "*" for all that can be quantized ->
-    Format, or None for float; later entries win over earlier ones. ranges: what `calibrate` returned; needed where a
-    format has activations. An operator that has no kernel for the format of "*" stays float: name it to be told.
+    formats: operator as in `litert.operators` (such as "DEPTHWISE_CONV_2D"), name of one operator's output tensor, or "*"
+    for all that can be quantized -> Format, or None for float; later entries win over earlier ones. ranges: what
+    `calibrate` returned; needed where a format has activations. An operator that has no kernel for the format of "*" stays float: name it to be told.
     Raises ModelFileError for an unusable file; ValueError for one that is quantized already, for an operator that does
     not exist, or for a format that it does not have, such as depthwise kernels of 4 bits.
     """
@@ -74,19 +75,23 @@ def _quantizer(model, formats):
         raise ValueError("model is quantized already: give the float32 .tflite that it was made from.")
     with runtime_env.quiet():
         runner = Quantizer(litert.content(model))
+    tensors = set(litert.tensors(model)["name"]) if set(formats) - set(TFLOperationName) else set()
     for operator, form in formats.items():
+        where, kind = ".*", operator
         if operator not in set(TFLOperationName):
-            raise ValueError(f"formats names {operator!r}, which is no operator: use names like CONV_2D, or '*'.")
-        kind = TFLOperationName(operator)
+            if operator not in tensors:
+                raise ValueError(f"formats names {operator!r}: there is no such operator or output tensor.")
+            where, kind = f"^{re.escape(operator)}(;|$)", "*"
+        kind = TFLOperationName(kind)
         if form is None:
-            runner.update_quantization_recipe(".*", kind, algorithm_key="no_quantize")
+            runner.update_quantization_recipe(where, kind, algorithm_key="no_quantize")
             continue
         granularity = QuantGranularity.CHANNELWISE if form.per_channel else QuantGranularity.TENSORWISE
         try:
             if form.activations is None:
-                runner.add_weight_only_config(".*", kind, form.weights, granularity)
+                runner.add_weight_only_config(where, kind, form.weights, granularity)
             else:
-                runner.add_static_config(".*", kind, form.activations, form.weights, granularity)
+                runner.add_static_config(where, kind, form.activations, form.weights, granularity)
         except ValueError as error:
             raise ValueError(f"formats asks {form} of {operator}, which has no such kernel: try 8 bits.") from error
     for end in (TFLOperationName.INPUT, TFLOperationName.OUTPUT):
