@@ -62,6 +62,26 @@ def quantization_table():
     )
 
 
+def per_channel_table():
+    """What notebook 04 measured, profile by profile, as a Markdown table."""
+    return _table(
+        "04_per_channel_quantization",
+        {
+            "float32 MobileNetV2 (alpha 0.35), top-1": ("top1.float32", ".1%"),
+            "int8 PTQ per-channel: change in top-1, in points": ("delta_top1.ptq_per_channel", "points"),
+            "int8 PTQ per-tensor, in points": ("delta_top1.ptq_per_tensor", "points"),
+            "per-tensor, dead channels cleared": ("delta_top1.ptq_cleared_per_tensor", "points"),
+            "per-tensor, cleared, equalized, biases corrected": ("delta_top1.ptq_equalized_per_tensor", "points"),
+            "QAT per-channel minus tfmot's, before the first step": ("gain.start_per_channel_over_tfmot", "points"),
+            "QAT per-channel minus tfmot's, after the last": ("gain.qat_per_channel_over_tfmot", "points"),
+            "4-bit weights, PTQ: change in top-1": ("delta_top1.int4_weights", "points"),
+            "4-bit weights, QAT": ("delta_top1.int4_weights_qat", "points"),
+            "file on disk, int8": ("size.ptq_per_channel", "kB"),
+            "file on disk, 4-bit weights": ("size.int4_weights", "kB"),
+        },
+    )
+
+
 def claims_table():
     """The claims decided so far, with their verdicts by profile and the reason of the last one, as a Markdown table."""
     rows = {}
@@ -113,4 +133,9 @@ def _markdown(table):
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
-PARTS = {"claims": claims_table, "pruning": pruning_table, "quantization": quantization_table}
+PARTS = {
+    "claims": claims_table,
+    "pruning": pruning_table,
+    "quantization": quantization_table,
+    "per-channel": per_channel_table,
+}
