@@ -2,7 +2,7 @@
 
 Activations are asymmetric: [low, high] onto all integers, with a zero point. Weights are symmetric: zero point 0, and
 the range narrow, -127 to 127 at 8 bits, so that a weight and its negative are rounded alike. A scale belongs to a whole
-tensor or to each channel along an axis. Computed in float64, which makes this the reference for what kernels do.
+tensor or to each channel along an axis. Computed in float64: the reference for what kernels do, up to ties in rounding.
 """
 
 import numpy as np

@@ -144,7 +144,7 @@ def _ptq_can_break(delta):
     because = f"per-channel int8 PTQ costs {-100 * delta.value:.1f} points here"
     if delta.high < -0.05:
         return CONFIRMED, because
-    return DEPENDS, f"{because}, since every channel has its own scale; notebook 04 takes that away"
+    return DEPENDS, f"{because}, since every channel has its own scale; notebook 04 shows what happens without"
 
 
 def _breaks_per_tensor(per_tensor, per_channel):
@@ -160,7 +160,8 @@ def _breaks_per_tensor(per_tensor, per_channel):
 def _per_channel_keeps_more(gain, after_cure):
     because = (
         f"per-channel int8 PTQ minus per-tensor: {100 * gain.value:+.1f} points (95% interval {100 * gain.low:+.1f} to "
-        f"{100 * gain.high:+.1f}); minus per-tensor after clearing, equalizing and correcting: {100 * after_cure.value:+.1f}"
+        f"{100 * gain.high:+.1f}); once dead channels are cleared, ranges equalized and biases corrected, the lead is "
+        f"{100 * after_cure.value:+.1f} ({100 * after_cure.low:+.1f} to {100 * after_cure.high:+.1f})"
     )
     if gain.low > 0:
         return CONFIRMED, because
@@ -191,8 +192,8 @@ def _three_times_on_arm(ratio, on_arm):
 
 def _recovers(recovered, full_rate, hundredth):
     because = (
-        f"a tenth of the rate reaches {recovered.value:.1%} of float32's accuracy, the full rate {full_rate.value:.1%}, "
-        f"a hundredth {hundredth.value:.1%}"
+        f"from calibrated ranges, a tenth of the rate ends at {recovered.value:.1%} of float32's accuracy, the full rate at "
+        f"{full_rate.value:.1%}, a hundredth at {hundredth.value:.1%}"
     )
     if recovered.low >= 0.98:
         return CONFIRMED, because

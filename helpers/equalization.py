@@ -1,5 +1,6 @@
-"""Per-tensor quantization without the collapse and without training: batch norms folded, channels equalized, biases
-corrected (Nagel et al. 2019, *Data-free quantization through weight equalization and bias correction*, sections 4.1, 4.2).
+"""Per-tensor quantization without the collapse and without training: batch norms folded, weights that read dead channels
+cleared, and, after Nagel et al. 2019 (*Data-free quantization through weight equalization and bias correction*, sections
+4.1, 4.2), channels equalized and biases corrected.
 
 All works on flat functional models of convolutions, depthwise convolutions, dense layers and what stands between them.
 """
@@ -44,7 +45,7 @@ def fold_batch_norms(model):
     """A model without batch norms that computes the same: each is folded into the layer of weights before it.
 
     In inference a batch norm multiplies and shifts each channel, which a kernel and a bias can do as well (Jacob et al.
-    2018, section 3.2; Nagel et al. 2019, section 3). A model without batch norm comes back as a copy.
+    2018, section 3.2). A model without batch norm comes back as a copy.
     Raises StructureError for nested models and for a batch norm that does not follow a layer of weights alone.
     """
     model = _flat(model)
@@ -100,7 +101,7 @@ def channel_ranges(model):
 
 
 def clear_dead(model):
-    """A copy of a folded model in which weights that read a dead channel are zero; it computes the same.
+    """A copy of a folded model in which weights that read an always-zero channel are zero; it computes the same, to DEAD.
 
     Weight decay empties a kernel's channel; where its bias is not positive, the ReLU after it gives zero for every input.
     What the next layer makes of it has no effect and was not trained, and after folding it may be the largest weight of
@@ -170,7 +171,7 @@ def correct_bias(model, calibration):
     """A copy of a folded model whose biases make up for what per-tensor int8 weights do to the means.
 
     Layer by layer, the mean of every output channel over the calibration set, float32 (samples, ...), is compared between
-    the float model and one whose kernels are rounded and whose earlier biases are corrected already; the difference goes
+    the float model and one whose kernels (not activations) are rounded and whose earlier biases are corrected already; the difference goes
     into the bias (Nagel et al. 2019, section 4.2 and appendix D: the empirical variant).
     Raises StructureError for a layer of weights without a bias, a nested model, or an activation inside such a layer;
     ConversionError for an empty or ill-fitting calibration set.

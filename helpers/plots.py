@@ -62,10 +62,11 @@ def images(pictures, labels, title, columns=10):
     return figure
 
 
-def curves(frame, x, y, by, title, x_label, y_label, percent="y", log_x=False, equal_steps=False):
+def curves(frame, x, y, by, title, x_label, y_label, percent="y", log_x=False, equal_steps=False, levels=None):
     """Lines of y over x, one for each value of column `by`; columns low and high, where present, give error bars.
 
-    percent: which axes ("x", "y", "xy" or "") hold shares. equal_steps: give every x value the same distance.
+    percent: which axes ("x", "y", "xy" or "") hold shares. equal_steps: give every x value the same distance. levels:
+    name -> y, horizontal lines to compare with.
     """
     figure, axis = _figure((7, 4), title)
     places = sorted(frame[x].unique())
@@ -86,6 +87,8 @@ def curves(frame, x, y, by, title, x_label, y_label, percent="y", log_x=False, e
             capsize=3,
             markersize=5,
         )
+    for number, (name, level) in enumerate((levels or {}).items()):
+        axis.axhline(level, color="black", linewidth=1, linestyle=(":", "--")[number % 2], label=name)
     if equal_steps:
         axis.set_xticks(range(len(places)), [f"{value:.0%}" if "x" in percent else f"{value:g}" for value in places])
     elif "x" in percent:
@@ -95,7 +98,7 @@ def curves(frame, x, y, by, title, x_label, y_label, percent="y", log_x=False, e
     if log_x:
         axis.set_xscale("log")
     axis.set(xlabel=f"{x_label} (steps not to scale)" if equal_steps else x_label, ylabel=y_label)
-    if frame[by].nunique() > 1:
+    if frame[by].nunique() > 1 or levels:
         axis.legend()
     return figure
 

@@ -186,7 +186,7 @@ class PerChannelScheme(tfmot.quantization.keras.default_8bit.Default8BitQuantize
     """tfmot's default int8 scheme, per-channel for depthwise kernels too: `quantize_apply(annotated, PerChannelScheme())`.
 
     kernel_bits: of the kernels of convolutions and dense layers; depthwise kernels keep 8, for which alone there are
-    integer kernels. The converter writes 8 bits only; `requantize.apply` makes the file of a model trained at 4.
+    integer kernels. The converter has no public option for 4; `requantize.apply` makes the file of a model trained at 4.
     """
 
     def __init__(self, kernel_bits=8):
@@ -220,7 +220,7 @@ def scope():
 
 
 def quantization_aware(model, kernel_bits=8):
-    """`tfmot.quantization.keras.quantize_model(model)` under PerChannelScheme; the model itself is left as it is."""
+    """`tfmot.quantization.keras.quantize_model(model)` under PerChannelScheme(kernel_bits); the model itself is left as it is."""
     with scope():
         annotated = tfmot.quantization.keras.quantize_annotate_model(model)
         return tfmot.quantization.keras.quantize_apply(annotated, PerChannelScheme(kernel_bits))
@@ -268,12 +268,12 @@ def start_calibrated(qat_model, float_model, calibration, batch=100):
 
     tfmot starts all activation ranges at [-6, 6] and lets them follow the batches with a decay of 0.999, so a short
     fine-tuning is spent on ranges instead of weights. Here activations get the smallest and largest value that the
-    float model shows on the calibration set, which is what PTQ uses (Jacob et al. 2018, section 3.1), and kernels get
-    the range of their weights.
+    float model shows on the calibration set, which is what the converter's PTQ uses, and kernels get the range of their
+    weights.
 
     qat_model: what `tfmot.quantization.keras.quantize_model(float_model)` returned; changed in place and returned.
-    calibration: float32 (samples, ...). Raises ConversionError for an empty or ill-fitting set, or an activation whose
-    range is taken before it is applied (softmax, sigmoid).
+    calibration: float32 (samples, ...), shown in parts of `batch`. Raises ConversionError for an empty or ill-fitting set,
+    or an activation whose range is taken before it is applied (softmax, sigmoid).
     """
     representative(calibration, float_model.input_shape)
     wrappers = {

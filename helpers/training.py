@@ -174,6 +174,15 @@ def train(name, report=print):
     return card
 
 
+def hold_batch_norms(model):
+    """Let the batch norms of a float model keep their trained statistics, scale and shift in fine-tuning; changes the
+    model and returns it. (`quantize.hold_batch_norms` is for a quantization-aware one.)"""
+    for layer in model.layers:
+        if isinstance(layer, tf.keras.layers.BatchNormalization):
+            layer.trainable = False
+    return model
+
+
 def restart(model, weights):
     """Put a compiled model back to `weights` (as `get_weights` gave them) with a fresh optimizer.
 
