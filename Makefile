@@ -28,6 +28,7 @@ record: environment ## run notebooks and keep outputs, results and figures in th
 bench: environment ## measure what the helpers promise about speed
 	@$(BIN)/python benchmarks/batched_evaluation.py $(ARGS)
 	@$(BIN)/python benchmarks/ptq_variants.py
+	@$(BIN)/python benchmarks/sensitivity.py
 
 doctor: environment ## check this machine and environment
 	@$(BIN)/python -m helpers doctor

@@ -1,6 +1,6 @@
 """How long do all PTQ variants of notebook 04 take, converted and judged on 1,000 images? Promised: at most 60 s on 2 cores.
 
-    python benchmarks/ptq_variants.py
+python benchmarks/ptq_variants.py
 """
 
 import time

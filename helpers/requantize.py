@@ -5,6 +5,7 @@ calibrate once, quantize many times.
 """
 
 import contextlib
+import functools
 import io
 import re
 import warnings
@@ -70,12 +71,19 @@ def apply(model, formats, ranges=None):
         return bytes(runner.quantize(ranges).quantized_model)
 
 
-def _quantizer(model, formats):
-    if len(litert.kernels_in(model)):
+@functools.lru_cache(maxsize=2)
+def _tensor_names(blob):
+    """The names of a float model's tensors; many variants are made of the same one, and reading it takes a while."""
+    if len(litert.kernels_in(blob)):
         raise ValueError("model is quantized already: give the float32 .tflite that it was made from.")
+    return frozenset(litert.tensors(blob)["name"])
+
+
+def _quantizer(model, formats):
+    blob = litert.content(model)
+    tensors = _tensor_names(blob)
     with runtime_env.quiet():
-        runner = Quantizer(litert.content(model))
-    tensors = set(litert.tensors(model)["name"]) if set(formats) - set(TFLOperationName) else set()
+        runner = Quantizer(blob)
     for operator, form in formats.items():
         where, kind = ".*", operator
         if operator not in set(TFLOperationName):

@@ -182,7 +182,7 @@ def test_other_bits_are_refused(arguments, message):
     "formats, message",
     [
         ({EVERYTHING: INT8}, "ranges is empty: .* calibrate"),
-        ({"CONV2D": WEIGHTS_ONLY}, "formats names 'CONV2D', which is no operator"),
+        ({"CONV2D": WEIGHTS_ONLY}, "formats names 'CONV2D': there is no such operator"),
         ({"DEPTHWISE_CONV_2D": Format(4, None)}, r"formats asks Format\(weights=4.* of DEPTHWISE_CONV_2D.*try 8 bits"),
     ],
 )
