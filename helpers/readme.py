@@ -4,7 +4,7 @@ import contextlib
 
 import pandas as pd
 
-from helpers import claims, files, results
+from helpers import claims, files, results, tour
 
 README = files.REPOSITORY / "README.md"
 
@@ -23,6 +23,20 @@ def render(text=None):
 def update():
     """Write README with its generated parts made anew."""
     files.write(README, render())
+
+
+def notebooks_table():
+    """The notebooks in order with the question each asks and the minutes of its recorded run, as a Markdown table."""
+    overview = tour.overview().reset_index()
+    return _markdown(
+        pd.DataFrame(
+            {
+                "it asks": overview["question"].to_numpy(),
+                "minutes": [f"{seconds / 60:.1f}" for seconds in overview["seconds"]],
+            },
+            index=[f"[{name}](notebooks/{name}.ipynb)" for name in overview["notebook"]],
+        )
+    )
 
 
 def pruning_table():
@@ -136,6 +150,7 @@ def _markdown(table):
 
 
 PARTS = {
+    "notebooks": notebooks_table,
     "claims": claims_table,
     "pruning": pruning_table,
     "quantization": quantization_table,
