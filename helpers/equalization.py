@@ -171,8 +171,8 @@ def correct_bias(model, calibration):
     """A copy of a folded model whose biases make up for what per-tensor int8 weights do to the means.
 
     Layer by layer, the mean of every output channel over the calibration set, float32 (samples, ...), is compared between
-    the float model and one whose kernels (not activations) are rounded and whose earlier biases are corrected already; the difference goes
-    into the bias (Nagel et al. 2019, section 4.2 and appendix D: the empirical variant).
+    the float model and one whose kernels (not activations) are rounded and whose earlier biases are corrected already;
+    the difference goes into the bias (Nagel et al. 2019, section 4.2 and appendix D: the empirical variant).
     Raises StructureError for a layer of weights without a bias, a nested model, or an activation inside such a layer;
     ConversionError for an empty or ill-fitting calibration set.
     """
