@@ -85,6 +85,8 @@ def load(name, unreadable="refuse"):
             f"Connect to the network once, or put {name}.npz ({', '.join(ARRAYS)}) in a folder and name it in ${DATA_VARIABLE}."
         ) from error
     dataset = _verified(name, source, arrays, source.origin)
+    if source.at_hand:
+        return dataset
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **{key: getattr(dataset, key) for key in ARRAYS})
     with contextlib.suppress(files.OutputError):  # a cache that cannot be written costs time, not the result
@@ -249,12 +251,16 @@ def _fashion8k():
 
 @dataclass(frozen=True)
 class Source:
-    """How a named data set is fetched, what its arrays must hash to, and where it comes from, in words."""
+    """How a named data set is fetched, what its arrays must hash to, and where it comes from, in words.
+
+    at_hand: it lies on this disk already, so that a copy in the cache would gain nothing.
+    """
 
     fetch: Callable[[], dict]
     sha256: str
     origin: str
     classes: tuple[str, ...]
+    at_hand: bool = False
 
 
 DIGITS = tuple("0123456789")
@@ -270,7 +276,7 @@ SOURCES = {
         DIGITS,
     ),
     "fashion8k": Source(
-        _fashion8k, "46fcc1d3644d016cb452335c5b02cfabb447c4d3b6d590d8e13dd13073bfa4a8", "this repository", CLOTHES
+        _fashion8k, "46fcc1d3644d016cb452335c5b02cfabb447c4d3b6d590d8e13dd13073bfa4a8", "this repository", CLOTHES, True
     ),
     "fashion_mnist": Source(
         _fashion_mnist,

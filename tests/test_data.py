@@ -323,3 +323,9 @@ def test_unit_rows_are_float32_in_0_to_1():
     rows = data.unit_rows(np.array([[[0, 51], [102, 255]]], np.uint8))
     assert rows.dtype == np.float32
     np.testing.assert_allclose(rows, [[0, 0.2, 0.4, 1]])
+
+
+def test_what_the_repository_holds_is_not_copied_to_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv(data.CACHE_VARIABLE, str(tmp_path))
+    data.load("fashion8k")
+    assert not list(tmp_path.iterdir())
