@@ -193,14 +193,16 @@ def restart(model, weights):
         variable.assign(tf.zeros_like(variable))
 
 
-def follow(model, training, learning_rate, watch, images, labels):
+def follow(model, training, learning_rate, watch, images, labels, factors=None):
     """Train a compiled model on batches up to the last step in `watch`, and judge it at each of those steps.
 
     training: as `batches` gives them. learning_rate: at the first step; it falls to zero along a cosine. watch: rising
-    step numbers, 0 being before the first. images: uint8, labels (n,): what it is judged on.
-    Returns a frame with step and top-1. Raises ValueError when there are too few batches.
+    step numbers, 0 being before the first. images: uint8, labels (n,): what it is judged on. factors: layer name, as in
+    the float model -> what to multiply its learning rate with; at 0 its weights stay bit for bit. (`trainable = False`
+    does not do that for the wrappers of tfmot 0.8.)
+    Returns a frame with step and top-1. Raises ValueError when there are too few batches or no such layer.
     """
-    source, rows, take_step = iter(training), [], _training_step(model)
+    source, rows, take_step = iter(training), [], _training_step(model, factors or {})
     for step in range(watch[-1] + 1):
         if step:
             model.optimizer.learning_rate = learning_rate * (1 + np.cos(np.pi * (step - 1) / watch[-1])) / 2
@@ -215,19 +217,35 @@ def follow(model, training, learning_rate, watch, images, labels):
     return pd.DataFrame(rows)
 
 
-def _training_step(model):
+def _training_step(model, factors):
     """One step of a compiled model. Keras' own also converts Python control flow, which takes a fifth of tracing."""
-    if model not in _steps:
+    steps = _steps.setdefault(model.optimizer, {})  # compiling again brings a new optimizer, and so a new step
+    key = tuple(sorted(factors.items()))
+    if key not in steps:
         itself = weakref.proxy(model)  # else the step would keep its own key alive
+        scaled = _scaled_variables(model, factors)
 
         @tf.function(autograph=False)
         def step(images, labels):
             with tf.GradientTape() as tape:
                 loss = itself.compute_loss(images, labels, itself(images, training=True))
+            before = [tf.identity(variable) for variable, _ in scaled]
             itself.optimizer.minimize(loss, itself.trainable_variables, tape=tape)
+            # Not the gradient is scaled but the step it led to: Adam divides by the gradient's size.
+            for (variable, factor), old in zip(scaled, before, strict=True):
+                variable.assign(old + factor * (variable - old))
 
-        _steps[model] = step
-    return _steps[model]
+        steps[key] = step
+    return steps[key]
+
+
+def _scaled_variables(model, factors):
+    """(trainable variable, factor) for every layer named in `factors`."""
+    layers = {layer.name.removeprefix("quant_"): layer for layer in model.layers}
+    unknown = sorted(set(factors) - set(layers))
+    if unknown:
+        raise ValueError(f"factors names {unknown[0]!r}, which is no layer of this model.")
+    return [(variable, factor) for name, factor in factors.items() for variable in layers[name].trainable_variables]
 
 
 def top1(model, images, labels, batch=200):

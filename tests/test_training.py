@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from helpers import data, models, runtime_env, training
+from helpers import data, models, quantize, runtime_env, training
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +130,51 @@ def test_restart_equals_a_fresh_start(fashion):
     assert curve.step.tolist() == [0, 3]
     for first, second in zip(once, model.get_weights(), strict=True):
         np.testing.assert_array_equal(first, second)
+
+
+def one_step(fashion, factors, wrap=lambda model: model):
+    """Weights of the float model's layers before and after a step of Adam: name -> (before, after)."""
+    runtime_env.seed_everything(0)
+    model = models.compile_classifier(wrap(small_network()))
+    source = training.batches(fashion.x_train[:16], fashion.y_train[:16], 32, 16, seed=0, epochs=1)
+    layers = {layer.name.removeprefix("quant_").rstrip("_0123456789"): layer for layer in model.layers}
+    before = {name: [v.numpy() for v in layer.trainable_variables] for name, layer in layers.items()}
+    names = {layer.name.removeprefix("quant_").rstrip("_0123456789"): layer.name for layer in model.layers}
+    factors = {names[name].removeprefix("quant_"): factor for name, factor in factors.items()}
+    training.follow(model, source, 1e-3, [1], fashion.x_test[:10], fashion.y_test[:10], factors)
+    return {name: (before[name], [v.numpy() for v in layer.trainable_variables]) for name, layer in layers.items()}
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda model: model, quantize.quantization_aware], ids=["float", "quantization-aware"]
+)
+def test_a_factor_of_zero_freezes_bit_for_bit(fashion, wrap):
+    weights = one_step(fashion, {"conv2d": 0.0}, wrap)
+    np.testing.assert_array_equal(weights["conv2d"][0][0], weights["conv2d"][1][0])
+    assert (weights["logits"][0][0] != weights["logits"][1][0]).any()
+
+
+def test_a_factor_scales_the_step_that_adam_takes(fashion):
+    whole, tenth = (one_step(fashion, factors)["logits"] for factors in ({}, {"logits": 0.1}))
+    np.testing.assert_allclose(tenth[1][0] - tenth[0][0], 0.1 * (whole[1][0] - whole[0][0]), atol=1e-7)
+
+
+def test_an_unknown_layer_is_named(fashion):
+    model = models.compile_classifier(small_network())
+    with pytest.raises(ValueError, match="'first', which is no layer"):
+        training.follow(model, [], 1e-3, [0], fashion.x_test[:10], fashion.y_test[:10], {"first": 0})
+
+
+def test_a_model_compiled_again_trains_with_its_new_optimizer(fashion):
+    def source():
+        return training.batches(fashion.x_train[:32], fashion.y_train[:32], 32, 16, seed=0, epochs=1)
+
+    model = models.compile_classifier(small_network())
+    training.follow(model, source(), 1e-3, [1], fashion.x_test[:10], fashion.y_test[:10])
+    models.compile_classifier(model)
+    before = model.get_layer("logits").get_weights()[0]
+    training.follow(model, source(), 0.0, [1], fashion.x_test[:10], fashion.y_test[:10])
+    np.testing.assert_array_equal(before, model.get_layer("logits").get_weights()[0])
 
 
 def test_too_few_batches(fashion):
