@@ -15,7 +15,8 @@ from helpers import affine, files, litert, quantize, requantize, stats
 
 ALONE, ALL_BUT, ALL = "alone", "all_but", "all"
 SMALLEST = 1 / 512  # an int8 softmax tells nothing below half a step of 1/256
-COLUMNS = ["mode", "layer", "op", "name", "weights", "sqnr_db", "kl", "top1_change", "low", "high", "size"]
+TYPES = {"weights": int, "sqnr_db": float, "kl": float, "top1_change": float, "low": float, "high": float, "size": int}
+COLUMNS = ["mode", "layer", "op", "name", *TYPES]
 
 
 class SensitivityError(ValueError):
@@ -190,7 +191,7 @@ def _finished(cache, key):
     first, _, table = Path(cache).read_text().partition("\n")
     if first != f"# {key}":
         return {}
-    frame = pd.read_csv(io.StringIO(table), keep_default_na=False, float_precision="round_trip")
+    frame = pd.read_csv(io.StringIO(table), keep_default_na=False, dtype=str).astype(TYPES)
     return {(row["mode"], row["layer"]): row for row in frame.to_dict("records")}
 
 
