@@ -171,19 +171,22 @@ def weight_layers(model):
 
 
 def kernels_in(model):
-    """The integer kernels of convolutions and dense layers, a row each in order of the graph: op, name (of the output
-    tensor), integers (int8 array as stored), scales (float32 (channels,) or (1,)), axis (of the output channels).
+    """The integer kernels of convolutions and dense layers, also those that are unpacked to float32 before use, a row each
+    in order of the graph: op, name (of the output tensor), integers (int8 array as stored), scales (float32 (channels,) or
+    (1,)), axis (of the output channels).
 
     Raises ModelFileError for a damaged file.
     """
     rows, blob = [], content(model)
     with _parsed(blob) as parsed:
-        graph = parsed.subgraphs[0]
+        graph, packed = parsed.subgraphs[0], {}
         for operator in graph.operators:
             op = _operator_name(parsed, operator)
+            if op == "DEQUANTIZE":
+                packed[operator.outputs[0]] = operator.inputs[0]
             if op not in WEIGHT_OPERATORS:
                 continue
-            kernel = graph.tensors[operator.inputs[1]]
+            kernel = graph.tensors[packed.get(operator.inputs[1], operator.inputs[1])]
             data = _data(parsed.buffers[kernel.buffer], blob)
             if kernel.type == schema.TensorType.INT4:  # two in a byte, the lower half first
                 data = (np.stack([data << 4, data & 0xF0], axis=-1).view(np.int8) >> 4).ravel()[

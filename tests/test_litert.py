@@ -4,8 +4,9 @@ import gzip
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from helpers import litert, models, quantize, runtime_env, sparsity
+from helpers import litert, models, quantize, requantize, runtime_env, sparsity
 
 INPUTS, CLASSES = 48, 10
 KERNELS = [(64, INPUTS), (32, 64), (CLASSES, 32)]  # as the file stores them: outputs first
@@ -212,3 +213,41 @@ def test_looking_into_a_scrambled_model_gives_a_table_or_is_refused(converted, l
         except litert.ModelFileError:
             refused += 1
     assert 0 < refused < 200
+
+
+# --- inside quantized layers
+
+
+@pytest.fixture(scope="module")
+def small_network():
+    runtime_env.seed_everything(0)
+    layers = tf.keras.layers
+    inputs = layers.Input((8, 8, 3))
+    x = layers.Conv2D(5, 3, name="first")(inputs)
+    x = layers.DepthwiseConv2D(3, name="second")(x)
+    return tf.keras.Model(inputs, layers.Dense(7, name="third")(layers.GlobalAveragePooling2D()(x)))
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_integers_times_scale_are_the_weights(small_network, bits):
+    formats = {"*": requantize.Format(bits, None), "DEPTHWISE_CONV_2D": requantize.Format(8, None)}
+    kernels = litert.kernels_in(requantize.apply(quantize.convert(small_network), formats)).set_index("op")
+    first, third = (small_network.get_layer(name).get_weights()[0] for name in ("first", "third"))
+    for op, wanted in (("CONV_2D", first.transpose(3, 0, 1, 2)), ("FULLY_CONNECTED", third.T)):
+        row = kernels.loc[op]
+        scales = row.scales.reshape(-1, *[1] * (wanted.ndim - 1))
+        assert row.integers.shape == wanted.shape
+        assert np.abs(row.integers).max() == 2 ** (bits - 1) - 1
+        assert (np.abs(row.integers * scales - wanted) <= 0.501 * scales).all()
+    assert kernels.loc["DEPTHWISE_CONV_2D"].axis == 3
+
+
+def test_layer_outputs_are_those_of_keras(small_network):
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32")
+    probe = tf.keras.Model(
+        small_network.inputs, [small_network.get_layer(n).output for n in ("first", "second", "third")]
+    )
+    for recipe, tolerance in (("float32", 1e-5), ("int8", 0.05)):
+        outputs = litert.layer_outputs(quantize.convert(small_network, recipe, x), x)
+        for wanted, got in zip(probe.predict(x, verbose=0), outputs, strict=True):
+            np.testing.assert_allclose(got, wanted, atol=tolerance * np.abs(wanted).max())
