@@ -8,7 +8,7 @@ All works on flat functional models of convolutions, depthwise convolutions, den
 import numpy as np
 import pandas as pd
 
-from helpers import affine, quantize, runtime_env
+from helpers import affine, models, quantize, runtime_env
 
 with runtime_env.quiet():
     import tensorflow as tf
@@ -109,8 +109,7 @@ def clear_dead(model):
     then serves that weight alone. Raises StructureError for a batch norm or a nested model.
     """
     model = _folded(model)
-    result = tf.keras.models.clone_model(model)
-    result.set_weights(model.get_weights())
+    result = models.copy(model)
     for first, activation, second in _pairs(model):
         kernel, *bias = first.get_weights()
         ranges = np.abs(by_output_channel(first, kernel)).max(axis=0)
@@ -178,8 +177,7 @@ def correct_bias(model, calibration):
     """
     model = _flat(model)
     quantize.representative(calibration, model.input_shape)
-    result = tf.keras.models.clone_model(model)
-    result.set_weights(model.get_weights())
+    result = models.copy(model)
     for layer in result.layers:
         if has_kernel(layer) and not (layer.use_bias and _linear(layer)):
             raise StructureError(

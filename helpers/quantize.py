@@ -247,9 +247,7 @@ def quantization_aware_per_tensor(model):
         return tfmot.quantization.keras.quantize_annotate_layer(layer, config)
 
     with scope():
-        twin = tf.keras.models.clone_model(model)
-        twin.set_weights(model.get_weights())
-        twin = tf.keras.models.clone_model(twin, clone_function=annotated)
+        twin = tf.keras.models.clone_model(models.copy(model), clone_function=annotated)
         return tfmot.quantization.keras.quantize_apply(twin, _AsAnnotated())
 
 

@@ -44,10 +44,10 @@ def calibrate(model, calibration):
 
     Raises what `litert.interpreter` raises for an unusable file and `quantize.representative` for an unusable set.
     """
-    details = litert.interpreter(model).get_input_details()[0]
-    quantize.representative(calibration, details["shape"].tolist())
+    loaded = litert.interpreter(model)
+    quantize.representative(calibration, loaded.get_input_details()[0]["shape"].tolist())
     runner = _quantizer(model, {EVERYTHING: Format()})
-    name = next(iter(litert.interpreter(model).get_signature_list()[SIGNATURE]["inputs"]))
+    name = next(iter(loaded.get_signature_list()[SIGNATURE]["inputs"]))
     with _silence():
         # All samples as one batch: the range is then their smallest and largest value, as in the converter's PTQ.
         return runner.calibrate(
