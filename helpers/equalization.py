@@ -8,7 +8,8 @@ All works on flat functional models of convolutions, depthwise convolutions, den
 import numpy as np
 import pandas as pd
 
-from helpers import affine, models, quantize, runtime_env
+from helpers import affine, models, quantize, runtime_env, structure
+from helpers.structure import CappedReLU, StructureError, by_input_channel, by_output_channel, has_kernel, kind
 
 with runtime_env.quiet():
     import tensorflow as tf
@@ -26,21 +27,6 @@ PASSED_THROUGH = (
 )
 
 
-class StructureError(ValueError):
-    """The model has a structure, or weights that are not finite, with which it cannot be folded or equalized."""
-
-
-@tf.keras.utils.register_keras_serializable("compression_lab")
-class CappedReLU(tf.keras.layers.Layer):
-    """min(max(x, 0), cap), with a cap for every channel: what ReLU6 becomes when its channels are scaled apart."""
-
-    def build(self, input_shape):
-        self.caps = self.add_weight(name="caps", shape=(input_shape[-1],), initializer="ones", trainable=False)
-
-    def call(self, inputs):
-        return tf.minimum(tf.nn.relu(inputs), self.caps)
-
-
 def fold_batch_norms(model):
     """A model without batch norms that computes the same: each is folded into the layer of weights before it.
 
@@ -48,16 +34,16 @@ def fold_batch_norms(model):
     2018, section 3.2). A model without batch norm comes back as a copy.
     Raises StructureError for nested models and for a batch norm that does not follow a layer of weights alone.
     """
-    model = _flat(model)
-    consumers = _consumers(model)
+    model = structure.flat(model)
+    consumers = structure.consumers(model)
     folded = {}  # batch norm -> layer that takes it up
     for layer in model.layers:
         if isinstance(layer, tf.keras.layers.BatchNormalization):
-            source = _source(layer)
+            source = structure.source(layer)
             alone = len(consumers[source.name]) == 1
             if list(layer.axis) != [len(layer.output_shape) - 1]:
                 raise StructureError(f"batch norm {layer.name} has axis {layer.axis}: only the last one can be folded.")
-            if not has_kernel(source) or not alone or not _linear(source):
+            if not has_kernel(source) or not alone or not structure.linear(source):
                 raise StructureError(
                     f"batch norm {layer.name} follows {source.name} ({type(source).__name__}): "
                     "it can be folded only into a linear convolution or dense layer that feeds nothing else."
@@ -139,7 +125,7 @@ def equalize(model):
         largest_change = 0.0
         for first, _, second in pairs:
             before = np.abs(by_output_channel(first, weights[first.name][0])).max(axis=0)
-            after = np.abs(_by_input_channel(second, weights[second.name][0])).max(axis=0)
+            after = np.abs(by_input_channel(weights[second.name][0])).max(axis=0)
             usable = (before > DEAD * before.max()) & (after > DEAD * after.max())
             s = np.where(usable, np.sqrt(np.divide(before, after, where=usable, out=np.ones_like(before))), 1.0)
             weights[first.name] = _scaled_outputs(first, weights[first.name], 1 / s)
@@ -175,17 +161,17 @@ def correct_bias(model, calibration):
     Raises StructureError for a layer of weights without a bias, a nested model, or an activation inside such a layer;
     ConversionError for an empty or ill-fitting calibration set.
     """
-    model = _flat(model)
+    model = structure.flat(model)
     quantize.representative(calibration, model.input_shape)
     result = models.copy(model)
     for layer in result.layers:
-        if has_kernel(layer) and not (layer.use_bias and _linear(layer)):
+        if has_kernel(layer) and not (layer.use_bias and structure.linear(layer)):
             raise StructureError(
                 f"layer {layer.name} must be linear and have a bias: call fold_batch_norms(model) first."
             )
     calibration = tf.convert_to_tensor(calibration, tf.float32)
     exact, rough = {}, {}  # what each layer puts out, as long as another one needs it
-    waiting = {name: len(layers) for name, layers in _consumers(model).items()}
+    waiting = {name: len(layers) for name, layers in structure.consumers(model).items()}
     for layer in result.layers:
         sources = [source.name for source in tf.nest.flatten(layer.inbound_nodes[0].inbound_layers)]
         if not sources:
@@ -208,31 +194,6 @@ def correct_bias(model, calibration):
     return result
 
 
-def has_kernel(layer):
-    """Whether this is a convolution, a depthwise convolution or a dense layer, with its output channels last."""
-    kinds = (tf.keras.layers.Conv2D, tf.keras.layers.DepthwiseConv2D, tf.keras.layers.Dense)
-    return isinstance(layer, kinds) and not isinstance(layer, tf.keras.layers.Conv2DTranspose)
-
-
-def kind(layer):
-    """What sort of weights a layer has: depthwise, pointwise, convolution or dense."""
-    if isinstance(layer, tf.keras.layers.DepthwiseConv2D):
-        return "depthwise"
-    if isinstance(layer, tf.keras.layers.Dense):
-        return "dense"
-    return "pointwise" if tuple(layer.kernel_size) == (1, 1) else "convolution"
-
-
-def by_output_channel(layer, kernel):
-    """A kernel as (weights, output channels)."""
-    return np.reshape(kernel, (-1, layer.output_shape[-1]))
-
-
-def _by_input_channel(layer, kernel):
-    """A kernel as (weights, input channels)."""
-    return np.reshape(np.moveaxis(kernel, -2, -1), (-1, kernel.shape[-2]))
-
-
 def _scaled_outputs(layer, weights, factors):
     kernel, *bias = weights
     scaled = by_output_channel(layer, kernel.astype(np.float64)) * factors
@@ -252,23 +213,8 @@ def _folded_weights(layer, weights, norm):
     return [*_scaled_outputs(layer, [kernel], factors), shift.astype(kernel.dtype)]
 
 
-def _flat(model):
-    for layer in model.layers:
-        if isinstance(layer, tf.keras.Model):
-            raise StructureError(f"layer {layer.name} is a model inside the model: build one flat functional model.")
-        if type(layer).__name__ in ("TFOpLambda", "SlicingOpLambda"):
-            raise StructureError(f"layer {layer.name} is a bare operator: use a Keras layer, such as ReLU or Add.")
-        if not all(np.isfinite(weight).all() for weight in layer.get_weights()):
-            raise StructureError(f"weights of {layer.name} hold NaN or infinity: train or load the model again.")
-    model = tf.keras.Model(model.inputs, model.outputs) if isinstance(model, tf.keras.Sequential) else model
-    shared = [entry["name"] for entry in model.get_config()["layers"] if len(entry["inbound_nodes"]) > 1]
-    if shared:
-        raise StructureError(f"layer {shared[0]} is used more than once: give each place a layer of its own.")
-    return model
-
-
 def _folded(model):
-    model = _flat(model)
+    model = structure.flat(model)
     norms = [layer.name for layer in model.layers if isinstance(layer, tf.keras.layers.BatchNormalization)]
     if norms:
         raise StructureError(f"layer {norms[0]} is a batch norm: call fold_batch_norms(model) first.")
@@ -290,39 +236,18 @@ def _without(config, folded):
     return {**config, "layers": layers, "output_layers": outputs}
 
 
-def _consumers(model):
-    """Name of each layer -> the layers that its output feeds; an output of the model counts as one, None."""
-    consumers = {layer.name: [] for layer in model.layers}
-    for layer in model.layers:
-        for node in layer.inbound_nodes:
-            for source in tf.nest.flatten(node.inbound_layers):
-                if source.name in consumers and layer not in consumers[source.name]:
-                    consumers[source.name].append(layer)
-    for output in model.outputs:
-        consumers[output.node.layer.name].append(None)
-    return consumers
-
-
 def _arguments(outputs, sources):
     return outputs[sources[0]] if len(sources) == 1 else [outputs[source] for source in sources]
 
 
-def _source(layer):
-    return tf.nest.flatten(layer.inbound_nodes[0].inbound_layers)[0]
-
-
-def _linear(layer):
-    return getattr(layer, "activation", tf.keras.activations.linear) is tf.keras.activations.linear
-
-
 def _pairs(model):
     """Every (layer, its activation or None, next layer of weights) where nothing else looks at what lies between."""
-    consumers = _consumers(model)
+    consumers = structure.consumers(model)
     return [pair for layer in model.layers if (pair := _pair_from(layer, consumers))]
 
 
 def _pair_from(layer, consumers):
-    if not has_kernel(layer) or not _linear(layer):
+    if not has_kernel(layer) or not structure.linear(layer):
         return None
     activation, follower = None, layer
     while len(consumers[follower.name]) == 1 and consumers[follower.name][0] is not None:

@@ -16,18 +16,19 @@ class ModelError(ValueError):
     """A model cannot be built as asked."""
 
 
-def mlp(hidden_units=(256, 128), inputs=784, classes=10):
+def mlp(hidden_units=(256, 128), inputs=784, classes=10, batch_norms=False):
     """The article's multilayer perceptron: Dense-ReLU layers, then logits. Keras Sequential, not compiled.
 
-    Raises ValueError if a layer has less than one unit.
+    batch_norms: put one between each hidden layer and its ReLU. Raises ValueError if a layer has less than one unit.
     """
     if not hidden_units or min(hidden_units) < 1:
         raise ValueError(f"hidden_units={list(hidden_units)} must name at least one layer, each with 1 unit or more.")
     layers = [tf.keras.layers.Input((inputs,))]
-    layers += [
-        tf.keras.layers.Dense(units, activation="relu", name=f"hidden_{number}")
-        for number, units in enumerate(hidden_units, 1)
-    ]
+    for number, units in enumerate(hidden_units, 1):
+        activation = None if batch_norms else "relu"
+        layers.append(tf.keras.layers.Dense(units, activation=activation, name=f"hidden_{number}"))
+        if batch_norms:
+            layers += [tf.keras.layers.BatchNormalization(name=f"norm_{number}"), tf.keras.layers.ReLU()]
     return tf.keras.Sequential([*layers, tf.keras.layers.Dense(classes, name="logits")], name="mlp")
 
 
@@ -66,6 +67,65 @@ def mobilenet_v2(size, classes, alpha=0.35):
 
     model = tf.keras.models.clone_model(wide, clone_function=quicker)
     model.set_weights(wide.get_weights())
+    return model
+
+
+def resnet8(size, classes, channels=3):
+    """ResNet-8 of MLPerf Tiny (Banbury et al. 2021): three stacks of 16, 32 and 64 channels, each two convolutions beside
+    a shortcut. One flat functional model with random weights, logits out.
+
+    size: input pixels, 32 in the original. Raises ModelError for a size below 8 or fewer than two classes.
+    """
+    if size < 8 or classes < 2:
+        raise ModelError(f"size={size} must be at least 8 and classes={classes} at least 2.")
+    layers = tf.keras.layers
+
+    def convolution(x, width, side, stride, name):
+        return layers.Conv2D(width, side, stride, padding="same", kernel_initializer="he_normal", name=f"{name}_conv")(
+            x
+        )
+
+    def normed(x, width, stride, name):
+        return layers.BatchNormalization(name=f"{name}_bn")(convolution(x, width, 3, stride, name))
+
+    inputs = layers.Input((size, size, channels), name="image")
+    x = layers.ReLU(name="stem_relu")(normed(inputs, 16, 1, "stem"))
+    for number, width in enumerate((16, 32, 64), 1):
+        stride, name = 1 if number == 1 else 2, f"stack_{number}"
+        y = layers.ReLU(name=f"{name}_1_relu")(normed(x, width, stride, f"{name}_1"))
+        y = normed(y, width, 1, f"{name}_2")
+        shortcut = x if number == 1 else convolution(x, width, 1, stride, f"{name}_shortcut")
+        x = layers.ReLU(name=f"{name}_out")(layers.Add(name=f"{name}_add")([shortcut, y]))
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return tf.keras.Model(inputs, layers.Dense(classes, name="logits")(x), name="resnet8")
+
+
+def resnet50(size=224, classes=1000, weights=None, seed=0):
+    """ResNet-50 (He et al. 2016) as Keras has it: one flat functional model, logits out.
+
+    weights: None for random ones drawn from `seed` (He et al. 2015), or "imagenet", which Keras downloads; size and speed
+    are the same. Raises ModelError when those can be neither found nor downloaded, or have other classes than 1,000.
+    """
+    if size < 32 or classes < 2:
+        raise ModelError(f"size={size} must be at least 32 and classes={classes} at least 2.")
+    if weights not in (None, "imagenet") or (weights and classes != 1000):
+        raise ModelError(f"weights={weights!r} must be None, or 'imagenet' with classes=1000, not {classes}.")
+    try:
+        with runtime_env.quiet():
+            model = tf.keras.applications.ResNet50(
+                weights=weights, input_shape=(size, size, 3), classes=classes, classifier_activation=None
+            )
+    except Exception as error:  # Keras wraps every failure to download in a bare Exception
+        raise ModelError(
+            f"ImageNet weights of ResNet-50 cannot be had ({str(error).splitlines()[0]}): "
+            "connect to the network once, or put Keras' weight file into ~/.keras/models."
+        ) from error
+    if weights is None:
+        random = np.random.default_rng(seed)
+        for variable in model.trainable_variables:
+            if "kernel" in variable.name:
+                deviation = np.sqrt(2 / np.prod(variable.shape[:-1]))
+                variable.assign(deviation * random.standard_normal(variable.shape, np.float32))
     return model
 
 

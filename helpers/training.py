@@ -1,4 +1,4 @@
-"""Fine-tuning an image classifier, and keeping the trained model as a checkpoint with its card.
+"""Training an image classifier, and keeping the trained model as a checkpoint with its card.
 
 A checkpoint is `checkpoints/<name>.keras`; its card `checkpoints/<name>.json` says from which data, by which recipe
 and how well. `RECIPES` holds those that the repository ships; `python -m helpers train NAME` runs one again.
@@ -21,8 +21,17 @@ from helpers import data, files, models, runtime_env, stats
 with runtime_env.quiet():
     import tensorflow as tf
 
+TEMPERATURE = 2.0
 CHECKPOINTS = files.REPOSITORY / "checkpoints"
-WEIGHTS_LICENCE = "Started from Keras' ImageNet weights of MobileNetV2 (alpha 0.35, 224 px), Apache License 2.0"
+# A recipe's model -> how to build it, what the card calls it, and under which licence its weights are.
+NETWORKS = {
+    "mobilenet_v2": (
+        models.mobilenet_v2,
+        "MobileNetV2, alpha 0.35",
+        "Started from Keras' ImageNet weights of MobileNetV2 (alpha 0.35, 224 px), Apache License 2.0",
+    ),
+    "resnet8": (models.resnet8, "ResNet-8 of MLPerf Tiny", "Trained from scratch; MIT, as this repository"),
+}
 
 _steps = weakref.WeakKeyDictionary()
 
@@ -35,6 +44,7 @@ class CheckpointError(ValueError):
 class Recipe:
     """How a checkpoint is trained: data set, input size (pixels), and Adam with a cosine-decayed learning rate.
 
+    model: a key of NETWORKS.
     smallest_crop: training images are flipped at random and cropped to a random share of their sides of at least
     this much. selection: share of the training set held out to choose by.
     """
@@ -47,12 +57,16 @@ class Recipe:
     smallest_crop: float = 0.85
     selection: float = 0.1
     seed: int = 0
+    model: str = "mobilenet_v2"
 
 
 RECIPES = {
     "mobilenetv2_fashion_96": Recipe("fashion_mnist", size=96, epochs=5),
     "mobilenetv2_flowers_96": Recipe("flowers", size=96, epochs=20, smallest_crop=0.6),
     "mobilenetv2_flowers_224": Recipe("flowers", size=224, epochs=8, smallest_crop=0.6),
+    "resnet8_fashion_32": Recipe(
+        "fashion_mnist", size=32, epochs=10, learning_rate=3e-3, batch_size=128, model="resnet8"
+    ),
 }
 
 
@@ -122,7 +136,8 @@ def train(name, report=print):
     parts = split(dataset, selection=recipe.selection, seed=recipe.seed)
     fit, selection = parts["fit"], parts["selection"]
     runtime_env.seed_everything(recipe.seed)
-    model = models.mobilenet_v2(recipe.size, len(dataset.classes))
+    build, title, licence = NETWORKS[recipe.model]
+    model = build(recipe.size, len(dataset.classes))
     per_epoch = len(fit) // recipe.batch_size
     models.compile_classifier(
         model, tf.keras.optimizers.schedules.CosineDecay(recipe.learning_rate, per_epoch * recipe.epochs)
@@ -153,7 +168,7 @@ def train(name, report=print):
     )
     accuracy = stats.proportion(top1(model, dataset.x_test, dataset.y_test))
     card = {
-        "model": f"MobileNetV2, alpha 0.35, {recipe.size} px, {len(dataset.classes)} classes, logits",
+        "model": f"{title}, {recipe.size} px, {len(dataset.classes)} classes, logits",
         "data": {"name": dataset.name, "sha256": dataset.sha256, "trained_on": len(fit)},
         "recipe": asdict(recipe),
         "command": f"python -m helpers train {name}",
@@ -163,7 +178,7 @@ def train(name, report=print):
             "high": accuracy.high,
             "images": len(dataset.x_test),
         },
-        "licence": WEIGHTS_LICENCE,
+        "licence": licence,
         "provenance": {
             "seconds": round(time.monotonic() - started),
             "versions": runtime_env.versions(),
@@ -183,6 +198,22 @@ def hold_batch_norms(model):
     return model
 
 
+def refresh_batch_norms(model, samples):
+    """Set the moving statistics of a float model's batch norms to those of a set of samples; changes the model, returns it.
+
+    What was pruned left statistics of activations that are no more, and moving averages follow slowly (Li et al. 2020,
+    *EagleEye*, section 3.2). samples: float32 (n, ...), as the model takes them; they go through as one batch.
+    """
+    norms = [layer for layer in model.layers if isinstance(layer, tf.keras.layers.BatchNormalization)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    model(tf.constant(samples), training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return model
+
+
 def restart(model, weights):
     """Put a compiled model back to `weights` (as `get_weights` gave them) with a fresh optimizer.
 
@@ -193,16 +224,17 @@ def restart(model, weights):
         variable.assign(tf.zeros_like(variable))
 
 
-def follow(model, training, learning_rate, watch, images, labels, factors=None):
+def follow(model, training, learning_rate, watch, images, labels, factors=None, teacher=None):
     """Train a compiled model on batches up to the last step in `watch`, and judge it at each of those steps.
 
     training: as `batches` gives them. learning_rate: at the first step; it falls to zero along a cosine. watch: rising
     step numbers, 0 being before the first. images: uint8, labels (n,): what it is judged on. factors: layer name, as in
     the float model -> what to multiply its learning rate with; at 0 its weights stay bit for bit. (`trainable = False`
-    does not do that for the wrappers of tfmot 0.8.)
+    does not do that for the wrappers of tfmot 0.8.) teacher: a Keras model of the same inputs and classes, whose softened
+    answers are half of what is learned (Hinton et al. 2015, section 2, at temperature 2); it is not trained.
     Returns a frame with step and top-1. Raises ValueError when there are too few batches or no such layer.
     """
-    source, rows, take_step = iter(training), [], _training_step(model, factors or {})
+    source, rows, take_step = iter(training), [], _training_step(model, factors or {}, teacher)
     for step in range(watch[-1] + 1):
         if step:
             model.optimizer.learning_rate = learning_rate * (1 + np.cos(np.pi * (step - 1) / watch[-1])) / 2
@@ -217,26 +249,39 @@ def follow(model, training, learning_rate, watch, images, labels, factors=None):
     return pd.DataFrame(rows)
 
 
-def _training_step(model, factors):
+def _training_step(model, factors, teacher):
     """One step of a compiled model. Keras' own also converts Python control flow, which takes a fifth of tracing."""
     steps = _steps.setdefault(model.optimizer, {})  # compiling again brings a new optimizer, and so a new step
-    key = tuple(sorted(factors.items()))
+    key = (*sorted(factors), teacher)
     if key not in steps:
         itself = weakref.proxy(model)  # else the step would keep its own key alive
-        scaled = _scaled_variables(model, factors)
+        multipliers = {name: tf.Variable(1.0, trainable=False) for name in factors}  # other values need no new trace
+        scaled = _scaled_variables(model, multipliers)
 
         @tf.function(autograph=False)
         def step(images, labels):
             with tf.GradientTape() as tape:
-                loss = itself.compute_loss(images, labels, itself(images, training=True))
+                answers = itself(images, training=True)
+                loss = itself.compute_loss(images, labels, answers)
+                if teacher:
+                    loss = (loss + _distillation_loss(teacher(images, training=False), answers)) / 2
             before = [tf.identity(variable) for variable, _ in scaled]
             itself.optimizer.minimize(loss, itself.trainable_variables, tape=tape)
             # Not the gradient is scaled but the step it led to: Adam divides by the gradient's size.
             for (variable, factor), old in zip(scaled, before, strict=True):
                 variable.assign(old + factor * (variable - old))
 
-        steps[key] = step
-    return steps[key]
+        steps[key] = step, multipliers
+    step, multipliers = steps[key]
+    for name, factor in factors.items():
+        multipliers[name].assign(factor)
+    return step
+
+
+def _distillation_loss(taught, answers):
+    """Mean divergence of two batches of softened logits, in the scale of the cross-entropy beside it."""
+    taught, answers = (tf.nn.log_softmax(logits / TEMPERATURE) for logits in (taught, answers))
+    return TEMPERATURE**2 * tf.reduce_mean(tf.reduce_sum(tf.exp(taught) * (taught - answers), axis=-1))
 
 
 def _scaled_variables(model, factors):
@@ -258,26 +303,28 @@ def top1(model, images, labels, batch=200):
 
 
 def save(model, name, card):
-    """Write a checkpoint and its card into `checkpoints/`, each in one step.
+    """Write a checkpoint and its card into `checkpoints/`, each in one step."""
+    files.write(CHECKPOINTS / f"{name}.keras", packed(model))
+    files.write(CHECKPOINTS / f"{name}.json", json.dumps(card, indent=1) + "\n")
 
-    The archive is packed anew: compressed, without the optimizer's variables and without time stamps, so that equal
-    weights give equal bytes.
-    """
+
+def packed(model):
+    """The bytes of a model's `.keras` file: compressed, without the optimizer's variables and without time stamps, so that
+    equal weights give equal bytes."""
     with tempfile.TemporaryDirectory() as folder:
         loose = Path(folder) / "model.keras"
         models.copy(model).save(loose)
-        packed = io.BytesIO()
+        content = io.BytesIO()
         with (
             zipfile.ZipFile(loose) as source,
-            zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as target,
+            zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as target,
         ):
             for entry in sorted(source.namelist()):
-                content = source.read(entry)
+                part = source.read(entry)
                 if entry == "metadata.json":
-                    content = json.dumps({**json.loads(content), "date_saved": ""}).encode()
-                target.writestr(zipfile.ZipInfo(entry), content, zipfile.ZIP_DEFLATED)
-    files.write(CHECKPOINTS / f"{name}.keras", packed.getvalue())
-    files.write(CHECKPOINTS / f"{name}.json", json.dumps(card, indent=1) + "\n")
+                    part = json.dumps({**json.loads(part), "date_saved": ""}).encode()
+                target.writestr(zipfile.ZipInfo(entry), part, zipfile.ZIP_DEFLATED)
+    return content.getvalue()
 
 
 def load(name, size=None, classes=None):

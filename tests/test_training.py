@@ -90,6 +90,21 @@ def test_checkpoint_round_trip(monkeypatch, tmp_path, fashion):
     assert training.card("small") == {"top1_test": 0.1}
 
 
+def test_equal_weights_give_equal_bytes():
+    model = small_network()
+    assert training.packed(model) == training.packed(models.compile_classifier(models.copy(model)))
+
+
+def test_a_recipe_names_its_network(monkeypatch, tmp_path):
+    monkeypatch.setattr(training, "CHECKPOINTS", tmp_path)
+    recipe = training.Recipe("fashion8k", size=8, epochs=1, batch_size=128, model="resnet8")
+    monkeypatch.setattr(training, "RECIPES", {"tiny": recipe})
+    lines = []
+    card = training.train("tiny", lines.append)
+    assert card["model"] == "ResNet-8 of MLPerf Tiny, 8 px, 10 classes, logits" and "scratch" in card["licence"]
+    assert len(lines) == 1 and training.load("tiny", size=8, classes=10).name == "resnet8"
+
+
 def test_checkpoints_that_do_not_fit(monkeypatch, tmp_path):
     monkeypatch.setattr(training, "CHECKPOINTS", tmp_path)
     training.save(small_network(), "small", {})

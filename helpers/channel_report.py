@@ -1,0 +1,81 @@
+"""Structured pruning of a Keras file: the narrow model, and a report of what went and what it is worth."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers import channels, files, litert, measure, quantize, training
+
+SAMPLES_HINT = "save float32 samples as the model takes them with numpy.savez(x=...)."
+
+
+def prune_file(path, output, ratio, calibration=None, **choices):
+    """Write the narrow model of a `.keras` file to `output`, and a row for each group to the `.csv` beside it.
+
+    ratio and choices: as in `channels.prune`; calibration: path of an `.npz` file with x, for criterion "activation".
+    Returns (the table of the groups, a frame of totals with before, after, low, high: parameters, macs, bytes and
+    milliseconds of the float32 `.tflite`, and latency_ratio, whose "after" is before / after with its 95% interval).
+    Raises ChannelError for files that cannot be used, CheckpointError for a model that cannot be loaded, and what
+    `channels.prune` and `files.write` raise; nothing is written before all else has worked.
+    """
+    path, output = Path(path), Path(output)
+    for parameter, given in (("model", path), ("output", output)):
+        if given.suffix != ".keras":
+            raise channels.ChannelError(f"{parameter}={str(given)!r} must be a .keras file.")
+    if output.resolve() == path.resolve():
+        raise channels.ChannelError(f"output={str(output)!r} is the model itself: name another file.")
+    samples = None if calibration is None else _samples(calibration)
+    wide = training.load(path)
+    narrowed = channels.prune(wide, ratio, calibration=samples, **choices)
+    table = channels.compare(wide, narrowed, choices.get("only", "*"))
+    totals = _totals(wide, narrowed)
+    content = training.packed(narrowed)
+    files.write(output.with_suffix(".csv"), table.to_csv(index=False))
+    files.write(output, content)
+    return table, totals
+
+
+def told(totals):
+    """What `prune_file` measured, a line each, for people."""
+    faster = totals.loc["latency_ratio"]
+    return [
+        *(
+            f"{name}: {totals.before[row]:,.0f} -> {totals.after[row]:,.0f} ({totals.after[row] / totals.before[row]:.0%})"
+            for row, name in (
+                ("parameters", "Parameters"),
+                ("macs", "Multiply-accumulates"),
+                ("bytes", "Bytes of the float32 .tflite"),
+            )
+        ),
+        f"Latency, one thread: {totals.before.milliseconds:.3g} -> {totals.after.milliseconds:.3g} ms, "
+        f"{faster.after:.2f} times as fast [{faster.low:.2f}, {faster.high:.2f}]",
+    ]
+
+
+def _totals(wide, narrowed):
+    variants = {"before": quantize.convert(wide), "after": quantize.convert(narrowed)}
+    shape = litert.interpreter(variants["before"], batch=1).get_input_details()[0]["shape"]
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    times = measure.latency(variants, "before", x)
+    rows = {
+        "parameters": [wide.count_params(), narrowed.count_params()],
+        "macs": [channels.macs(wide), channels.macs(narrowed)],
+        "bytes": [len(file) for file in variants.values()],
+        "milliseconds": times.milliseconds,
+        "latency_ratio": times.ratio,
+    }
+    totals = pd.DataFrame.from_dict(rows, orient="index", columns=["before", "after"])
+    totals.loc["latency_ratio", ["low", "high"]] = times.loc["after", ["low", "high"]]
+    return totals
+
+
+def _samples(path):
+    try:
+        with np.load(path) as loaded:
+            samples = loaded["x"] if "x" in loaded.files else None
+    except (OSError, ValueError) as error:
+        raise channels.ChannelError(f"calibration={str(path)!r} is no .npz file: {SAMPLES_HINT}") from error
+    if samples is None or not np.issubdtype(samples.dtype, np.floating):
+        raise channels.ChannelError(f"calibration={str(path)!r} must hold x: {SAMPLES_HINT}")
+    return samples
