@@ -7,14 +7,13 @@ import contextlib
 import functools
 import gzip
 import math
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from helpers import runtime_env
+from helpers import on_target, runtime_env
 
 with runtime_env.quiet():
     from ai_edge_litert import schema_py_generated as schema
@@ -54,15 +53,17 @@ def content(model):
     return blob
 
 
-def interpreter(model, threads=1, batch=None):
+def interpreter(model, threads=1, batch=None, delegates=True):
     """An interpreter with its tensors allocated, for a batch of that many samples (None: as the file says).
 
+    delegates: False for the built-in kernels instead of XNNPACK's, which are the default on CPUs.
     Raises ModelFileError for a truncated or otherwise unusable file.
     """
     blob = content(model)
     try:
         with runtime_env.quiet():
-            loaded = Interpreter(model_content=blob, num_threads=threads)
+            kernels = OpResolverType.AUTO if delegates else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            loaded = Interpreter(model_content=blob, num_threads=threads, experimental_op_resolver_type=kernels)
             if batch is not None:
                 details = loaded.get_input_details()[0]
                 loaded.resize_tensor_input(details["index"], [batch, *details["shape"][1:]])
@@ -79,7 +80,8 @@ def interpreter(model, threads=1, batch=None):
 def predict(model, x, batch=BATCH, threads=runtime_env.THREADS):
     """Run a model with one input and one output over samples: float32 (n, ...) -> float32 (n, outputs).
 
-    Batches are what makes this fast; the numbers are the same as one sample at a time. Integer inputs and outputs
+    Batches are what makes this fast; the numbers are the same as one sample at a time, which is what a model gets that
+    cannot take them. Integer inputs and outputs
     are quantized and dequantized with the file's own scale and zero point.
     Raises ValueError when the samples do not fit the model's input.
     """
@@ -87,6 +89,8 @@ def predict(model, x, batch=BATCH, threads=runtime_env.THREADS):
     if batch < 1:
         raise ValueError(f"batch={batch!r} must be 1 or more.")
     size = min(batch, len(x)) if x.ndim and x.size else 1
+    if size > 1 and not on_target.admits_batches(content(model), size):
+        size = 1  # a file made for one sample may answer a batch with the first one's values
     runner = interpreter(model, threads, batch=size)
     source, target = runner.get_input_details()[0], runner.get_output_details()[0]
     if x.shape[1:] != tuple(source["shape"][1:]) or not x.size:
@@ -222,8 +226,7 @@ def layer_outputs(model, x):
     with _parsed(blob) as parsed:
         operators_ = parsed.subgraphs[0].operators
         outputs = [o.outputs[0] for o in operators_ if _operator_name(parsed, o) in WEIGHT_OPERATORS]
-    with runtime_env.quiet(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the memory that all these tensors take
+    with runtime_env.quiet():  # it warns of the memory that all these tensors take
         runner = Interpreter(
             model_content=blob,
             num_threads=runtime_env.THREADS,

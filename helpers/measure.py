@@ -1,9 +1,11 @@
-"""Accuracy, latency and peak memory of `.tflite` models, measured so that two of them can be compared."""
+"""Accuracy, latency and peak memory of `.tflite` models, measured so that two of them can be compared.
+
+What is timed and how is in `on_target`, which also runs in child processes and on other machines; here it is asked for
+and made into numbers with intervals.
+"""
 
 import contextlib
-import json
-import subprocess
-import sys
+import functools
 import tempfile
 import time
 from pathlib import Path
@@ -11,11 +13,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers import litert, runtime_env, stats
+from helpers import litert, on_target, runtime_env, stats
 
-# One timing lasts at least this long, so that the clock's resolution and a single interrupt do not decide it.
-SAMPLE_SECONDS = 0.002
-BLOCKS = 6
+ROUNDS = 60
+SAMPLES = "samples.npy"
+TARGET_SAMPLES = 256  # that a target answers, to compare with the answers given here
+
+
+class ChildError(RuntimeError):
+    """The process that was to run a model failed; the message has its reason."""
 
 
 @contextlib.contextmanager
@@ -36,28 +42,141 @@ def correct(model, x, y, batch=litert.BATCH, threads=runtime_env.THREADS):
     return litert.predict(model, x, batch, threads).argmax(axis=-1) == np.asarray(y)
 
 
-def latency(models, baseline, x, rounds=60, threads=1):
+def latency(models, baseline, x, rounds=ROUNDS, threads=1, plain=()):
     """Time one sample (batch 1) on several models, interleaved: A B C, A B C, …
 
-    models: name -> `.tflite`; baseline: the name to compare with; x: float32 (1, ...).
+    models: name -> `.tflite`; baseline: the name to compare with; x: float32 (1, ...). plain: names of models to run in
+    built-in kernels, without XNNPACK.
     Where an interpreter's buffers happen to lie shifts its times by some percent for as long as it lives. So the
-    rounds are spread over BLOCKS blocks, each with interpreters of its own, and it is the blocks that are repetitions.
+    rounds are spread over blocks, each with interpreters of its own, and it is the blocks that are repetitions.
     Returns a frame indexed by name: milliseconds (median), ratio (baseline / model, so above 1 is faster; the mean of
     the blocks' medians, each round having timed both), low, high (95% t interval over the blocks).
     Raises KeyError when baseline is not among the models, ValueError for fewer rounds than blocks.
     """
+    _check(models, baseline, rounds)
+    load = {
+        name: functools.partial(litert.interpreter, model, batch=1, delegates=name not in plain)
+        for name, model in models.items()
+    }
+    return _ratios(on_target.interleaved(load, np.asarray(x), rounds, threads=threads), baseline)
+
+
+def peak_memory(model, threads=1, repeats=3):
+    """Bytes that loading and running one model adds to the resident high-water mark of a fresh process.
+
+    A child process runs the model, another runs nothing; the Estimate is the median difference, with the smallest
+    and the largest one as its ends. Raises ChildError when the child fails.
+    """
+    with staged({"model": litert.content(model)}) as (folder, names):
+        return _memory(names, on_target.run_all(_memory_jobs(names, threads, repeats), folder))["model"]
+
+
+@contextlib.contextmanager
+def staged(models, x=None):
+    """A temporary folder with copies of models and samples, as jobs for `on_target` need them.
+
+    models: name -> bytes or path of a `.tflite`, which is not looked into; x: (n, ...), stored as float32 in SAMPLES.
+    Yields (folder, name -> file name in it). Raises OSError when a model cannot be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="compression_lab_") as folder:
+        names = {name: f"{number}.tflite" for number, name in enumerate(models)}
+        for name, model in models.items():
+            blob = model if isinstance(model, bytes) else Path(model).read_bytes()
+            (Path(folder) / names[name]).write_bytes(blob)
+        if x is not None:
+            np.save(Path(folder) / SAMPLES, np.asarray(x, "float32"))
+        yield folder, names
+
+
+def jobs(names, baseline, rounds=ROUNDS, threads=1, repeats=3, limits=None):
+    """The jobs for `on_target.run_all`, or a target's, that measure latency and peak memory of staged models.
+
+    names: name -> file; limits: as `on_target` takes them. `table` reads the answers.
+    Raises KeyError and ValueError as `latency` does.
+    """
+    _check(names, baseline, rounds)
+    timing = {
+        "task": "time",
+        "models": names,
+        "samples": SAMPLES,
+        "rounds": rounds,
+        "blocks": on_target.BLOCKS,
+        "threads": threads,
+    }
+    return [{**job, "limits": limits} if limits else job for job in (timing, *_memory_jobs(names, threads, repeats))]
+
+
+def table(names, baseline, answers):
+    """The answers to `jobs` as the frame that `latency` gives, with a column memory of Estimates in bytes.
+
+    Raises ChildError for a job that failed.
+    """
+    timing, *memory = answers
+    if "error" in timing:
+        raise ChildError(f"the process that times the models failed: {timing['error']}")
+    frame = _ratios(timing["blocks"], baseline)
+    frame["memory"] = pd.Series(_memory(names, memory))
+    return frame
+
+
+def prediction(file, threads=runtime_env.THREADS, show=0, limits=None):
+    """The job for `on_target` that answers the staged samples, with the outputs of the first `show` of them."""
+    job = {
+        "task": "predict",
+        "model": file,
+        "samples": SAMPLES,
+        "batch": litert.BATCH,
+        "threads": threads,
+        "show": show,
+    }
+    return {**job, "limits": limits} if limits else job
+
+
+def report(models, baseline, x=None, rounds=ROUNDS, threads=1, target=None):
+    """Size, latency and peak memory of several models, here or on a `target.Target`: (frame, machine).
+
+    models, baseline: as in `latency`. x: samples, float32 (n, ...); without them random ones of the baseline's input shape,
+    which cost the same time. The frame is that of `table` with the columns size and gzip (bytes) and, with a target,
+    same: share of the first TARGET_SAMPLES answers that are those given here, or NaN for what is no classifier.
+    machine: system, cpu, cores and versions, where it was measured.
+    Raises KeyError and ValueError as `latency` does, ModelFileError, ChildError, and what the target raises.
+    """
+    sizes = {name: litert.size(model) for name, model in models.items()}
+    if x is None:
+        shape = litert.interpreter(models[baseline]).get_input_details()[0]["shape"][1:]
+        x = np.random.default_rng(0).normal(size=(16, *shape))
+    x = np.asarray(x, "float32")[:TARGET_SAMPLES]
+    with staged(models, x) as (folder, names):
+        answering = [prediction(file, show=0) for file in names.values()] if target else []
+        here = on_target.run_all(answering, folder)
+        asked = [{"task": "machine"}, *jobs(names, baseline, rounds, threads), *answering]
+        machine, *answers = (target or on_target).run_all(asked, folder)
+    there = [answers.pop() for _ in answering][::-1]
+    frame = table(names, baseline, answers)
+    frame["size"], frame["gzip"] = [size.raw for size in sizes.values()], [size.gzip for size in sizes.values()]
+    if target:
+        pairs = zip(here, there, strict=True)
+        frame["same"] = [
+            np.equal(one["classes"], other["classes"]).mean() if {"classes"} <= one.keys() & other.keys() else np.nan
+            for one, other in pairs
+        ]
+    return frame, machine
+
+
+def _check(models, baseline, rounds):
     if baseline not in models:
         raise KeyError(f"baseline={baseline!r} is not one of {', '.join(models)}.")
-    if rounds < BLOCKS:
-        raise ValueError(f"rounds={rounds} must be at least {BLOCKS}, one for each block of fresh interpreters.")
-    blocks = []
-    for _ in range(BLOCKS):
-        runners = {name: _Runner(model, x, threads) for name, model in models.items()}
-        turns = [{name: runner.seconds() for name, runner in runners.items()} for _ in range(rounds // BLOCKS)]
-        blocks.append(pd.DataFrame(turns))
+    if rounds < on_target.BLOCKS:
+        raise ValueError(
+            f"rounds={rounds} must be at least {on_target.BLOCKS}, one for each block of fresh interpreters."
+        )
+
+
+def _ratios(blocks, baseline):
+    blocks = [pd.DataFrame(turns) for turns in blocks]
     times = pd.concat(blocks)
     rows = []
-    for name in models:
+    for name in times:
         estimate = stats.mean([(block[baseline] / block[name]).median() for block in blocks])
         rows.append(
             {
@@ -71,62 +190,25 @@ def latency(models, baseline, x, rounds=60, threads=1):
     return pd.DataFrame(rows).set_index("model")
 
 
-class _Runner:
-    """One loaded model that can be timed again and again."""
-
-    def __init__(self, model, x, threads):
-        self.interpreter = litert.interpreter(model, threads, batch=1)
-        details = self.interpreter.get_input_details()[0]
-        self.interpreter.set_tensor(details["index"], np.asarray(x[:1]).astype(details["dtype"]))
-        self.repeats = 1
-        warm_up = time.perf_counter() + 20 * SAMPLE_SECONDS
-        while time.perf_counter() < warm_up:
-            self.interpreter.invoke()
-        self.repeats = max(1, round(SAMPLE_SECONDS / self.seconds()))
-
-    def seconds(self):
-        start = time.perf_counter()
-        for _ in range(self.repeats):
-            self.interpreter.invoke()
-        return (time.perf_counter() - start) / self.repeats
+def _memory_jobs(names, threads, repeats):
+    """Each model by itself, then none, and again."""
+    return [
+        {"task": "memory", "model": file, "threads": threads}
+        for _ in range(repeats)
+        for file in (*names.values(), None)
+    ]
 
 
-# Runs in a process of its own, with the interpreter and nothing else of the lab.
-_PROBE = """
-import json, pathlib, re, resource, sys
-import numpy as np
-from ai_edge_litert.interpreter import Interpreter
-if len(sys.argv) > 1:
-    runner = Interpreter(model_path=sys.argv[1], num_threads=int(sys.argv[2]))
-    runner.allocate_tensors()
-    details = runner.get_input_details()[0]
-    runner.set_tensor(details["index"], np.zeros(details["shape"], details["dtype"]))
-    for _ in range(3):
-        runner.invoke()
-status = pathlib.Path("/proc/self/status")
-if status.exists():  # Linux's ru_maxrss would start from the parent's memory
-    print(json.dumps(int(re.search(r"VmHWM:\\s*(\\d+)", status.read_text()).group(1)) * 1024))
-else:  # macOS counts in bytes
-    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
-"""
-
-
-def peak_memory(model, threads=1, repeats=3):
-    """Bytes that loading and running one model adds to the resident high-water mark of a fresh process.
-
-    A child process runs the model, another runs nothing; the Estimate is the median difference, with the smallest
-    and the largest one as its ends. Raises RuntimeError when the child fails.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.tflite"
-        path.write_bytes(litert.content(model))
-        differences = [_probe(path, threads) - _probe() for _ in range(repeats)]
-    return stats.Estimate(float(np.median(differences)), float(min(differences)), float(max(differences)), "bytes")
-
-
-def _probe(*arguments):
-    done = subprocess.run([sys.executable, "-c", _PROBE, *map(str, arguments)], capture_output=True, text=True)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise RuntimeError(f"the child process that runs the model failed: {reason}")
-    return json.loads(done.stdout)
+def _memory(names, answers):
+    found = {name: [] for name in (*names, None)}
+    for number, answer in enumerate(answers):
+        name = list(found)[number % len(found)]
+        if "error" in answer:
+            raise ChildError(f"the child process that runs the {name or 'empty'} failed: {answer['error']}")
+        found[name].append(answer["bytes"])
+    without = found.pop(None)
+    differences = {name: np.subtract(each, without) for name, each in found.items()}
+    return {
+        name: stats.Estimate(float(np.median(each)), float(min(each)), float(max(each)), "bytes")
+        for name, each in differences.items()
+    }

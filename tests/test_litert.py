@@ -251,3 +251,14 @@ def test_layer_outputs_are_those_of_keras(small_network):
         outputs = litert.layer_outputs(quantize.convert(small_network, recipe, x), x)
         for wanted, got in zip(probe.predict(x, verbose=0), outputs, strict=True):
             np.testing.assert_allclose(got, wanted, atol=tolerance * np.abs(wanted).max())
+
+
+def test_a_model_made_for_one_sample_is_run_one_by_one():
+    inputs = tf.keras.Input((4,), batch_size=1)
+    first = tf.keras.layers.Lambda(lambda x: tf.slice(x, [0, 0], [1, 4]))(tf.keras.layers.Dense(4)(inputs))
+    model = tf.keras.Model(inputs, first)
+    with runtime_env.quiet():
+        file = tf.lite.TFLiteConverter.from_keras_model(model).convert()
+    x = np.random.default_rng(0).normal(size=(10, 4)).astype("float32")
+    wanted = np.concatenate([model(sample[None]) for sample in x])
+    np.testing.assert_allclose(litert.predict(file, x), wanted, atol=1e-5)

@@ -1,9 +1,13 @@
 """Measured figures: what must hold on every machine, however fast or busy."""
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
-from helpers import litert, measure, models, quantize, runtime_env
+from helpers import litert, measure, models, on_target, quantize, runtime_env
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +45,7 @@ def test_labels_that_do_not_match_the_samples_are_refused(small, y):
 
 def test_latency_compares_with_the_baseline(small, large):
     x = np.zeros((1, 784), "float32")
-    table = measure.latency({"small": small, "the same": small, "large": large}, "small", x, rounds=12)
+    table = measure.latency({"small": small, "the same": small, "large": large}, "small", x, rounds=30)
     assert table.index.tolist() == ["small", "the same", "large"]
     assert table.loc["small", ["ratio", "low", "high"]].tolist() == [1, 1, 1]
     assert (table["low"] <= table["ratio"]).all()
@@ -71,3 +75,31 @@ def test_a_larger_model_needs_more_memory(small, large):
 def test_a_child_that_fails_is_reported_with_its_last_line(small):
     with pytest.raises(RuntimeError, match=r"the child process that runs the model failed: ValueError: .*"):
         measure.peak_memory(small[:-1000])
+
+
+def test_a_report_has_size_latency_and_memory_of_each_model(small, large, tmp_path):
+    (tmp_path / "large.tflite").write_bytes(large)
+    frame, machine = measure.report({"small": small, "large": tmp_path / "large.tflite"}, "small", rounds=6)
+    assert frame["size"].tolist() == [len(small), len(large)]
+    assert (frame["gzip"] <= frame["size"]).all()
+    assert frame.loc["small", ["ratio", "low", "high"]].tolist() == [1, 1, 1]
+    assert frame.loc["large", "high"] < 0.5
+    assert 0 < frame.loc["small", "memory"].value < frame.loc["large", "memory"].value
+    assert machine["system"] and machine["cores"] > 0 and "same" not in frame
+
+
+@pytest.mark.parametrize("failed, told", [(0, "times the models failed: no"), (3, "runs the empty failed: no")])
+def test_a_job_that_failed_leaves_no_table(failed, told):
+    answers = [{"blocks": [[{"a": 1.0, "b": 2.0}]] * 2}, *[{"bytes": 1}] * 3]
+    answers[failed] = {"error": "no", "kind": "refused"}
+    with pytest.raises(measure.ChildError, match=told):
+        measure.table({"a": "0.tflite", "b": "1.tflite"}, "a", answers)
+
+
+def test_a_job_may_be_read_from_standard_input(small, tmp_path):
+    (tmp_path / "model").write_bytes(small)
+    job = {"task": "memory", "model": "model", "threads": 1}
+    done = subprocess.run(
+        [sys.executable, "-P", on_target.__file__], input=json.dumps(job), cwd=tmp_path, capture_output=True, text=True
+    )
+    assert json.loads(done.stdout)["bytes"] > len(small)

@@ -1,0 +1,201 @@
+"""What the gate asks of a compressed model: the policy, and each check with its three outcomes.
+
+A check passes or fails only when the whole interval of what was measured lies on one side of its limit; otherwise it is
+undecided. A check of accuracy then says how many more examples would decide it, assuming that answers go on being gained
+and lost at the rates seen so far.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from helpers import stats
+from helpers.stats import Estimate
+
+PASS, FAIL, UNDECIDED = "pass", "fail", "undecided"
+MOST_EXAMPLES = 1_000_000  # beyond that, more examples are no advice
+
+
+class PolicyError(ValueError):
+    """A policy asks for something unknown or impossible."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question to the candidate: outcome (PASS, FAIL or UNDECIDED), what was measured, the limit, and why."""
+
+    name: str
+    outcome: str
+    measured: Estimate | None
+    limit: float | None
+    because: str
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a candidate must keep; None is not asked. Drops are shares of top-1 below the baseline's, so that 0.02 is two
+    points. Speedup is the baseline's latency over the candidate's; sizes and memory are bytes; agreement is the share of
+    samples to which both give the same answer. Raises PolicyError, naming the key, for a value that makes no sense.
+    """
+
+    max_drop: float | None = 0.02
+    min_speedup: float | None = None
+    max_size: int | None = None
+    max_peak_memory: int | None = None
+    min_agreement: float | None = None
+    max_class_drop: float | None = None
+    max_slice_drop: float | None = None
+
+    def __post_init__(self):
+        for name, value in dataclasses.asdict(self).items():
+            whole, (low, high) = name in ("max_size", "max_peak_memory"), _RANGES.get(name, (0, 1))
+            kind = int if whole else (int, float)
+            if value is not None and (
+                isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high
+            ):
+                allowed = f"of {low:g} or more" if math.isinf(high) else f"in [{low:g}, {high:g}]"
+                raise PolicyError(f"{name}={value!r} must be a{' whole' if whole else ''} number {allowed}, or null.")
+
+    @classmethod
+    def read(cls, path):
+        """A policy from a YAML file of `key: value` lines. Raises PolicyError, naming file and key."""
+        try:
+            content = yaml.safe_load(Path(path).read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            cause = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise PolicyError(f"policy={str(path)!r} cannot be read ({cause}): give a YAML file.") from error
+        if not isinstance(content, dict):
+            raise PolicyError(f"policy={str(path)!r} must hold lines such as `max_drop: 0.02`.")
+        known = [field.name for field in dataclasses.fields(cls)]
+        unknown = [name for name in content if name not in known]
+        if unknown:
+            raise PolicyError(f"policy={str(path)!r} has an unknown key {unknown[0]!r}: use {', '.join(known)}.")
+        try:
+            return cls(**content)
+        except PolicyError as error:
+            raise PolicyError(f"policy={str(path)!r}: {error}") from None
+
+
+_RANGES = {"min_speedup": (0, math.inf), "max_size": (0, math.inf), "max_peak_memory": (0, math.inf)}
+
+
+def at_least(name, estimate, limit, because, advice="", fail_on=None):
+    """The check that a quantity is at least `limit`. fail_on: a wider Estimate, if failing takes more than passing.
+
+    because: what was measured, in words; advice: what would decide, used if nothing does.
+    """
+    if _low(estimate) >= limit:
+        return Check(name, PASS, estimate, limit, because)
+    if _high(fail_on or estimate) < limit:
+        return Check(name, FAIL, estimate, limit, because)
+    return Check(name, UNDECIDED, estimate, limit, f"{because}; {advice}" if advice else because)
+
+
+def at_most(name, estimate, limit, because, advice=""):
+    """The check that a quantity is at most `limit`."""
+    turned = at_least(name, Estimate(-estimate.value, -_high(estimate), -_low(estimate)), -limit, because, advice)
+    return dataclasses.replace(turned, measured=estimate, limit=limit)
+
+
+def drop(baseline, candidate, limit):
+    """The check that top-1 falls by at most `limit`. baseline, candidate: right or wrong, bool (n,)."""
+    change = stats.paired_difference(baseline, candidate)
+    decided = at_least("accuracy drop", change, -limit, _points(change))
+    return _with_advice(decided, baseline, candidate, "examples")
+
+
+def agreement(baseline, candidate, limit):
+    """The check that at least the share `limit` of the answers are the baseline's. Both: classes, int (n,)."""
+    same = np.asarray(baseline) == np.asarray(candidate)
+    share = stats.proportion(same)
+    decided = at_least("agreement", share, limit, f"{same.sum():,} of {same.size:,} answers are the baseline's")
+    if decided.outcome != UNDECIDED:
+        return decided
+    needed = _needed(lambda n: stats.proportion(np.arange(n) < round(n * same.mean())), same.size, limit)
+    return dataclasses.replace(decided, because=f"{decided.because}; {_advice(needed, same.size, 'examples')}")
+
+
+def worst_group(name, baseline, candidate, groups, limit):
+    """The check that top-1 falls by at most `limit` in each group, so that an average hides no collapse.
+
+    groups: (n,), such as the labels. With many groups some look bad by chance, so a group fails only beyond its Bonferroni
+    interval (95% for all groups together). To pass, each needs but its own 95% interval: if any group were truly worse than
+    the limit, that one would have to pass by chance.
+    """
+    found, groups = [], np.asarray(groups)
+    names = np.unique(groups)
+    for group in names:
+        part = groups == group
+        pair = baseline[part], candidate[part]
+        change = stats.paired_difference(*pair)
+        jointly = stats.paired_difference(*pair, confidence=1 - (1 - stats.CONFIDENCE) / len(names))
+        because = f"{name} {group}: {_points(change)}, {part.sum():,} examples"
+        decided = at_least(f"worst {name} drop", change, -limit, because, fail_on=jointly)
+        found.append((decided, pair, group))
+    order = {FAIL: 0, UNDECIDED: 1, PASS: 2}
+    undecided = [group for decided, _, group in found if decided.outcome == UNDECIDED]
+    worst, pair, group = min(found, key=lambda it: (order[it[0].outcome], it[0].measured.value, it[0].measured.low))
+    worst = _with_advice(worst, *pair, f"examples of {name} {group}")
+    if worst.outcome == UNDECIDED and len(undecided) > 1:
+        others = ", ".join(map(str, undecided[:10])) + (" …" if len(undecided) > 10 else "")
+        worst = dataclasses.replace(worst, because=f"{worst.because} (undecided: {others})")
+    return worst
+
+
+def _with_advice(check, baseline, candidate, what):
+    if check.outcome != UNDECIDED:
+        return check
+    n = baseline.size
+    gained, lost = np.mean(candidate & ~baseline), np.mean(baseline & ~candidate)
+
+    def change(number):
+        first, second = np.zeros(number, bool), np.zeros(number, bool)
+        start = round(number * gained)
+        second[:start] = True
+        first[start : start + round(number * lost)] = True
+        return stats.paired_difference(first, second)
+
+    needed = _needed(change, n, check.limit)
+    return dataclasses.replace(check, because=f"{check.because}; {_advice(needed, n, what)}")
+
+
+def _needed(estimate, n, limit):
+    """The least number of examples at which `estimate(number)` lies on one side of the limit, or None."""
+
+    def decides(number):
+        found = estimate(number)
+        return found.low >= limit or found.high < limit
+
+    low, high = n, n
+    while not decides(high):
+        if high >= MOST_EXAMPLES:
+            return None
+        low, high = high, min(2 * high, MOST_EXAMPLES)
+    while high - low > max(1, low // 50):
+        middle = (low + high) // 2
+        low, high = (low, middle) if decides(middle) else (middle, high)
+    return high
+
+
+def _advice(needed, n, what):
+    if needed is None:
+        return f"too close to the limit for {MOST_EXAMPLES:,} examples to decide"
+    more = max(1, needed - n)
+    digits = max(0, len(str(more)) - 2)
+    return f"about {math.ceil(more / 10**digits) * 10**digits:,} more {what} would decide"
+
+
+def _points(change):
+    return f"{100 * change.value:+.1f} points [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
+
+
+def _low(estimate):
+    return estimate.value if estimate.low is None else estimate.low
+
+
+def _high(estimate):
+    return estimate.value if estimate.high is None else estimate.high
