@@ -4,10 +4,10 @@ BIN := .venv/bin
 STAMP := .venv/installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run full test lab record bench doctor lock environment
+.PHONY: help run full test test-browser lab site record bench doctor lock environment
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: environment ## run every notebook, quick profile, into runs/
 	@$(BIN)/python -m helpers tour $(ARGS)
@@ -19,8 +19,14 @@ full: environment ## run with notebooks/profiles/full.yaml, then full_flowers.ya
 test: environment ## unit and property tests, then every notebook against its recorded outputs
 	$(BIN)/python -m pytest --nbval tests notebooks/[0-9]*.ipynb $(ARGS)
 
+test-browser: environment ## run notebook 01 in JupyterLab and look at the site, in a Chromium; says what it needs
+	$(BIN)/python -m pytest -m browser tests/test_browser.py $(ARGS)
+
 lab: environment ## open JupyterLab in notebooks/
 	$(BIN)/jupyter lab --notebook-dir notebooks $(ARGS)
+
+site: environment ## render README and the recorded notebooks as a static site, in runs/site/
+	@$(BIN)/python -m helpers site
 
 record: environment ## run notebooks and keep outputs, results and figures in the repository
 	@$(BIN)/python -m helpers record $(ARGS)
@@ -29,6 +35,7 @@ bench: environment ## measure what the helpers promise about speed
 	@$(BIN)/python benchmarks/batched_evaluation.py $(ARGS)
 	@$(BIN)/python benchmarks/ptq_variants.py
 	@$(BIN)/python benchmarks/sensitivity.py
+	@$(BIN)/python benchmarks/sweep.py
 
 doctor: environment ## check this machine and environment
 	@$(BIN)/python -m helpers doctor

@@ -13,12 +13,13 @@ import platform
 import sys
 import tempfile
 import time
+import warnings
 from importlib import metadata
 
 import psutil
 
 STARTED = time.monotonic()
-THREADS = 2
+THREADS = int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 2)
 SETTINGS = {
     "TF_USE_LEGACY_KERAS": "1",  # tfmot works on Keras 2 (tf-keras)
     "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -75,7 +76,7 @@ gc.set_threshold(
 
 @contextlib.contextmanager
 def quiet():
-    """Swallow what native code writes to file descriptors 1 and 2 inside the block.
+    """Swallow what native code writes to file descriptors 1 and 2 inside the block, and Python's warnings.
 
     Log levels do not stop the lines that TensorFlow writes before its logger starts, nor the converter's and
     XNNPACK's. If the block raises, what was swallowed is shown.
@@ -87,7 +88,9 @@ def quiet():
         os.dup2(sink.fileno(), 1)
         os.dup2(sink.fileno(), 2)
         try:
-            yield
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
         except BaseException:
             sink.seek(0)
             swallowed = sink.read().decode(errors="replace")

@@ -5,6 +5,7 @@ What a tour writes goes under `files.output_root()`: `<profile>/<notebook>.ipynb
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -16,6 +17,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import papermill
+from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 from rich.console import Console
 from rich.table import Table
@@ -63,11 +65,10 @@ def run(only=(), profile=files.QUICK, given=None, fresh=False):
         print(f"Resuming the interrupted tour: {', '.join(finished)} finished before (--fresh reruns all).")
     try:
         _note(journal, finished)  # tells before the first notebook whether the folder can be written
-        with _environment(files.PROFILE_VARIABLE, label):
-            for stop in stops:
-                if stop.name not in finished:
-                    finished[stop.name] = _visit(stop, folder)
-                    _note(journal, finished)
+        for stop in stops:
+            if stop.name not in finished:
+                finished[stop.name] = _visit(stop, folder)
+                _note(journal, finished)
         _note(journal, finished, complete=True)
     except KeyboardInterrupt:
         print("Interrupted: the next run resumes after the last finished notebook.")
@@ -102,10 +103,14 @@ def plan(only, profile, given):
     for path in paths:
         own = {name: text for name, text in given.items() if name in declared[path]}
         wanted = {**changes[path], **{name: parameters.parse(path, name, text) for name, text in own.items()}}
-        used = parameters.check(path, wanted)
-        changed = {name: used[name] for name in wanted}
-        stops.append(Stop(path, changed, results.profile_of(path, used), _key(path, used)))
+        stops.append(stop_at(path, wanted))
     return stops
+
+
+def stop_at(path, wanted):
+    """The Stop of one notebook with parameters `wanted` (name -> value). Raises ParameterError as `parameters.check` does."""
+    used = parameters.check(path, wanted)
+    return Stop(path, {name: used[name] for name in wanted}, results.profile_of(path, used), _key(path, used))
 
 
 def overview():
@@ -128,23 +133,22 @@ def record(names=()):
     returns an exit code as `run` does; raises FileNotFoundError for an unknown name.
     """
     code = 0
-    with _environment(files.OUTPUT_VARIABLE, str(files.REPOSITORY)):
-        for path in _selected(names):
-            copy = files.REPOSITORY / "runs" / "record" / path.name
-            try:
-                failure = _execute(_source(path), {}, copy)
-                if failure:
-                    _tell(path.stem, failure, copy)
-                    code = 1
-                else:
-                    executed = _without_noise(nbformat.read(copy, as_version=4))
-                    files.write(path, nbformat.writes(executed) + "\n")
-            except KeyboardInterrupt:
-                print(f"Interrupted: {path.name} is unchanged.")
-                return INTERRUPTED
-            except OSError as error:
-                print(f"Error: {error}")
-                return 1
+    for path in _selected(names):
+        copy = files.REPOSITORY / "runs" / "record" / path.name
+        try:
+            failure = execute(_source(path), {}, copy, {files.OUTPUT_VARIABLE: str(files.REPOSITORY)})
+            if failure:
+                _tell(path.stem, failure, copy)
+                code = 1
+            else:
+                executed = _without_noise(nbformat.read(copy, as_version=4))
+                files.write(path, nbformat.writes(executed) + "\n")
+        except KeyboardInterrupt:
+            print(f"Interrupted: {path.name} is unchanged.")
+            return INTERRUPTED
+        except OSError as error:
+            print(f"Error: {error}")
+            return 1
     return code
 
 
@@ -177,7 +181,13 @@ def _selected(names):
 
 def _key(path, used):
     """A hash of the notebook's cells without their outputs, of the helpers and of the parameters."""
-    digest = hashlib.sha256(json.dumps(used, sort_keys=True).encode())
+    code = _code(path, path.stat().st_mtime_ns)
+    return hashlib.sha256(f"{code}\n{json.dumps(used, sort_keys=True)}".encode()).hexdigest()
+
+
+@functools.cache
+def _code(path, _modified):
+    digest = hashlib.sha256()
     for cell in nbformat.read(path, as_version=4).cells:
         digest.update(f"{cell.cell_type}\n{cell.source}\0".encode())
     for module in sorted(Path(__file__).parent.glob("*.py")):
@@ -207,7 +217,7 @@ def _visit(stop, folder):
     """Execute one stop; its journal entry."""
     copy = folder / stop.path.name
     started, clock = time.time(), time.monotonic()
-    failure = _execute(str(stop.path), stop.changes, copy)
+    failure = execute(str(stop.path), stop.changes, copy, {files.PROFILE_VARIABLE: folder.name})
     seconds = round(time.monotonic() - clock, 1)
     if failure:
         _tell(stop.name, failure, copy)
@@ -216,16 +226,17 @@ def _visit(stop, folder):
     return {"key": stop.key, "seconds": seconds, "error": error, "numbers": numbers, "verdicts": verdicts}
 
 
-def _execute(source, changes, copy):
-    """Run a notebook (path or node) and put the executed copy in place in one step.
+def execute(source, changes, copy, environment, progress=True):
+    """Run a notebook (path or node) with other parameters and put the executed copy in place in one step.
 
-    Returns None, or the lines of the error that stopped the notebook. Raises OutputError when the copy cannot
-    be written, KeyboardInterrupt when the user stops it; a former copy is then unchanged.
+    environment: variables for the kernel, over those of this process. progress: whether to show a bar.
+    Returns None, or the lines of the error that stopped the notebook; its copy is then `<copy>.failed.ipynb`. Raises
+    OutputError when the copy cannot be written, KeyboardInterrupt when the user stops it; a former copy is then unchanged.
     """
     partial = copy.with_name(f".{copy.name}")
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
-        failure = _failure(source, changes, partial)
+        failure = _failure(source, changes, partial, environment, progress)
         failed = copy.with_suffix(".failed.ipynb")
         failed.unlink(missing_ok=True)
         partial.replace(failed if failure else copy)  # a failing run does not take a good copy's place
@@ -240,7 +251,11 @@ def _execute(source, changes, copy):
     return failure
 
 
-def _failure(source, changes, copy):
+def _failure(source, changes, copy, environment, progress):
+    class Kernel(AsyncKernelManager):  # not os.environ: notebooks may run side by side in threads
+        def start_kernel(self, **options):
+            return super().start_kernel(**options, env={**os.environ, **environment})
+
     try:
         papermill.execute_notebook(
             source,
@@ -250,7 +265,8 @@ def _failure(source, changes, copy):
             language="python",
             coalesce_streams=True,
             extra_arguments=["--log-level=CRITICAL"],  # else the kernel warns of TCP, in the midst of the progress bar
-            progress_bar={"desc": copy.stem.strip("."), "dynamic_ncols": True},
+            progress_bar={"desc": copy.stem.strip("."), "dynamic_ncols": True} if progress else False,
+            kernel_manager_class=Kernel,
         )
     except PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue}".splitlines()
@@ -278,8 +294,6 @@ def _recorded(stop, started):
     """The key numbers and how many agree with the recorded run (texts), and the verdicts (claim -> verdict).
 
     Both are empty if this run recorded nothing.
-
-    A notebook may name its key numbers in its metadata: `{"lab": {"key_numbers": [...]}}`.
     """
     root = files.output_root()
     path = root / "results" / stop.profile / f"{stop.name}.json"
@@ -287,13 +301,20 @@ def _recorded(stop, started):
         return [], {}
     content = results.read(stop.name, stop.profile, root)
     numbers = content["numbers"]
-    named = nbformat.read(stop.path, as_version=4).metadata.get("lab", {}).get("key_numbers", [])
-    names = [name for name in named if name in numbers][:NAMED_KEY_NUMBERS] or list(numbers)[:KEY_NUMBERS]
-    told = [f"{name} {_short(numbers[name])}" for name in names]
+    told = [f"{name} {_short(numbers[name])}" for name in key_numbers(stop.path, numbers)]
     with contextlib.suppress(results.ResultsError):  # nothing was recorded under these parameters
         agrees = results.compare(numbers, results.read(stop.name, stop.profile))["agrees"].dropna()
         told.append(f"{agrees.sum()} of {len(agrees)} numbers as recorded")
     return told, content["verdicts"]
+
+
+def key_numbers(path, numbers):
+    """The names of those among `numbers` (names) that tell most, at most four.
+
+    A notebook may name them in its metadata, `{"lab": {"key_numbers": [...]}}`; the first three count otherwise.
+    """
+    named = nbformat.read(path, as_version=4).metadata.get("lab", {}).get("key_numbers", [])
+    return [name for name in named if name in numbers][:NAMED_KEY_NUMBERS] or list(numbers)[:KEY_NUMBERS]
 
 
 def _short(estimate):
@@ -311,20 +332,6 @@ def _summary(entries):
             ", ".join(f"{claim} {verdict}" for claim, verdict in entry["verdicts"].items()),
         )
     return table
-
-
-@contextlib.contextmanager
-def _environment(variable, value):
-    """Kernels started inside the block find this environment variable."""
-    former = os.environ.get(variable)
-    os.environ[variable] = value
-    try:
-        yield
-    finally:
-        if former is None:
-            del os.environ[variable]
-        else:
-            os.environ[variable] = former
 
 
 def _source(path):
