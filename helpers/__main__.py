@@ -1,6 +1,7 @@
 """`python -m helpers`: the lab's commands. Each loads what it needs when it is called."""
 
 import sys
+import traceback
 
 import click
 
@@ -14,9 +15,34 @@ class Commands(click.Group):
         except Exception as error:
             if not (type(error).__module__.startswith("helpers.") or isinstance(error, FileNotFoundError)):
                 raise
-            refused = click.ClickException(str(error.args[0]) if len(error.args) == 1 else str(error))
-            refused.exit_code = 2
-            raise refused from None
+            raise _refusal(error, 2) from None
+
+
+class Verdict(click.Command):
+    """A command whose exit codes 1 and 2 are verdicts: whatever keeps it from one is code 3."""
+
+    def make_context(self, *arguments, **settings):
+        try:
+            return super().make_context(*arguments, **settings)
+        except click.UsageError as error:
+            error.exit_code = 3
+            raise
+
+    def invoke(self, context):
+        try:
+            return super().invoke(context)
+        except Exception as error:
+            if not type(error).__module__.startswith("helpers."):
+                traceback.print_exc()
+            raise _refusal(error, 3) from None
+        except KeyboardInterrupt:
+            raise _refusal(KeyboardInterrupt("interrupted: nothing was decided."), 3) from None
+
+
+def _refusal(error, code):
+    refused = click.ClickException(str(error.args[0]) if len(error.args) == 1 else str(error))
+    refused.exit_code = code
+    return refused
 
 
 @click.group(cls=Commands)
@@ -60,6 +86,28 @@ def tour(only, profile, given, fresh):
 
 
 @main.command()
+@click.argument("notebook")
+@click.option(
+    "--grid",
+    multiple=True,
+    required=True,
+    metavar="NAME=VALUES",
+    help="final_sparsity=0.5,0.8 or seed=0:5 (end excluded); may be repeated, all combinations are run.",
+)
+@click.option("--scheduler", metavar="ADDRESS", help="Of a Dask scheduler, as tcp://host:8786. Default: this machine.")
+@click.option(
+    "--workers", type=click.IntRange(1), help="Processes on this machine. Default: as many as the cores carry."
+)
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="TensorFlow's, for each point.")
+@click.option("--output", help="Folder. Default: sweeps/NOTEBOOK in the output folder; a rerun there goes on.")
+def sweep(notebook, grid, scheduler, workers, threads, output):
+    """Run NOTEBOOK at every point of a grid of parameters, on the cores of this machine or a Dask cluster."""
+    from helpers import sweep
+
+    sys.exit(sweep.run(notebook, grid, scheduler, workers, threads, output))
+
+
+@main.command()
 @click.argument("names", nargs=-1)
 @click.option(
     "--profile", default="quick", show_default=True, help="For another one: run it, keep results and figures."
@@ -80,6 +128,26 @@ def record(names, profile):
 
 
 @main.command()
+@click.argument("names", nargs=-1)
+@click.option("--record", is_flag=True, help="Run the solutions first; keep their outputs and the seconds they took.")
+def exercises(names, record):
+    """Make the exercises from notebooks/solutions/ (01, ...; all by default)."""
+    from helpers import exercises
+
+    if record and (code := exercises.record(names)):
+        sys.exit(code)
+    click.echo(f"Written: {', '.join(exercises.write(names))}")
+
+
+@main.command()
+def site():
+    """Render README and the recorded notebooks as a static site that works offline, in the output folder's site/."""
+    from helpers import website
+
+    click.echo(f"Open in a browser: {website.build()}")
+
+
+@main.command()
 @click.argument("name")
 def train(name):
     """Train the checkpoint NAME again by its recipe, e.g. mobilenetv2_fashion_96; writes it into checkpoints/."""
@@ -90,6 +158,104 @@ def train(name):
     click.echo(
         f"{name}: test top-1 {top1['value']:.4f} [{top1['low']:.4f}, {top1['high']:.4f}] on {top1['images']:,} images"
     )
+
+
+TARGET = click.option(
+    "--target", metavar="ssh://[USER@]HOST[:PORT][/PYTHON]", help="Measure latency and memory on that machine."
+)
+
+
+@main.command(cls=Verdict)
+@click.argument("candidate", metavar="CANDIDATE.tflite")
+@click.option("--baseline", required=True, metavar="FILE.tflite", help="The model that it is to replace.")
+@click.option(
+    "--data", required=True, metavar="FILE.npz", help="x: samples as the models take them; y: labels; slice, if any."
+)
+@click.option("--policy", metavar="FILE.yaml", help="The limits below as keys (max_drop: 0.02); options override it.")
+@click.option("--max-drop", type=float, help="Share of top-1 that may be lost; 0.02 unless the policy says otherwise.")
+@click.option("--min-speedup", type=float, help="Latency of the baseline over that of the candidate.")
+@click.option("--max-size", type=int, help="Bytes of the file.")
+@click.option("--max-peak-memory", type=int, help="Bytes that loading and running it may add to a process.")
+@click.option("--min-agreement", type=float, help="Share of answers that must be the baseline's.")
+@click.option("--max-class-drop", type=float, help="Share of top-1 that any class may lose.")
+@click.option("--max-slice-drop", type=float, help="The same for any slice of the data.")
+@click.option("--json", "json_path", metavar="FILE", help="Write the decision as JSON.")
+@click.option("--junit", "junit_path", metavar="FILE", help="Write the checks as JUnit XML.")
+@TARGET
+@click.option("--seconds", type=float, default=600, show_default=True, help="Time limit of each child process.")
+@click.option("--memory", type=int, default=4000, show_default=True, help="Memory limit of each child process, in MB.")
+@click.option("--rounds", type=int, default=60, show_default=True, help="How often latency is measured.")
+@click.option(
+    "--speed/--no-speed",
+    default=True,
+    show_default=True,
+    help="Measure latency and memory even if no limit asks for it.",
+)
+def gate(candidate, baseline, data, policy, json_path, junit_path, target, seconds, memory, rounds, speed, **asked):
+    """Accept (exit code 0) or reject (1) a compressed model; 2 is undecided, 3 bad input."""
+    import dataclasses
+
+    from rich.console import Console
+
+    from helpers import gate, gate_checks, gate_report
+    from helpers.target import Target
+
+    policy = gate_checks.Policy.read(policy) if policy else gate_checks.Policy()
+    x, y, slices = gate.read_data(data)
+    decision = gate.judge(
+        candidate,
+        baseline,
+        x,
+        y,
+        dataclasses.replace(policy, **{name: value for name, value in asked.items() if value is not None}),
+        slices,
+        limits=gate.Limits(seconds, memory * 1_000_000),
+        rounds=rounds,
+        target=Target(target) if target else None,
+        speed=speed,
+    )
+    Console(markup=False, highlight=False).print(gate_report.table(decision))
+    click.echo(gate_report.summary(decision))
+    if json_path:
+        gate_report.write_json(decision, json_path)
+    if junit_path:
+        gate_report.write_junit(decision, junit_path)
+    sys.exit(decision.exit_code)
+
+
+@main.command()
+@click.argument("models", nargs=-1, required=True, metavar="MODEL.tflite...")
+@click.option("--baseline", metavar="MODEL.tflite", help="The one to compare with. Default: the first.")
+@click.option("--data", metavar="FILE.npz", help="x: samples as the models take them. Default: random ones.")
+@TARGET
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--rounds", type=click.IntRange(6), default=60, show_default=True, help="How often latency is measured.")
+def measure(models, baseline, data, target, threads, rounds):
+    """Size, latency ratio and peak memory of some models."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from helpers import gate, measure
+    from helpers.target import Target
+
+    baseline = baseline or models[0]
+    frame, machine = measure.report(
+        {path: path for path in (baseline, *models)},
+        baseline,
+        gate.read_data(data, ("x",))[0] if data else None,
+        rounds,
+        threads,
+        Target(target) if target else None,
+    )
+    same = ["same answers as here"] if target else []
+    shown = Table("model", "bytes", "gzipped", "ms", "times as fast", "peak memory", *same)
+    for row in frame.itertuples():
+        ratio = f"{row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}]"
+        agreed = [f"{row.same:.1%}"] if target else []
+        memory = f"{row.memory.value / 1e6:.1f} MB"
+        shown.add_row(row.Index, f"{row.size:,}", f"{row.gzip:,}", f"{row.milliseconds:.3g}", ratio, memory, *agreed)
+    Console(markup=False, highlight=False).print(shown)
+    click.echo(", ".join(f"{name} {value}" for name, value in machine.items()) + f"; {threads} thread(s)")
 
 
 @main.command()
@@ -117,7 +283,8 @@ def sensitivity(model, calibration, judged, weights, per_tensor, output):
         Path(output) / "sensitivity.csv",
         lambda steps: track(steps, "layers", transient=True),
     )
-    figure = plots.sensitivity(table, f"Damage when one layer alone has {weights}-bit weights: {Path(model).name}")
+    drawn = table.assign(kind=sensitivity.kinds(table))
+    figure = plots.sensitivity(drawn, f"Damage when one layer alone has {weights}-bit weights: {Path(model).name}")
     plots.write(figure, Path(output) / "sensitivity.svg")
     shown = Table("layer", "operator", "SQNR, dB", "KL", "top-1 change", "protect as number")
     ranks = {layer: rank for rank, layer in enumerate(sensitivity.order(table)["layer"], 1)}
@@ -126,6 +293,35 @@ def sensitivity(model, calibration, judged, weights, per_tensor, output):
         shown.add_row(row.layer, row.op, f"{row.sqnr_db:.1f}", f"{row.kl:.2g}", change, str(ranks[row.layer]))
     Console(markup=False, highlight=False).print(shown)
     click.echo(f"Table and figure: {output}/sensitivity.csv, {output}/sensitivity.svg")
+
+
+@main.command("prune-channels")
+@click.argument("model", type=click.Path(exists=True, dir_okay=False))
+@click.option("--ratio", type=float, required=True, help="Share of the channels to remove, between 0 and 1.")
+@click.option("--criterion", default="l1", show_default=True, help="l1, gamma, activation or random.")
+@click.option("--scope", default="layer", show_default=True, help="layer: so much of each; global: of all together.")
+@click.option("--multiple", default=1, show_default=True, help="Round the widths to multiples of this, e.g. 8.")
+@click.option("--only", default="*", metavar="PATTERN", help='Layers whose channels may go, e.g. "*_expand".')
+@click.option("--calibration", metavar="FILE.npz", help="x: float32 samples; the criterion activation needs them.")
+@click.option("--seed", default=0, show_default=True, help="Of the criterion random.")
+@click.option("--output", default="narrow.keras", show_default=True, help="The narrow model; a .csv goes beside it.")
+def prune_channels(model, output, **choices):
+    """Remove channels of MODEL (.keras, flat functional), so that it is smaller and faster; fine-tune it afterwards."""
+    from pathlib import Path
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from helpers import channel_report
+
+    groups, totals = channel_report.prune_file(model, output, **choices)
+    shown = Table("layer", "kind", "channels before", "after", "read by")
+    for row in groups.itertuples():
+        shown.add_row(row.group, row.kind, str(row.width), str(row.kept), row.consumers)
+    Console(markup=False, highlight=False).print(shown)
+    for line in channel_report.told(totals):
+        click.echo(line)
+    click.echo(f"Model and table: {output}, {Path(output).with_suffix('.csv')}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from helpers import files
 # Okabe and Ito (2008), in an order in which neighbours also differ in lightness.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+HATCHES = ("", "///", "...", "xx", "\\\\", "oo", "--")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)), "-")
 plt.rcParams.update(
     {
@@ -183,22 +184,127 @@ def channels(frame, title, y_label):
 
 def sensitivity(frame, title):
     """The network as bars, a layer each from input to output: height is the damage (KL divergence, log scale) when it is
-    quantized alone; colour and hatching tell its kind. frame: what `sensitivity.sweep` returned."""
-    alone = frame[frame["mode"] == "alone"].reset_index(drop=True)
-    figure, axis = _figure((max(7, 0.22 * len(alone) + 2), 4.4), title)
-    for number, (kind, part) in enumerate(alone.groupby("op", sort=False)):
-        axis.bar(
-            part.index,
-            part["kl"].clip(lower=1e-7),
-            color=COLOURS[number],
-            hatch=("", "//", "..")[number % 3],
-            edgecolor="white",
-            label=kind.lower().replace("_", " "),
-        )
-    axis.set_xticks(alone.index, alone["layer"], rotation=90, fontsize=7)
-    axis.set(yscale="log", ylabel="KL divergence of the outputs, nats", xlim=(-1, len(alone)))
-    axis.grid(axis="x", visible=False)
-    axis.legend()
+    quantized alone; colour and hatching tell its kind. frame: what `sensitivity.sweep` returned, with a column kind; where
+    it has a column scheme, each has a row of its own."""
+    alone = frame[frame["mode"] == "alone"]
+    alone = alone if "scheme" in alone else alone.assign(scheme="")
+    schemes, layers = list(alone["scheme"].unique()), list(alone["layer"].unique())
+    size = (max(7, 0.2 * len(layers) + 2), 2.4 + 2 * len(schemes))
+    figure, axes = _figure(size, title, len(schemes), 1, sharex=True)
+    for axis, scheme in zip(np.ravel(axes), schemes, strict=True):
+        part = alone[alone["scheme"] == scheme]
+        damage = part["kl"].clip(lower=1e-6)
+        for number, kind in enumerate(alone["kind"].unique()):
+            here = part["kind"] == kind
+            axis.bar(
+                [layers.index(layer) for layer in part["layer"][here]],
+                damage[here],
+                color=COLOURS[number % len(COLOURS)],
+                hatch=HATCHES[number % len(HATCHES)],
+                edgecolor="white",
+                label=kind,
+            )
+        axis.set(yscale="log", ylim=(1e-6, 3 * alone["kl"].max()), xlim=(-1, len(layers)))
+        axis.set_title(scheme, fontsize=10, fontweight="normal")
+        axis.grid(axis="x", visible=False)
+    lowest = np.ravel(axes)[-1]
+    lowest.set_xticks(range(len(layers)), layers, rotation=90, fontsize=7)
+    figure.supylabel("damage: KL divergence of the outputs, nats", fontsize=10)
+    figure.legend(*lowest.get_legend_handles_labels(), loc="outside lower center", ncols=7)
+    return figure
+
+
+def views(frame, by, y, y_label, columns, title):
+    """The same models from several sides, a panel each: y (a share, with low and high) over each column, a line for every
+    value of column `by`. columns: name -> label; values up to 1 in all rows are shown as percent."""
+    figure, axes = _figure((5.5 * len(columns), 4.2), title, 1, len(columns), sharey=True)
+    for axis, (column, label) in zip(np.ravel(axes), columns.items(), strict=True):
+        for number, (name, part) in enumerate(frame.groupby(by, sort=False)):
+            part = part.sort_values(column)
+            axis.errorbar(
+                part[column],
+                part[y],
+                yerr=[part[y] - part["low"], part["high"] - part[y]],
+                color=COLOURS[number],
+                marker=MARKERS[number],
+                linestyle=LINES[number],
+                capsize=3,
+                label=name,
+            )
+        if frame[column].max() <= 1:
+            axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.yaxis.set_major_formatter(PercentFormatter(1))
+        axis.set(xlabel=label)
+    np.ravel(axes)[0].set_ylabel(y_label)
+    figure.legend(*np.ravel(axes)[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def waterfall(frame, title):
+    """The steps of a pipeline, each alone and together, as bars from top to bottom: frame indexed by step with
+    milliseconds, and value, low, high of how many times as fast as the first row it is."""
+    figure, axis = _figure((9, 1 + 0.5 * len(frame)), title)
+    rows = np.arange(len(frame))[::-1]
+    bars = axis.barh(rows, frame["milliseconds"], 0.6, color=COLOURS[0], edgecolor="white")
+    for bar in (bars[0], bars[-1]):
+        bar.set(facecolor=COLOURS[5], hatch="//")
+    factors = [
+        f" {row.milliseconds:,.0f} ms, x{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in frame.itertuples()
+    ]
+    axis.bar_label(bars, factors, padding=2, fontsize=9)
+    axis.set_yticks(rows, frame.index)
+    axis.set(xlabel="milliseconds (left is better)", xlim=(0, 1.4 * frame["milliseconds"].max()))
+    axis.grid(axis="y", visible=False)
+    return figure
+
+
+def pareto(frame, title):
+    """Accuracy against size, a panel for each scheme, a line for each order in which layers are protected: frame with
+    scheme, order, size (bytes), top1_change, low, high. Orders with one plan for each size are lines, others marks."""
+    schemes = list(frame["scheme"].unique())
+    figure, axes = _figure((5.2 * len(schemes), 4.2), title, 1, len(schemes))
+    for axis, scheme in zip(np.ravel(axes), schemes, strict=True):
+        for number, order in enumerate(frame["order"].unique()):
+            part = frame[(frame["scheme"] == scheme) & (frame["order"] == order)].sort_values("size")
+            axis.errorbar(
+                part["size"] / 1000,
+                part["top1_change"],
+                yerr=[part["top1_change"] - part["low"], part["high"] - part["top1_change"]],
+                color=COLOURS[number],
+                marker=MARKERS[number],
+                linestyle=LINES[number] if part["size"].is_unique and len(part) > 1 and number < 2 else "none",
+                elinewidth=0.7,
+                markersize=5,
+                label=order,
+            )
+        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.set_title(scheme, fontsize=10, fontweight="normal")
+        axis.set(xlabel="size on disk in kB (left is better)")
+    np.ravel(axes)[0].set_ylabel("top-1 minus float32's (95% interval)")
+    figure.legend(*np.ravel(axes)[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return figure
+
+
+def event_log(scalars, histograms, title, x_label, y_label, histogram_label):
+    """As TensorBoard shows it: a scalar of several runs over the steps, and a histogram of one run, step behind step.
+    scalars: run, step, value. histograms: step, left, right, count."""
+    figure, axes = _figure((11, 4.4), title, 1, 2)
+    for number, (run, part) in enumerate(scalars.groupby("run", sort=False)):
+        look = {"color": COLOURS[number], "marker": MARKERS[number], "linestyle": LINES[number]}
+        axes[0].plot(part["step"], part["value"], markersize=3, label=run, **look)
+    axes[0].set(xlabel=x_label, ylabel=y_label)
+    axes[0].legend()
+    steps = sorted(histograms["step"].unique())
+    for place, step in enumerate(steps):
+        part = histograms[histograms["step"] == step]
+        density = part["count"] / (part["right"] - part["left"]).clip(lower=1e-9)
+        centre = (part["left"] + part["right"]) / 2
+        height = 4 * density / density.max()
+        colour = plt.get_cmap("cividis")(place / max(1, len(steps) - 1))
+        axes[1].fill_between(centre, -place, height - place, color=colour, alpha=0.7, zorder=place, linewidth=0)
+    marks = range(0, len(steps), max(1, len(steps) // 8))
+    axes[1].set_yticks([-mark for mark in marks], [steps[mark] for mark in marks])
+    axes[1].set(xlabel=histogram_label, ylabel=x_label)
     return figure
 
 
@@ -251,8 +357,8 @@ def sizes(frame, title):
     return figure
 
 
-def _figure(size, title, rows=1, columns=1):
-    figure, axes = plt.subplots(rows, columns, figsize=size)
+def _figure(size, title, rows=1, columns=1, **shared):
+    figure, axes = plt.subplots(rows, columns, figsize=size, **shared)
     plt.close(figure)  # the notebook shows the returned figure, and only that
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     return figure, axes

@@ -13,6 +13,7 @@ with runtime_env.quiet():
     import tensorflow_model_optimization as tfmot
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
     from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
+        default_8bit_quantize_configs,
         default_8bit_quantize_layout_transform,
         default_8bit_quantize_registry,
         default_8bit_transforms,
@@ -219,11 +220,49 @@ def scope():
     return tfmot.quantization.keras.quantize_scope({kind.__name__: kind for kind in own})
 
 
-def quantization_aware(model, kernel_bits=8):
-    """`tfmot.quantization.keras.quantize_model(model)` under PerChannelScheme(kernel_bits); the model itself is left as it is."""
+def quantization_aware(model, kernel_bits=8, keep_float=()):
+    """`tfmot.quantization.keras.quantize_model(model)` under PerChannelScheme(kernel_bits); the model itself is left as it is.
+
+    keep_float: names of layers whose weights are trained in float32; the activations around them are quantized. `convert`
+    quantizes such weights all the same: take them out (`without_fake_quantization`) and let `requantize` make the file.
+    Raises ConversionError for a layer that does not exist.
+    """
+    names = [layer.name for layer in model.layers]
+    unknown = [name for name in keep_float if name not in names]
+    if unknown:
+        raise ConversionError(f"keep_float names {unknown[0]!r}, which is no layer of this model.")
+
+    float_parts = _float_parts(model, keep_float)
+
+    def annotated_layer(layer):
+        return tfmot.quantization.keras.quantize_annotate_layer(layer, float_parts.get(layer.name))
+
     with scope():
-        annotated = tfmot.quantization.keras.quantize_annotate_model(model)
+        annotated = (
+            tf.keras.models.clone_model(models.copy(model), clone_function=annotated_layer)
+            if keep_float
+            else tfmot.quantization.keras.quantize_annotate_model(model)
+        )
         return tfmot.quantization.keras.quantize_apply(annotated, PerChannelScheme(kernel_bits))
+
+
+def _float_parts(model, keep_float):
+    """Layer name -> its configuration, for each layer to keep in float and the batch norm behind it: the last of them
+    quantizes its output, unless a ReLU layer comes that does."""
+    parts, configs = {}, default_8bit_quantize_configs
+    for layer in map(model.get_layer, keep_float):
+        followers = _followers(layer)
+        if len(followers) == 1 and isinstance(followers[0], tf.keras.layers.BatchNormalization):
+            parts[layer.name] = configs.NoOpQuantizeConfig()
+            layer, followers = followers[0], _followers(followers[0])
+        read_as_it_is = any(not isinstance(follower, tf.keras.layers.ReLU) for follower in followers)
+        config = configs.Default8BitOutputQuantizeConfig if read_as_it_is else configs.NoOpQuantizeConfig
+        parts[layer.name] = config()
+    return parts
+
+
+def _followers(layer):
+    return [node.outbound_layer for node in layer.outbound_nodes]
 
 
 def quantization_aware_per_tensor(model):
@@ -242,7 +281,7 @@ def quantization_aware_per_tensor(model):
         attribute = next((name for kind, name in kernels.items() if isinstance(layer, kind)), None)
         if attribute is None:
             return tfmot.quantization.keras.quantize_annotate_layer(layer)
-        before_relu = any(isinstance(node.outbound_layer, tf.keras.layers.ReLU) for node in layer.outbound_nodes)
+        before_relu = any(isinstance(follower, tf.keras.layers.ReLU) for follower in _followers(layer))
         config = KernelConfig([attribute], [] if before_relu else ["activation"], num_bits=8, per_axis=False)
         return tfmot.quantization.keras.quantize_annotate_layer(layer, config)
 
@@ -251,12 +290,15 @@ def quantization_aware_per_tensor(model):
         return tfmot.quantization.keras.quantize_apply(twin, _AsAnnotated())
 
 
-def without_fake_quantization(qat_model, float_model):
-    """A copy of the float model with the weights that quantization-aware training gave its layers."""
-    twin = tf.keras.models.clone_model(float_model)
+def without_fake_quantization(qat_model, float_model, into=None):
+    """A copy of the float model with the weights that quantization-aware training gave its layers.
+
+    into: a former result, to be filled again and returned; converting it again is quicker than converting a new one.
+    """
+    twin = into or tf.keras.models.clone_model(float_model)
+    found = {layer.name.removeprefix("quant_"): layer for layer in qat_model.layers}
     for layer in twin.layers:
-        wrapper = qat_model.get_layer(f"quant_{layer.name}") if layer.weights else None
-        trained = {_base_name(weight): weight.numpy() for weight in wrapper.weights} if wrapper else {}
+        trained = {_base_name(weight): weight.numpy() for weight in found.get(layer.name, layer).weights}
         layer.set_weights([trained[_base_name(weight)] for weight in layer.weights])
     return twin
 
@@ -293,10 +335,8 @@ def start_calibrated(qat_model, float_model, calibration, batch=100):
     for name, layer in wrappers.items():
         if _ranges(layer, "pre_activation"):
             raise ConversionError(f"layer {name} quantizes before its activation: end the model in logits instead.")
-        quantizers = [quantizer for _, quantizer in layer.quantize_config.get_weights_and_quantizers(layer.layer)]
-        kernels = [weight for weight in layer.weights if _ranges(layer, _base_name(weight))]
-        for weight, quantizer in zip(kernels, quantizers, strict=True):
-            quantizer(weight, True, weights=_ranges(layer, _base_name(weight)))
+        for weight, quantizer, variables in layer._weight_vars:  # a mask too, where zeros are to be preserved
+            quantizer(weight, True, weights=variables)
     for layer in qat_model.layers:
         if hasattr(layer, "quantizer") and layer.quantizer:  # of the model's input
             layer.quantizer(tf.constant(calibration, tf.float32), True, weights=_ranges(layer, layer.name))

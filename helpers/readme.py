@@ -112,7 +112,10 @@ def claims_table():
 
 
 def _profiles():
-    return sorted((path.name for path in results.RECORDED.iterdir()), key=lambda name: (name != files.QUICK, name))
+    """The folders with results of notebooks, the quick ones first."""
+    notebooks = {path.stem for path in files.NOTEBOOKS.glob("*.ipynb")}
+    found = {path.parent.name for path in results.RECORDED.glob("*/*.json") if path.stem in notebooks}
+    return sorted(found, key=lambda name: (name != files.QUICK, name))
 
 
 def _table(notebook, rows):

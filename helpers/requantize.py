@@ -8,7 +8,6 @@ import contextlib
 import functools
 import io
 import re
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,7 +113,5 @@ def _silence():
         runtime_env.quiet(),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
-        warnings.catch_warnings(),
     ):
-        warnings.simplefilter("ignore")
         yield

@@ -6,6 +6,7 @@ calibration for all. A killed sweep resumes where it stopped.
 
 import hashlib
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,11 @@ import pandas as pd
 from helpers import affine, files, litert, quantize, requantize, stats
 
 ALONE, ALL_BUT, ALL = "alone", "all_but", "all"
+DEPTHWISE = "DEPTHWISE_CONV_2D"
+PARTS = {"project": "project", "expand": "expand", "Conv_1": "head"}  # in this order: expanded_conv_project is one
 SMALLEST = 1 / 512  # an int8 softmax tells nothing below half a step of 1/256
-TYPES = {"weights": int, "sqnr_db": float, "kl": float, "top1_change": float, "low": float, "high": float, "size": int}
+NUMBERS = ("sqnr_db", "kl", "kl_error", "top1_change", "low", "high")
+TYPES = {"weights": int, **dict.fromkeys(NUMBERS, float), "size": int}
 COLUMNS = ["mode", "layer", "op", "name", *TYPES]
 
 
@@ -23,14 +27,15 @@ class SensitivityError(ValueError):
     """The model cannot be analysed layer by layer."""
 
 
-def sweep(model, calibration, images, labels=None, form=None, cache=None, progress=iter):
+def sweep(model, calibration, images, labels=None, form=None, cache=None, progress=iter, modes=(ALONE, ALL_BUT)):
     """Quantize every layer of weights alone, all but it, and all of them; judge each against the float model.
 
     model: a float `.tflite`. calibration, images: float32 (samples, ...) as the model takes them. labels: int (images,);
     without them the float model's own answers are taken for right. form: a `requantize.Format`, int8 per-channel by
-    default. cache: path of a CSV file that keeps finished rows. progress: wraps the list of variants, as tqdm does.
+    default; depthwise kernels have 8 bits where it says 4, for which they have no kernel. cache: path of a CSV file that
+    keeps finished rows. progress: wraps the list of variants, as tqdm does. modes: what to do besides quantizing all.
     Returns a frame, a row for each variant: mode, layer, op, name, weights, sqnr_db and kl (nats; mean divergence of the
-    softmax) of the outputs against float32, top1_change with low and high, size (bytes).
+    softmax, with its standard error kl_error) of the outputs against float32, top1_change with low and high, size (bytes).
     Raises SensitivityError when there are no layers of weights or they are quantized already.
     """
     form = form or requantize.Format()
@@ -38,17 +43,18 @@ def sweep(model, calibration, images, labels=None, form=None, cache=None, progre
     ranges = requantize.calibrate(model, calibration) if form.activations else None
     exact = litert.predict(model, images)
     answers = exact.argmax(axis=-1) if labels is None else np.asarray(labels)
-    key = _fingerprint(litert.content(model), repr(form), calibration, images, answers)
+    key = _fingerprint(litert.content(model), repr(form), repr(COLUMNS), calibration, images, answers)
     rows = _finished(cache, key)
-    todo = [(ALL, None), *((mode, layer) for mode in (ALONE, ALL_BUT) for layer in layers.itertuples())]
+    todo = [(ALL, None), *((mode, layer) for mode in modes for layer in layers.itertuples())]
     for mode, layer in progress(todo):
         if (mode, layer.layer if layer else "") not in rows:
-            variant = requantize.apply(model, _formats(mode, layer and layer.name, form), ranges)
+            variant = requantize.apply(model, _formats(mode, layer, form), ranges)
             about = layer._asdict() if layer else {"layer": "", "op": "", "name": "", "weights": layers.weights.sum()}
             row = {"mode": mode, **about, **_damage(exact, variant, images, answers), "size": len(variant)}
             rows[mode, row["layer"]] = {column: row[column] for column in COLUMNS}
             _keep(cache, key, rows)
-    return pd.DataFrame(rows.values(), columns=COLUMNS)
+    wanted = [rows[mode, layer.layer if layer else ""] for mode, layer in todo]
+    return pd.DataFrame(wanted, columns=COLUMNS)
 
 
 def analyse_file(path, calibration, judged, form, cache, progress=iter):
@@ -76,51 +82,83 @@ def weight_layers(model):
     return layers
 
 
-def order(table):
+def order(table, per_byte=True):
     """Layers in the order in which to protect them: error removed per byte, the largest first.
 
-    Of a sweep: what the divergence of the fully quantized model loses when the layer stays in float, over the bytes that
-    its kernel then takes more.
+    The error is the divergence that the layer causes when quantized alone; what a fully quantized model gains by one
+    float layer says less, since the others' errors mask it. The bytes that a float kernel
+    takes more are in proportion to its weights.
+    per_byte: False for the largest error first.
     """
-    everything = table[table["mode"] == ALL].iloc[0]
-    others = table[table["mode"] == ALL_BUT]
-    removed = (everything["kl"] - others["kl"]) / (others["size"] - everything["size"]).clip(lower=1)
-    return others.assign(removed_per_byte=removed).sort_values("removed_per_byte", ascending=False, kind="stable")
+    alone = table[table["mode"] == ALONE]
+    return alone.assign(gain=alone["kl"] / (alone["weights"] if per_byte else 1)).sort_values(
+        "gain", ascending=False, kind="stable"
+    )
 
 
-def protect(model, names, form=None, ranges=None):
-    """A float `.tflite` quantized but for the operators whose output tensors are named. Returns bytes."""
-    return requantize.apply(model, {"*": form or requantize.Format(), **dict.fromkeys(names)}, ranges)
+def rank(table, layer, draws=2000, seed=0):
+    """The place of a layer among all by the error it causes alone, 1 being the worst: an Estimate.
 
-
-def plan(model, table, calibration, images, labels, target=0.005, form=None):
-    """Protect layers one after another, in the order of `order`, until top-1 falls by at most `target` (a share).
-
-    images, labels: what each step is verified on; choose by other images than you report. Returns a frame, a row for each
-    step from 0 protected layers on: layers (how many are protected), layer (the last one), name, top1_change, low, high,
-    size (bytes). The last row reaches the target, or protects all layers.
+    Its interval holds 95% of the places that the layer takes when every mean divergence is drawn anew from a normal
+    distribution with its standard error. Raises SensitivityError for an unknown layer.
     """
-    form = form or requantize.Format()
+    alone = table[table["mode"] == ALONE].set_index("layer")
+    if layer not in alone.index:
+        raise SensitivityError(f"layer={layer!r} is not one of {', '.join(alone.index)}.")
+    place = alone.index.get_loc(layer)
+    drawn = np.random.default_rng(seed).normal(alone["kl"], alone["kl_error"], size=(draws, len(alone)))
+    places = 1 + (drawn > drawn[:, [place]]).sum(axis=1)
+    low, high = np.quantile(places, [0.025, 0.975], method="closest_observation")
+    here = 1 + (alone["kl"] > alone["kl"].iloc[place]).sum()
+    return stats.Estimate(int(here), int(min(low, here)), int(max(high, here)))
+
+
+def kinds(table):
+    """The part that the layer of each row plays in its network, a list: stem for the first and classifier for the last,
+    depthwise by operator, expand, project and head by their names in Keras' MobileNetV2, else convolution or dense."""
+    names = list(table["layer"][table["layer"] != ""].unique())
+
+    def kind(layer, op):
+        if layer in (names[0], names[-1]):
+            return "stem" if layer == names[0] else "classifier"
+        if op == DEPTHWISE:
+            return "depthwise"
+        named = (part for name, part in PARTS.items() if name in layer)
+        return next(named, "convolution" if op == "CONV_2D" else "dense")
+
+    return [kind(layer, op) if layer else "" for layer, op in zip(table["layer"], table["op"], strict=True)]
+
+
+def protect(model, names, form=None, ranges=None, instead=None):
+    """A float `.tflite` quantized but for the operators whose output tensors are named. Returns bytes.
+
+    instead: the format of those, such as `requantize.Format(8, 16)` for activations of 16 bits; None for float32.
+    """
+    return requantize.apply(
+        model, {**_everywhere(form or requantize.Format()), **dict.fromkeys(names, instead)}, ranges
+    )
+
+
+def plan(model, names, calibration, images, labels, target=0.005, form=None, counts=None, instead=None):
+    """Protect layers one after another in the order given, until top-1 falls by at most `target` (a share).
+
+    names: of output tensors, as `order(table).name` has them. images, labels: what each step is verified on; choose by
+    other images than you report. counts: how many layers to try to protect, rising; every number by default. target: None
+    to try them all. instead: as in `protect`.
+    Returns a frame, a row for each step: layers (how many are protected), top1_change, low, high, size (bytes). The last
+    row reaches the target, or is the last of `counts`.
+    """
+    form, names = form or requantize.Format(), list(names)
     ranges = requantize.calibrate(model, calibration) if form.activations else None
     base = litert.predict(model, images).argmax(axis=-1) == np.asarray(labels)
-    ordered, rows = order(table), []
-    for many in range(len(ordered) + 1):
-        variant = protect(model, ordered["name"][:many], form, ranges)
+    rows = []
+    for many in range(len(names) + 1) if counts is None else counts:
+        variant = protect(model, names[:many], form, ranges, instead)
         right = litert.predict(variant, images).argmax(axis=-1) == np.asarray(labels)
         change = stats.paired_difference(base, right)
-        last = ordered.iloc[many - 1] if many else {"layer": "", "name": ""}
-        rows.append(
-            {
-                "layers": many,
-                "layer": last["layer"],
-                "name": last["name"],
-                "top1_change": change.value,
-                "low": change.low,
-                "high": change.high,
-                "size": len(variant),
-            }
-        )
-        if change.value >= -target:
+        values = (many, change.value, change.low, change.high, len(variant))
+        rows.append(dict(zip(("layers", "top1_change", "low", "high", "size"), values, strict=True)))
+        if target is not None and change.value >= -target:
             break
     return pd.DataFrame(rows)
 
@@ -149,10 +187,18 @@ def _arrays(path, parameter):
     return arrays["x"].astype("float32"), arrays.get("y")
 
 
-def _formats(mode, name, form):
-    if mode == ALL:
-        return {"*": form}
-    return {name: form} if mode == ALONE else {"*": form, name: None}
+def _everywhere(form):
+    return {requantize.EVERYTHING: form, DEPTHWISE: _of(DEPTHWISE, form)}
+
+
+def _of(op, form):
+    return replace(form, weights=8) if op == DEPTHWISE else form
+
+
+def _formats(mode, layer, form):
+    if mode == ALONE:
+        return {layer.name: _of(layer.op, form)}
+    return _everywhere(form) if mode == ALL else {**_everywhere(form), layer.name: None}
 
 
 def _damage(exact, variant, images, answers):
@@ -160,9 +206,11 @@ def _damage(exact, variant, images, answers):
     change = stats.paired_difference(exact.argmax(axis=-1) == answers, outputs.argmax(axis=-1) == answers)
     ends_in_softmax = (exact >= 0).all() and np.allclose(exact.sum(axis=-1), 1, atol=1e-3)
     log_p, log_q = (_log_probabilities(answer, ends_in_softmax) for answer in (exact, outputs))
+    divergence = (np.exp(log_p) * (log_p - log_q)).sum(axis=-1)
     return {
         "sqnr_db": affine.sqnr(exact, outputs),
-        "kl": float((np.exp(log_p) * (log_p - log_q)).sum(axis=-1).mean()),
+        "kl": float(divergence.mean()),
+        "kl_error": float(divergence.std(ddof=1) / np.sqrt(len(divergence))) if len(divergence) > 1 else 0.0,
         "top1_change": change.value,
         "low": change.low,
         "high": change.high,

@@ -1,13 +1,11 @@
 """What magnitude pruning needs beyond tfmot: where the zeros are, and what the schedule did."""
 
-import glob
 import numbers
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from helpers import runtime_env
+from helpers import events, runtime_env
 
 with runtime_env.quiet():
     import tensorflow as tf
@@ -59,25 +57,10 @@ def logged_curve(folder):
 
     Raises FileNotFoundError when the folder holds no event file.
     """
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    files = glob.glob(str(Path(folder) / "**" / "*tfevents*"), recursive=True)
-    if not files:
-        raise FileNotFoundError(
-            f"folder={str(folder)!r} holds no TensorBoard event file: train with PruningSummaries(log_dir) first."
-        )
-    rows = []
-    for file in sorted(files):
-        events = EventAccumulator(file, size_guidance={"tensors": 0})
-        events.Reload()
-        for tag in events.Tags()["tensors"]:
-            if tag.endswith("/sparsity"):
-                layer = tag.split("/")[0].removeprefix("prune_low_magnitude_")
-                rows += [
-                    {"layer": layer, "step": event.step, "sparsity": float(tf.make_ndarray(event.tensor_proto))}
-                    for event in events.Tensors(tag)
-                ]
-    return pd.DataFrame(rows, columns=["layer", "step", "sparsity"])
+    logged = events.scalars(folder)
+    logged = logged[logged["tag"].str.endswith("/sparsity")].reset_index(drop=True)
+    layer = logged["tag"].str.split("/").str[0].str.removeprefix("prune_low_magnitude_")
+    return pd.DataFrame({"layer": layer, "step": logged["step"], "sparsity": logged["value"]})
 
 
 def _layers_with_kernel(model):

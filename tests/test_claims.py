@@ -5,8 +5,8 @@ import re
 import pytest
 
 from helpers import claims
-from helpers.claims import CONFIRMED, DEPENDS, NOT_TESTABLE, REFUTED
 from helpers.stats import Estimate
+from helpers.verdicts import CONFIRMED, DEPENDS, NOT_TESTABLE, REFUTED
 
 
 def about(value, half=0.005):
@@ -78,6 +78,36 @@ CASES = [
     ("C20", [about(0.0), about(-0.1), about(-0.1)], CONFIRMED, r"float16 \+0\.0, int8 -10\.0"),
     ("C20", [about(-0.006), about(-0.1), about(-0.1)], REFUTED, "-0.6"),
     ("C20", [about(-0.1), about(-0.1), between(-0.02, 0.01)], DEPENDS, "too wide to exclude a loss"),
+    (
+        "C06",
+        [about(2), about(1), about(1.5), 60, 100],
+        CONFIRMED,
+        r"\(60% of the multiply-accumulates\).*1.50 times as fast",
+    ),
+    ("C06", [about(1.1), about(1), about(1.1), 60, 100], REFUTED, "1.10 times as fast"),
+    ("C06", [about(2), about(1), between(1.1, 1.5), 60, 100], DEPENDS, "1.10 to 1.50"),
+    ("C06", [about(2), about(1.9), about(1.5), 60, 100], DEPENDS, "single weights removed 1.90 times"),
+    ("C18", [102e6, 9.3e6, about(8), about(4), about(-0.01)], CONFIRMED, r"102 MB \(97 MiB\) become 9.3 MB.*8.0 times"),
+    ("C18", [102e6, 9.3e6, about(8), about(3), about(-0.01)], DEPENDS, "3.0 times as fast as float32 in XNNPACK"),
+    ("C18", [102e6, 9.3e6, about(8), about(4), about(-0.05)], DEPENDS, "costs a trained ResNet-8 5.0 points"),
+    ("C18", [102e6, 12e6, about(8), about(4), about(0.0)], REFUTED, "become 12.0 MB"),
+    ("C18", [102e6, 9.3e6, about(3), about(2), about(0.0)], REFUTED, "3.0 times"),
+    ("C14", [53, *[between(1, 5)] * 6], CONFIRMED, "of 53 layers"),
+    ("C14", [53, *[between(1, 5)] * 3, *[between(6, 30)] * 3], REFUTED, "classifier number 18 .6, 30."),
+    ("C14", [53, *[between(1, 7)] * 3, *[between(5, 30)] * 3], DEPENDS, "number 4 .1, 7."),
+    ("C15", [between(0.002, 0.01)] * 4, CONFIRMED, r"worth \+0.6 points"),
+    ("C15", [between(-0.01, 0.0)] * 4, REFUTED, "-0.5 points .-1.0, .0.0. with 4-bit weights"),
+    ("C15", [between(0.001, 0.01), *[between(-0.01, 0.0)] * 3], DEPENDS, "in QAT"),
+    (
+        "C16",
+        [1.0, between(0.001, 0.01), about(0.0)],
+        CONFIRMED,
+        "trainable=False, which most would write, does not freeze",
+    ),
+    ("C16", [0.0, between(-0.01, 0.004), about(0.0)], REFUTED, "nothing to gain"),
+    ("C16", [0.0, between(-0.01, 0.005), about(0.0)], DEPENDS, r"-1.0 to \+0.5"),
+    ("C21b", [between(-0.8, -0.7), between(-0.07, 0.0)], CONFIRMED, "falls at one layer.*was not measured"),
+    ("C21b", [between(-0.8, -0.7), between(-0.08, 0.0)], DEPENDS, "costs 75 points"),
     ("C03", [0.0, 1.0], CONFIRMED, "no mask was updated; .* error that names the callback"),
     ("C03", [0.0, 0.0], CONFIRMED, "without a word"),
     ("C03", [0.01, 0.0], REFUTED, "still reached 1% zeros"),

@@ -237,3 +237,36 @@ def test_trained_weights_come_back_as_a_float_model(residual):
     kernel = next(weight for weight in qat.get_layer("quant_logits").weights if weight.name.endswith("kernel:0"))
     np.testing.assert_array_equal(trained.get_layer("logits").get_weights()[0], kernel.numpy())
     assert (trained.get_layer("logits").get_weights()[0] != model.get_layer("logits").get_weights()[0]).any()
+
+
+def has_range(model, layer, name):
+    wrapper = next(found for found in model.layers if found.name.removeprefix("quant_") == layer)
+    return any(f"{name}_max" in weight.name for weight in wrapper.weights)
+
+
+def test_kept_layers_are_trained_in_float_amid_int8_activations():
+    runtime_env.seed_everything(0)
+    model = residual_network()
+    x = np.random.default_rng(0).normal(size=(64, 16, 16, 3)).astype("float32")
+    convolutions = [layer.name for layer in model.layers if type(layer) is tf.keras.layers.Conv2D]
+    norm = [layer.name for layer in model.layers if isinstance(layer, tf.keras.layers.BatchNormalization)][-1]
+    plain, kept = quantize.quantization_aware(model), quantize.quantization_aware(model, keep_float=convolutions)
+    for name in convolutions:
+        assert has_range(plain, name, "kernel") and not has_range(kept, name, "kernel")
+    for name in ("stem_relu", norm, "sum"):
+        assert has_range(kept, name, "output")
+    quantize.start_calibrated(kept, model, x)
+    assert np.abs(kept(x) - model(x)).max() < np.abs(quantize.start_calibrated(plain, model, x)(x) - model(x)).max()
+    twin = quantize.without_fake_quantization(kept, model)
+    np.testing.assert_array_equal(twin(x), model(x))
+
+
+def test_layers_to_keep_must_exist(mlp):
+    with pytest.raises(quantize.ConversionError, match="'hidden_9'"):
+        quantize.quantization_aware(mlp, keep_float=["hidden_9"])
+
+
+def test_a_kept_dense_layer_leaves_its_neighbours_quantized(mlp):
+    kept = quantize.quantization_aware(mlp, keep_float=["hidden_2"])
+    assert has_range(kept, "hidden_1", "kernel") and has_range(kept, "logits", "kernel")
+    assert not has_range(kept, "hidden_2", "kernel") and has_range(kept, "hidden_2", "output")

@@ -1,6 +1,7 @@
 """Which layers suffer from quantization: the sweep, its resumption, the order and the plan, and the command."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
@@ -74,10 +75,80 @@ def test_alone_means_alone(branched):
 def test_the_plan_stops_when_the_target_is_reached(branched, table):
     file, samples, model = branched
     labels = model.predict(samples, verbose=0).argmax(axis=-1)
-    steps = sensitivity.plan(file, table, samples, samples, labels, target=0.05, form=PER_TENSOR)
+    names = sensitivity.order(table)["name"]
+    steps = sensitivity.plan(file, names, samples, samples, labels, target=0.05, form=PER_TENSOR)
     assert (steps.top1_change.iloc[:-1] < -0.05).all()
     assert steps.top1_change.iloc[-1] >= -0.05 or steps.layers.iloc[-1] == 6
     assert steps["size"].is_monotonic_increasing
+
+
+def test_a_plan_tries_the_numbers_of_layers_that_are_asked_for(branched, table):
+    file, samples, model = branched
+    labels = model.predict(samples, verbose=0).argmax(axis=-1)
+    names = sensitivity.order(table)["name"]
+    steps = sensitivity.plan(file, names, samples, samples, labels, None, PER_TENSOR, counts=[0, 2, 6])
+    assert list(steps.layers) == [0, 2, 6]
+    assert steps["size"].is_monotonic_increasing and steps.top1_change.iloc[-1] == 0
+
+
+def test_a_protected_layer_may_have_activations_of_16_bits(branched):
+    file, samples, _ = branched
+    ranges = requantize.calibrate(file, samples)
+    names = sensitivity.weight_layers(file).set_index("layer").name
+    wide = sensitivity.protect(file, names[["mix"]], PER_TENSOR, ranges, requantize.Format(8, 16, False))
+    inputs = litert.operators(wide).query("op == 'CONV_2D'").input
+    assert sorted(inputs.value_counts().items()) == [("int16", 1), ("int8", 3)]
+
+
+def test_the_place_of_a_layer_has_an_interval(table):
+    worst = sensitivity.rank(table, "spread")
+    assert (worst.value, worst.low) == (1, 1) and worst.high <= 2
+    unsure = sensitivity.rank(table.assign(kl_error=1e9), "spread")
+    assert (unsure.low, unsure.high) == (1, 6)
+    with pytest.raises(sensitivity.SensitivityError, match="'spreat' is not one of stem"):
+        sensitivity.rank(table, "spreat")
+
+
+def test_order_by_damage_or_by_damage_per_byte():
+    table = pd.DataFrame({"mode": "alone", "layer": ["large", "small"], "kl": [2.0, 1.0], "weights": [1000, 10]})
+    assert list(sensitivity.order(table).layer) == ["small", "large"]
+    assert list(sensitivity.order(table, per_byte=False).layer) == ["large", "small"]
+
+
+def test_every_layer_has_a_part_in_its_network(branched, table):
+    parts = dict(zip(table["layer"], sensitivity.kinds(table), strict=True))
+    assert parts == {
+        "": "",
+        "stem": "stem",
+        "spread": "depthwise",
+        "mix": "convolution",
+        "left": "convolution",
+        "right": "convolution",
+        "logits": "classifier",
+    }
+
+
+def test_depthwise_layers_keep_8_bits_where_the_others_have_4(branched):
+    file, samples, _ = branched
+    table = sensitivity.sweep(file, samples, samples, form=requantize.Format(weights=4), modes=("alone",))
+    assert list(table["mode"]) == ["all", *["alone"] * 6]
+    everything = sensitivity.protect(file, [], requantize.Format(weights=4), requantize.calibrate(file, samples))
+    kernels = litert.kernels_in(everything).set_index("op").integers
+    assert np.abs(kernels["DEPTHWISE_CONV_2D"].astype(int)).max() > 7
+    assert all(np.abs(kernel.astype(int)).max() <= 8 for kernel in kernels["CONV_2D"])
+
+
+def test_an_operator_of_ones_own_is_refused(branched, tmp_path):
+    """What the interpreter cannot run cannot be judged, and the message says so."""
+    _, samples, _ = branched
+    inputs = tf.keras.Input((12, 12, 3))
+    signal = tf.keras.layers.Lambda(lambda x: tf.raw_ops.BesselI0(x=x))(layers.Conv2D(4, 1)(inputs))
+    converter = tf.lite.TFLiteConverter.from_keras_model(tf.keras.Model(inputs, layers.Flatten()(signal)))
+    converter.allow_custom_ops = True
+    with runtime_env.quiet():
+        custom = converter.convert()
+    with pytest.raises(litert.ModelFileError, match="BesselI0"):
+        sensitivity.sweep(custom, samples, samples)
 
 
 def test_a_stopped_sweep_resumes(branched, table, tmp_path, monkeypatch):
