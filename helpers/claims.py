@@ -175,6 +175,19 @@ CLAIMS = {
         ("size_ratio.float16", "delta_top1.float16"),
         verdicts.half_for_gpus,
     ),
+    "C19": Claim(
+        "An automatic gate (accuracy, conversion, latency and memory) can stand in continuous integration",
+        (
+            "gate.final.decision",
+            "gate.int8_on_100.decision",
+            "gate.cut_in_half.decision",
+            "gate.damaged.decision",
+            "gate.one_class_lost.decision",
+            "fuzz.gate_failures",
+            "gate.seconds",
+        ),
+        verdicts.gate_can_stand_in_ci,
+    ),
     "C20": Claim(
         "'Quantization always loses accuracy' is a misconception",
         ("delta_top1.float16", "delta_top1.int8", "delta_top1.qat_int8"),

@@ -308,6 +308,33 @@ def event_log(scalars, histograms, title, x_label, y_label, histogram_label):
     return figure
 
 
+def guide(frame, title):
+    """A table to choose by: a row for each technique; numbers are coloured, blue above the neutral value, orange below. The
+    neutral value is 1 (a factor), or 0 for columns that hold negative numbers; words are left white."""
+    figure, axis = _figure((2 + 1.2 * len(frame.columns), 1.2 + 0.42 * len(frame)), title)
+    colours = plt.get_cmap("PuOr")
+    for row, technique in enumerate(frame.index):
+        for column, name in enumerate(frame.columns):
+            value = frame.loc[technique, name]
+            colour, text = "white", str(value)
+            if not isinstance(value, str):
+                signed = (frame[name] < 0).any()
+                strength = (
+                    value / frame[name].abs().max() if signed else np.log(value) / np.log(frame[name]).abs().max()
+                )
+                colour, text = colours(0.5 + 0.4 * strength), f"{value:+.1f}" if signed else f"x{value:.2f}"
+            axis.add_patch(plt.Rectangle((column, row), 1, 1, facecolor=colour, edgecolor="white"))
+            axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=9)
+    axis.set(xlim=(0, len(frame.columns)), ylim=(len(frame), 0))
+    axis.set_xticks(np.arange(len(frame.columns)) + 0.5, frame.columns)
+    axis.set_yticks(np.arange(len(frame)) + 0.5, frame.index)
+    axis.xaxis.tick_top()
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    axis.grid(False)
+    return figure
+
+
 def tradeoff(frame, title):
     """Accuracy against size, and against latency ratio: frame indexed by name with value, low, high (top-1), raw
     (bytes), ratio, ratio_low, ratio_high."""

@@ -278,3 +278,15 @@ def error_curve_shows_the_layer(broken, mended):
     if broken.high < -0.05 and mended.low > broken.value / 10:
         return CONFIRMED, f"{because}; that people debug faster was not measured"
     return DEPENDS, because
+
+
+def gate_can_stand_in_ci(accepted, few, cut, damaged, class_lost, failures, seconds):
+    because = (
+        f"in {seconds.value:.0f} s the gate accepts a good int8 file with latency and memory measured; with 100 images it "
+        f"{'asks for more' if few.value == 2 else 'decides nevertheless'}; of 3 planted faults it rejects "
+        f"{sum(fault.value == 1 for fault in (cut, damaged, class_lost))}, and mutated files made it fail {failures.value:.0f} times"
+    )
+    faults = all(fault.value == 1 for fault in (cut, damaged, class_lost))
+    if accepted.value == 0 and faults and not failures.value and seconds.value < 120:
+        return CONFIRMED, because
+    return (REFUTED if failures.value or not faults else DEPENDS), because
