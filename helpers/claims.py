@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from helpers import verdicts
+from helpers import results, verdicts
 from helpers.stats import Estimate
 
 SCHEMES = ("per_channel", "per_tensor", "int4")  # of quantization, in notebook 05
@@ -41,6 +41,19 @@ def judge(numbers, *names):
         verdict, because = claim.rule(*(n if isinstance(n, Estimate) else Estimate(*[float(n)] * 3) for n in given))
         rows.append({"claim": name, "statement": claim.statement, "verdict": verdict, "because": because})
     return pd.DataFrame(rows, columns=["claim", "statement", "verdict", "because"]).set_index("claim")
+
+
+def ledger():
+    """Every verdict on record, judged anew from the recorded numbers: a frame with claim, statement, notebook, profile,
+    verdict, because; sorted by claim, the quick profile first. Raises ResultsError for damaged files."""
+    rows = []
+    for profile in results.profiles():
+        for path in sorted((results.RECORDED / profile).glob("*.json")):
+            content = results.read(path.stem, profile)
+            judged = judge(content["numbers"], *content["verdicts"]).reset_index()
+            rows.append(judged.assign(notebook=path.stem, profile=profile))
+    columns = ["claim", "statement", "notebook", "profile", "verdict", "because"]
+    return pd.concat(rows)[columns].sort_values("claim", kind="stable", ignore_index=True)
 
 
 CLAIMS = {

@@ -1,58 +1,39 @@
-"""Every figure of the lab, in one style: colours that the colour-blind can tell apart, and marks that read in grey.
-
-The functions take tidy frames and return a Figure; `export` also writes it. The title of a figure is a sentence.
-"""
-
-import io
+"""Every figure of the lab. The functions take tidy frames and return a Figure; `export` also writes it. The title of a
+figure is a sentence."""
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.ticker import PercentFormatter
 
-from helpers import files
+from helpers import style
+from helpers.style import export, write
 
-# Okabe and Ito (2008), in an order in which neighbours also differ in lightness.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-HATCHES = ("", "///", "...", "xx", "\\\\", "oo", "--")
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)), "-")
-plt.rcParams.update(
-    {
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titleweight": "bold",
-        "axes.titlelocation": "left",
-        "axes.titlesize": 11,
-        "axes.grid": True,
-        "grid.alpha": 0.25,
-        "font.size": 10,
-        "legend.frameon": False,
-        "figure.constrained_layout.use": True,
-        "figure.dpi": 100,
-        "svg.hashsalt": "compression-lab",
-    }
-)
-pd.set_option("display.max_colwidth", None, "display.expand_frame_repr", False, "display.max_columns", 20)
-
-
-def export(figure, name):
-    """Write a figure as `figures/[<profile>/]<name>.svg` below the output folder, and return it for display."""
-    write(figure, files.output_root() / files.figures_folder() / f"{name}.svg")
-    return figure
-
-
-def write(figure, path):
-    """Write a figure as SVG, the same bytes for the same figure."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight")
-    files.write(path, buffer.getvalue())
+__all__ = [
+    "channels",
+    "curves",
+    "event_log",
+    "export",
+    "guide",
+    "histogram",
+    "images",
+    "input_mask",
+    "intervals",
+    "ledger",
+    "pareto",
+    "schedule",
+    "sensitivity",
+    "sizes",
+    "tradeoff",
+    "views",
+    "waterfall",
+    "write",
+]
 
 
 def images(pictures, labels, title, columns=10):
     """A strip of images (n, height, width[, 3]) with their labels under them."""
     rows = -(-len(pictures) // columns)
-    figure, axes = _figure((0.9 * columns, 1.15 * rows + 0.3), title, rows, columns)
+    figure, axes = style.titled((0.9 * columns, 1.15 * rows + 0.3), title, rows, columns)
     for axis, picture, label in zip(np.ravel(axes), pictures, labels, strict=False):
         axis.imshow(picture, cmap="gray_r")
         axis.set_xlabel(label, fontsize=9)
@@ -69,22 +50,22 @@ def curves(frame, x, y, by, title, x_label, y_label, percent="y", log_x=False, e
     percent: which axes ("x", "y", "xy" or "") hold shares. equal_steps: give every x value the same distance. levels:
     name -> y, horizontal lines to compare with.
     """
-    figure, axis = _figure((7, 4), title)
+    figure, axis = style.titled((7, 4), title)
     places = sorted(frame[x].unique())
     for number, (name, part) in enumerate(frame.groupby(by, sort=False)):
         where = [places.index(value) for value in part[x]] if equal_steps else part[x]
         bars = None
         if "low" in part and part["low"].notna().all():
             bars = [part[y] - part["low"], part["high"] - part[y]]
-        look = number % len(COLOURS)
+        look = number % len(style.COLOURS)
         axis.errorbar(
             where,
             part[y],
             yerr=bars,
             label=name,
-            color=COLOURS[look],
-            marker=MARKERS[look],
-            linestyle=LINES[look],
+            color=style.COLOURS[look],
+            marker=style.MARKERS[look],
+            linestyle=style.LINES[look],
             capsize=3,
             markersize=5,
         )
@@ -106,15 +87,15 @@ def curves(frame, x, y, by, title, x_label, y_label, percent="y", log_x=False, e
 
 def schedule(asked, logged, title):
     """What a pruning schedule asks for (frame step, sparsity) as a line, what was logged (layer, step, sparsity) as marks."""
-    figure, axis = _figure((7, 3.5), title)
-    axis.plot(asked["step"], asked["sparsity"], color=COLOURS[0], label="the schedule")
+    figure, axis = style.titled((7, 3.5), title)
+    axis.plot(asked["step"], asked["sparsity"], color=style.COLOURS[0], label="the schedule")
     for number, (layer, part) in enumerate(logged.groupby("layer", sort=False), 1):
-        look = number % len(COLOURS)
+        look = number % len(style.COLOURS)
         axis.plot(
             part["step"],
             part["sparsity"],
-            MARKERS[look],
-            color=COLOURS[look],
+            style.MARKERS[look],
+            color=style.COLOURS[look],
             markersize=max(3, 9 - 2 * number),
             label=f"logged, {layer}",
         )
@@ -127,7 +108,7 @@ def schedule(asked, logged, title):
 def input_mask(kernel, shape, title):
     """How many weights each input pixel keeps: kernel (pixels, units) -> a picture of `shape` (height, width)."""
     kept = (kernel != 0).mean(axis=1).reshape(shape)
-    figure, axis = _figure((4.6, 3.6), title)
+    figure, axis = style.titled((4.6, 3.6), title)
     picture = axis.imshow(kept, cmap="cividis", vmin=0)
     axis.set(xticks=[], yticks=[])
     axis.grid(False)
@@ -137,10 +118,10 @@ def input_mask(kernel, shape, title):
 
 def histogram(before, after, title, x_label="weight"):
     """Two sets of weights (any shape) over the same bins, counts on a log scale."""
-    figure, axis = _figure((7, 3.2), title)
+    figure, axis = style.titled((7, 3.2), title)
     bins = np.linspace(*np.quantile(np.concatenate([np.ravel(before), np.ravel(after)]), [0.0005, 0.9995]), 81)
-    axis.hist(np.ravel(before), bins, color=COLOURS[0], alpha=0.35, label="before")
-    axis.hist(np.ravel(after), bins, color=COLOURS[5], histtype="step", linewidth=1.5, label="after")
+    axis.hist(np.ravel(before), bins, color=style.COLOURS[0], alpha=0.35, label="before")
+    axis.hist(np.ravel(after), bins, color=style.COLOURS[5], histtype="step", linewidth=1.5, label="after")
     axis.set(yscale="log", xlabel=x_label, ylabel="how many")
     axis.legend()
     return figure
@@ -148,14 +129,14 @@ def histogram(before, after, title, x_label="weight"):
 
 def intervals(frame, title, x_label, reference=None, percent=False):
     """Estimates one above the other: frame indexed by name with value, low, high; `reference` draws a vertical line."""
-    figure, axis = _figure((7, 0.9 + 0.42 * len(frame)), title)
+    figure, axis = style.titled((7, 0.9 + 0.42 * len(frame)), title)
     rows = range(len(frame))[::-1]
     axis.errorbar(
         frame["value"],
         rows,
         xerr=[frame["value"] - frame["low"], frame["high"] - frame["value"]],
         fmt="o",
-        color=COLOURS[0],
+        color=style.COLOURS[0],
         capsize=4,
     )
     if reference is not None:
@@ -170,13 +151,21 @@ def intervals(frame, title, x_label, reference=None, percent=False):
 def channels(frame, title, y_label):
     """A mark for every channel of every layer, layers side by side in the order of the network, on a log scale: frame with
     layer, kind, range; kind gives colour and mark. A channel of range 0 is left out."""
-    figure, axis = _figure((11, 4), title)
+    figure, axis = style.titled((11, 4), title)
     places = {layer: place for place, layer in enumerate(frame["layer"].unique())}
     for number, (kind, part) in enumerate(frame[frame["range"] > 0].groupby("kind", sort=False)):
         where = part["layer"].map(places) + 0.5 * (
             part["channel"] / frame.groupby("layer")["channel"].max().max() - 0.5
         )
-        axis.plot(where, part["range"], MARKERS[number], color=COLOURS[number], markersize=3, alpha=0.5, label=kind)
+        axis.plot(
+            where,
+            part["range"],
+            style.MARKERS[number],
+            color=style.COLOURS[number],
+            markersize=3,
+            alpha=0.5,
+            label=kind,
+        )
     axis.set(yscale="log", xlabel="layer, from the input to the logits", ylabel=y_label, xlim=(-1, len(places)))
     axis.legend(markerscale=2)
     return figure
@@ -190,7 +179,7 @@ def sensitivity(frame, title):
     alone = alone if "scheme" in alone else alone.assign(scheme="")
     schemes, layers = list(alone["scheme"].unique()), list(alone["layer"].unique())
     size = (max(7, 0.2 * len(layers) + 2), 2.4 + 2 * len(schemes))
-    figure, axes = _figure(size, title, len(schemes), 1, sharex=True)
+    figure, axes = style.titled(size, title, len(schemes), 1, sharex=True)
     for axis, scheme in zip(np.ravel(axes), schemes, strict=True):
         part = alone[alone["scheme"] == scheme]
         damage = part["kl"].clip(lower=1e-6)
@@ -199,8 +188,8 @@ def sensitivity(frame, title):
             axis.bar(
                 [layers.index(layer) for layer in part["layer"][here]],
                 damage[here],
-                color=COLOURS[number % len(COLOURS)],
-                hatch=HATCHES[number % len(HATCHES)],
+                color=style.COLOURS[number % len(style.COLOURS)],
+                hatch=style.HATCHES[number % len(style.HATCHES)],
                 edgecolor="white",
                 label=kind,
             )
@@ -217,7 +206,7 @@ def sensitivity(frame, title):
 def views(frame, by, y, y_label, columns, title):
     """The same models from several sides, a panel each: y (a share, with low and high) over each column, a line for every
     value of column `by`. columns: name -> label; values up to 1 in all rows are shown as percent."""
-    figure, axes = _figure((5.5 * len(columns), 4.2), title, 1, len(columns), sharey=True)
+    figure, axes = style.titled((5.5 * len(columns), 4.2), title, 1, len(columns), sharey=True)
     for axis, (column, label) in zip(np.ravel(axes), columns.items(), strict=True):
         for number, (name, part) in enumerate(frame.groupby(by, sort=False)):
             part = part.sort_values(column)
@@ -225,9 +214,9 @@ def views(frame, by, y, y_label, columns, title):
                 part[column],
                 part[y],
                 yerr=[part[y] - part["low"], part["high"] - part[y]],
-                color=COLOURS[number],
-                marker=MARKERS[number],
-                linestyle=LINES[number],
+                color=style.COLOURS[number],
+                marker=style.MARKERS[number],
+                linestyle=style.LINES[number],
                 capsize=3,
                 label=name,
             )
@@ -243,11 +232,11 @@ def views(frame, by, y, y_label, columns, title):
 def waterfall(frame, title):
     """The steps of a pipeline, each alone and together, as bars from top to bottom: frame indexed by step with
     milliseconds, and value, low, high of how many times as fast as the first row it is."""
-    figure, axis = _figure((9, 1 + 0.5 * len(frame)), title)
+    figure, axis = style.titled((9, 1 + 0.5 * len(frame)), title)
     rows = np.arange(len(frame))[::-1]
-    bars = axis.barh(rows, frame["milliseconds"], 0.6, color=COLOURS[0], edgecolor="white")
+    bars = axis.barh(rows, frame["milliseconds"], 0.6, color=style.COLOURS[0], edgecolor="white")
     for bar in (bars[0], bars[-1]):
-        bar.set(facecolor=COLOURS[5], hatch="//")
+        bar.set(facecolor=style.COLOURS[5], hatch="//")
     factors = [
         f" {row.milliseconds:,.0f} ms, x{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in frame.itertuples()
     ]
@@ -262,7 +251,7 @@ def pareto(frame, title):
     """Accuracy against size, a panel for each scheme, a line for each order in which layers are protected: frame with
     scheme, order, size (bytes), top1_change, low, high. Orders with one plan for each size are lines, others marks."""
     schemes = list(frame["scheme"].unique())
-    figure, axes = _figure((5.2 * len(schemes), 4.2), title, 1, len(schemes))
+    figure, axes = style.titled((5.2 * len(schemes), 4.2), title, 1, len(schemes))
     for axis, scheme in zip(np.ravel(axes), schemes, strict=True):
         for number, order in enumerate(frame["order"].unique()):
             part = frame[(frame["scheme"] == scheme) & (frame["order"] == order)].sort_values("size")
@@ -270,9 +259,9 @@ def pareto(frame, title):
                 part["size"] / 1000,
                 part["top1_change"],
                 yerr=[part["top1_change"] - part["low"], part["high"] - part["top1_change"]],
-                color=COLOURS[number],
-                marker=MARKERS[number],
-                linestyle=LINES[number] if part["size"].is_unique and len(part) > 1 and number < 2 else "none",
+                color=style.COLOURS[number],
+                marker=style.MARKERS[number],
+                linestyle=style.LINES[number] if part["size"].is_unique and len(part) > 1 and number < 2 else "none",
                 elinewidth=0.7,
                 markersize=5,
                 label=order,
@@ -288,9 +277,9 @@ def pareto(frame, title):
 def event_log(scalars, histograms, title, x_label, y_label, histogram_label):
     """As TensorBoard shows it: a scalar of several runs over the steps, and a histogram of one run, step behind step.
     scalars: run, step, value. histograms: step, left, right, count."""
-    figure, axes = _figure((11, 4.4), title, 1, 2)
+    figure, axes = style.titled((11, 4.4), title, 1, 2)
     for number, (run, part) in enumerate(scalars.groupby("run", sort=False)):
-        look = {"color": COLOURS[number], "marker": MARKERS[number], "linestyle": LINES[number]}
+        look = {"color": style.COLOURS[number], "marker": style.MARKERS[number], "linestyle": style.LINES[number]}
         axes[0].plot(part["step"], part["value"], markersize=3, label=run, **look)
     axes[0].set(xlabel=x_label, ylabel=y_label)
     axes[0].legend()
@@ -311,7 +300,7 @@ def event_log(scalars, histograms, title, x_label, y_label, histogram_label):
 def guide(frame, title):
     """A table to choose by: a row for each technique; numbers are coloured, blue above the neutral value, orange below. The
     neutral value is 1 (a factor), or 0 for columns that hold negative numbers; words are left white."""
-    figure, axis = _figure((2 + 1.2 * len(frame.columns), 1.2 + 0.42 * len(frame)), title)
+    figure, axis = style.titled((2 + 1.2 * len(frame.columns), 1.2 + 0.42 * len(frame)), title)
     colours = plt.get_cmap("PuOr")
     for row, technique in enumerate(frame.index):
         for column, name in enumerate(frame.columns):
@@ -335,10 +324,30 @@ def guide(frame, title):
     return figure
 
 
+def ledger(frame, title):
+    """Verdicts at a glance: frame with claim, statement, profile, verdict; a row for each claim, a column for each profile."""
+    looks = {"confirmed": ("o", 2), "refuted": ("X", 5), "depends": ("D", 1), "not testable here": ("$?$", 6)}
+    rows, profiles = frame.drop_duplicates("claim"), list(frame["profile"].unique())
+    figure, axis = style.titled((11, 1.2 + 0.3 * len(rows)), title)
+    heights = {claim: -place for place, claim in enumerate(rows["claim"])}
+    for verdict, (marker, colour) in looks.items():
+        part = frame[frame["verdict"] == verdict]
+        where = [profiles.index(profile) for profile in part["profile"]]
+        axis.plot(where, part["claim"].map(heights), marker, color=style.COLOURS[colour], markersize=9, label=verdict)
+    axis.set_yticks(
+        list(heights.values()), [f"{row.claim}  {_short(row.statement)}" for row in rows.itertuples()], fontsize=8
+    )
+    axis.set_xticks(range(len(profiles)), profiles)
+    axis.xaxis.tick_top()
+    axis.set(xlim=(-0.5, len(profiles) - 0.5), ylim=(-len(rows) + 0.4, 0.6))
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
 def tradeoff(frame, title):
     """Accuracy against size, and against latency ratio: frame indexed by name with value, low, high (top-1), raw
     (bytes), ratio, ratio_low, ratio_high."""
-    figure, axes = _figure((11, 4.2), title, 1, 2)
+    figure, axes = style.titled((11, 4.2), title, 1, 2)
     accuracy = [frame["value"] - frame["low"], frame["high"] - frame["value"]]
     latency = [frame["ratio"] - frame["ratio_low"], frame["ratio_high"] - frame["ratio"]]
     for axis, x, spread, label in (
@@ -352,8 +361,8 @@ def tradeoff(frame, title):
                 frame["value"].iloc[number],
                 xerr=own,
                 yerr=[[side.iloc[number]] for side in accuracy],
-                fmt=MARKERS[number % 7],
-                color=COLOURS[number % 7],
+                fmt=style.MARKERS[number % 7],
+                color=style.COLOURS[number % 7],
                 fillstyle="full" if number < 7 else "none",
                 capsize=3,
                 label=name,
@@ -367,11 +376,11 @@ def tradeoff(frame, title):
 
 def sizes(frame, title):
     """Raw and gzipped size of each model: frame indexed by name with raw and gzip in bytes."""
-    figure, axis = _figure((7, 1 + 0.55 * len(frame)), title)
+    figure, axis = style.titled((7, 1 + 0.55 * len(frame)), title)
     rows = np.arange(len(frame))[::-1]
     for column, offset, colour, hatch, label in (
-        ("raw", 0.2, COLOURS[0], "", "on disk"),
-        ("gzip", -0.2, COLOURS[1], "//", "after gzip -9"),
+        ("raw", 0.2, style.COLOURS[0], "", "on disk"),
+        ("gzip", -0.2, style.COLOURS[1], "//", "after gzip -9"),
     ):
         bars = axis.barh(
             rows + offset, frame[column] / 1000, 0.38, color=colour, hatch=hatch, edgecolor="white", label=label
@@ -384,8 +393,5 @@ def sizes(frame, title):
     return figure
 
 
-def _figure(size, title, rows=1, columns=1, **shared):
-    figure, axes = plt.subplots(rows, columns, figsize=size, **shared)
-    plt.close(figure)  # the notebook shows the returned figure, and only that
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-    return figure, axes
+def _short(text, most=95):
+    return text if len(text) <= most else text[: most - 1].rsplit(" ", 1)[0] + " …"

@@ -100,27 +100,16 @@ def per_channel_table():
 
 def claims_table():
     """The claims decided so far, with their verdicts by profile and the reason of the last one, as a Markdown table."""
-    rows = {}
-    for profile in _profiles():
-        for path in sorted((results.RECORDED / profile).glob("*.json")):
-            content = results.read(path.stem, profile)
-            for name, row in claims.judge(content["numbers"], *content["verdicts"]).iterrows():
-                known = rows.setdefault(name, {"the article says": row["statement"]})
-                known |= {profile: row["verdict"], "because": row["because"]}
-    columns = ["the article says", *_profiles(), "because"]
-    return _markdown(pd.DataFrame(rows).T.reindex(columns=columns).sort_index().fillna("-"))
-
-
-def _profiles():
-    """The folders with results of notebooks, the quick ones first."""
-    notebooks = {path.stem for path in files.NOTEBOOKS.glob("*.ipynb")}
-    found = {path.parent.name for path in results.RECORDED.glob("*/*.json") if path.stem in notebooks}
-    return sorted(found, key=lambda name: (name != files.QUICK, name))
+    ledger = claims.ledger()
+    table = ledger.pivot(index="claim", columns="profile", values="verdict")[results.profiles()].fillna("-")
+    last = ledger.groupby("claim").last()
+    table.insert(0, "the article says", last["statement"])
+    return _markdown(table.assign(because=last["because"]))
 
 
 def _table(notebook, rows):
     found = {}
-    for profile in _profiles():
+    for profile in results.profiles():
         with contextlib.suppress(results.ResultsError):  # a profile need not have every notebook
             found[profile] = results.read(notebook, profile)
     columns = {

@@ -82,6 +82,13 @@ def read(notebook, profile=files.QUICK, root=None):
     return content
 
 
+def profiles():
+    """The profiles of which notebooks have results on record, the quick one first."""
+    notebooks = {path.stem for path in files.NOTEBOOKS.glob("*.ipynb")}
+    found = {path.parent.name for path in RECORDED.glob("*/*.json") if path.stem in notebooks}
+    return sorted(found, key=lambda name: (name != files.QUICK, name))
+
+
 def compare(numbers, recorded):
     """This run's numbers beside the recorded ones: frame with name, value, recorded, tolerance, agrees.
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from helpers import files, plots
+from helpers import files, plots, style
 
 TITLE = "Four of five weights go unnoticed"
 RANDOM = np.random.default_rng(0)
@@ -111,7 +111,7 @@ def test_the_mask_shows_the_share_of_weights_that_each_pixel_keeps():
 
 
 def test_more_lines_than_colours_are_drawn_all_the_same():
-    many = 2 * len(plots.COLOURS)
+    many = 2 * len(style.COLOURS)
     logged = pd.DataFrame({"layer": [f"hidden_{n}" for n in range(many)], "step": 0, "sparsity": 0.5})
     assert len(plots.schedule(ASKED, logged, TITLE).axes[0].lines) == many + 1
     frame = pd.DataFrame({"x": range(many), "y": range(many), "by": range(many)})
@@ -120,5 +120,5 @@ def test_more_lines_than_colours_are_drawn_all_the_same():
 
 def test_neighbouring_colours_differ_in_lightness():
     """So that they can be told apart in grey: by the luminance of ITU-R BT.709."""
-    luminance = np.array([matplotlib.colors.to_rgb(colour) for colour in plots.COLOURS]) @ [0.2126, 0.7152, 0.0722]
+    luminance = np.array([matplotlib.colors.to_rgb(colour) for colour in style.COLOURS]) @ [0.2126, 0.7152, 0.0722]
     assert (np.abs(np.diff(luminance)) > 0.05).all()
