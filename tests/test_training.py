@@ -206,4 +206,4 @@ def test_committed_checkpoints_have_cards_that_hold(path):
     if card["data"]["name"] == "fashion_mnist":
         fashion = data.load("fashion8k")
         hits = training.top1(training.load(path.stem), fashion.x_test[::8], fashion.y_test[::8])
-        assert card["top1_test"]["value"] >= 0.92 and abs(hits.mean() - card["top1_test"]["value"]) < 0.04
+        assert card["top1_test"]["value"] >= 0.9 and abs(hits.mean() - card["top1_test"]["value"]) < 0.04
