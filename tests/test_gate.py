@@ -1,6 +1,7 @@
 """The gate: what it accepts and rejects, what it says when the data is too small, and files that attack it."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -12,7 +13,19 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import files, gate, gate_checks, gate_report, models, on_target, quantize, runtime_env, stats
+from helpers import (
+    data,
+    files,
+    gate,
+    gate_checks,
+    gate_report,
+    models,
+    on_target,
+    quantize,
+    runtime_env,
+    stats,
+    training,
+)
 from helpers.__main__ import main
 from helpers.gate_checks import FAIL, PASS, UNDECIDED, Policy
 from tests import fuzz_gate
@@ -530,3 +543,20 @@ def test_a_report_holds_only_numbers_that_json_knows():
         "a": [1.0, None],
         "b": [None, "x"],
     }
+
+
+def test_this_labs_own_model_passes_the_gate(tmp_path):
+    """What stands in this repository's continuous integration (claim C19)."""
+    fashion, model = data.load("fashion8k"), training.load("resnet8_fashion_32")
+    x = models.network_input(fashion.x_test, 32).numpy()
+    calibration = models.network_input(fashion.x_train[:100], 32).numpy()
+    (tmp_path / "float32.tflite").write_bytes(quantize.convert(model))
+    (tmp_path / "int8.tflite").write_bytes(quantize.convert(model, "int8", calibration))
+    np.savez(tmp_path / "test.npz", x=x, y=fashion.y_test)
+    options = ["--baseline", "float32.tflite", "--data", "test.npz", "--max-drop", "0.02", "--max-class-drop", "0.1"]
+    limits = ["--max-size", "110000", "--rounds", "6", "--max-peak-memory", "50000000"]
+    command = [sys.executable, "-m", "helpers", "gate", "int8.tflite", *options, *limits]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(files.REPOSITORY)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
