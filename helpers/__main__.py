@@ -197,18 +197,18 @@ def gate(candidate, baseline, data, policy, json_path, junit_path, target, secon
 
     from rich.console import Console
 
-    from helpers import gate, gate_checks, gate_report
+    from helpers import gate, gate_checks, gate_report, own_files
     from helpers.target import Target
 
     policy = gate_checks.Policy.read(policy) if policy else gate_checks.Policy()
-    x, y, slices = gate.read_data(data)
+    given = own_files.arrays(data, needed=("x", "y"))
     decision = gate.judge(
         candidate,
         baseline,
-        x,
-        y,
+        given["x"],
+        given["y"],
         dataclasses.replace(policy, **{name: value for name, value in asked.items() if value is not None}),
-        slices,
+        given.get("slice"),
         limits=gate.Limits(seconds, memory * 1_000_000),
         rounds=rounds,
         target=Target(target) if target else None,
@@ -235,14 +235,14 @@ def measure(models, baseline, data, target, threads, rounds):
     from rich.console import Console
     from rich.table import Table
 
-    from helpers import gate, measure
+    from helpers import measure, own_files
     from helpers.target import Target
 
     baseline = baseline or models[0]
     frame, machine = measure.report(
         {path: path for path in (baseline, *models)},
         baseline,
-        gate.read_data(data, ("x",))[0] if data else None,
+        own_files.arrays(data)["x"] if data else None,
         rounds,
         threads,
         Target(target) if target else None,

@@ -5,9 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers import channels, files, litert, measure, quantize, training
-
-SAMPLES_HINT = "save float32 samples as the model takes them with numpy.savez(x=...)."
+from helpers import channels, files, litert, measure, own_files, quantize, training
 
 
 def prune_file(path, output, ratio, calibration=None, **choices):
@@ -16,7 +14,7 @@ def prune_file(path, output, ratio, calibration=None, **choices):
     ratio and choices: as in `channels.prune`; calibration: path of an `.npz` file with x, for criterion "activation".
     Returns (the table of the groups, a frame of totals with before, after, low, high: parameters, macs, bytes and
     milliseconds of the float32 `.tflite`, and latency_ratio, whose "after" is before / after with its 95% interval).
-    Raises ChannelError for files that cannot be used, CheckpointError for a model that cannot be loaded, and what
+    Raises ChannelError for files of the wrong kind, OwnFileError for such samples, CheckpointError for such a model, and what
     `channels.prune` and `files.write` raise; nothing is written before all else has worked.
     """
     path, output = Path(path), Path(output)
@@ -25,7 +23,7 @@ def prune_file(path, output, ratio, calibration=None, **choices):
             raise channels.ChannelError(f"{parameter}={str(given)!r} must be a .keras file.")
     if output.resolve() == path.resolve():
         raise channels.ChannelError(f"output={str(output)!r} is the model itself: name another file.")
-    samples = None if calibration is None else _samples(calibration)
+    samples = None if calibration is None else own_files.samples(calibration, "calibration")[0]
     wide = training.load(path)
     narrowed = channels.prune(wide, ratio, calibration=samples, **choices)
     table = channels.compare(wide, narrowed, choices.get("only", "*"))
@@ -68,14 +66,3 @@ def _totals(wide, narrowed):
     totals = pd.DataFrame.from_dict(rows, orient="index", columns=["before", "after"])
     totals.loc["latency_ratio", ["low", "high"]] = times.loc["after", ["low", "high"]]
     return totals
-
-
-def _samples(path):
-    try:
-        with np.load(path) as loaded:
-            samples = loaded["x"] if "x" in loaded.files else None
-    except (OSError, ValueError) as error:
-        raise channels.ChannelError(f"calibration={str(path)!r} is no .npz file: {SAMPLES_HINT}") from error
-    if samples is None or not np.issubdtype(samples.dtype, np.floating):
-        raise channels.ChannelError(f"calibration={str(path)!r} must hold x: {SAMPLES_HINT}")
-    return samples

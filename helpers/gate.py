@@ -6,7 +6,6 @@ Neither file is loaded in this process. The candidate may be damaged or hostile:
 
 import dataclasses
 import hashlib
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,22 +109,6 @@ def judge(
         {"samples": len(x), "sha256": hashlib.sha256(x.tobytes() + y.tobytes()).hexdigest()},
         machine,
     )
-
-
-def read_data(path, needed=("x", "y")):
-    """x, y and slice from an .npz, None for what it does not hold. Raises GateError, naming the file."""
-    try:
-        with np.load(path) as loaded:
-            arrays = {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        cause = getattr(error, "strerror", None) or "it is no .npz file of plain arrays"
-        raise GateError(
-            f"data={str(path)!r} cannot be read ({cause}): save it with numpy.savez(x=..., y=...)."
-        ) from error
-    for name in needed:
-        if name not in arrays:
-            raise GateError(f"data={str(path)!r} holds no {name}: it must hold x (samples) and y (labels).")
-    return arrays.get("x"), arrays.get("y"), arrays.get("slice")
 
 
 def _blob(model, name):

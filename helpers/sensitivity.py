@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers import affine, files, litert, quantize, requantize, stats
+from helpers import affine, files, litert, own_files, own_model, requantize, stats
 
 ALONE, ALL_BUT, ALL = "alone", "all_but", "all"
 DEPTHWISE = "DEPTHWISE_CONV_2D"
@@ -58,13 +58,13 @@ def sweep(model, calibration, images, labels=None, form=None, cache=None, progre
 
 
 def analyse_file(path, calibration, judged, form, cache, progress=iter):
-    """`sweep` for a `.tflite` or Keras file and arrays in `.npz` files: x, float32 (samples, ...), and y, labels, if known.
+    """`sweep` for whatever `own_model.load` takes and arrays in `.npz` files: x, float32 (samples, ...), and y, labels, if known.
 
-    Raises SensitivityError for files that cannot be used.
+    Raises OwnModelError and OwnFileError for files that cannot be used.
     """
-    samples, _ = _arrays(calibration, "calibration")
-    images, labels = _arrays(judged, "test")
-    return sweep(_float_file(path), samples, images, labels, form, cache, progress)
+    samples, _ = own_files.samples(calibration, "calibration")
+    images, labels = own_files.samples(judged, "test")
+    return sweep(own_model.load(path).file, samples, images, labels, form, cache, progress)
 
 
 def weight_layers(model):
@@ -161,30 +161,6 @@ def plan(model, names, calibration, images, labels, target=0.005, form=None, cou
         if target is not None and change.value >= -target:
             break
     return pd.DataFrame(rows)
-
-
-def _float_file(path):
-    if Path(path).suffix == ".tflite":
-        return litert.content(path)
-    import tensorflow as tf
-
-    try:
-        return quantize.convert(tf.keras.models.load_model(path, compile=False))
-    except (OSError, ValueError, TypeError) as error:
-        raise SensitivityError(f"model={str(path)!r} cannot be loaded as a Keras model: {error}") from error
-
-
-def _arrays(path, parameter):
-    try:
-        with np.load(path) as loaded:
-            arrays = {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError) as error:
-        raise SensitivityError(
-            f"{parameter}={str(path)!r} is no .npz file: save one with numpy.savez(x=...)."
-        ) from error
-    if "x" not in arrays or not np.issubdtype(arrays["x"].dtype, np.floating):
-        raise SensitivityError(f"{parameter}={str(path)!r} must hold x, float32 samples as the model takes them.")
-    return arrays["x"].astype("float32"), arrays.get("y")
 
 
 def _everywhere(form):

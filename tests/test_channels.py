@@ -540,7 +540,7 @@ def test_equalized_models_can_be_narrowed_too(tmp_path):
         (["--ratio", "1"], "ratio=1.0 must lie between 0 and 1"),
         (["--ratio", "0.5", "--criterion", "l7"], "criterion='l7' is unknown"),
         (["--ratio", "0.5", "--criterion", "activation"], "calibration is empty"),
-        (["--ratio", "0.5", "--calibration", "none.npz"], "calibration='none.npz' is no .npz file"),
+        (["--ratio", "0.5", "--calibration", "none.npz"], "calibration='none.npz' cannot be read (No such file"),
         (["--ratio", "0.5", "--only", "third"], "only='third'"),
         (["--ratio", "0.5", "--output", "narrow.h5"], "output='narrow.h5' must be a .keras file"),
     ],

@@ -1,0 +1,42 @@
+"""The arrays of a user's `.npz` file: read in one place, refused in one sentence. Loads no TensorFlow."""
+
+import numpy as np
+
+ARRAYS = {"x": "x (samples)", "y": "y (labels)", "slice": "slice (the part of the data that a sample belongs to)"}
+
+
+class OwnFileError(ValueError):
+    """A file of the user's is missing, damaged, or lacks what is needed."""
+
+
+def arrays(path, parameter="data", needed=("x",)):
+    """Those of x, y and slice that an `.npz` holds, as they are: name -> array.
+
+    parameter: what messages call the file. needed: names that it must hold. Raises OwnFileError.
+    """
+    named, given = f"{parameter}={str(path)!r}", ", ".join(f"{name}=..." for name in needed)
+    try:
+        with np.load(path) as loaded:
+            found = {name: loaded[name] for name in ARRAYS if name in loaded.files}
+    except Exception as error:  # besides NumPy, zipfile and zlib raise errors of their own for damaged files
+        cause = getattr(error, "strerror", None) or "it is no .npz file of plain arrays"
+        raise OwnFileError(f"{named} cannot be read ({cause}): save it with numpy.savez({given}).") from error
+    for name in needed:
+        if name not in found:
+            wanted = " and ".join(ARRAYS[each] for each in needed)
+            raise OwnFileError(f"{named} holds no {name}: it must hold {wanted}.")
+    return found
+
+
+def samples(path, parameter="data", labelled=False):
+    """x, float32 (n, ...), and y as it is, of an `.npz` with samples as the model takes them; y is None if it holds none.
+
+    labelled: y must be there. Raises OwnFileError, also for x that is not floating-point: raw pixels, most likely.
+    """
+    found = arrays(path, parameter, ("x", "y") if labelled else ("x",))
+    x = found["x"]
+    if not np.issubdtype(x.dtype, np.floating):
+        raise OwnFileError(
+            f"{parameter}={str(path)!r} has x of {x.dtype}: it must be float32 samples, scaled as the model takes them."
+        )
+    return x.astype("float32"), found.get("y")

@@ -1,0 +1,59 @@
+"""A user's `.npz`: what is read of it, and each way in which it can be unusable."""
+
+import numpy as np
+import pytest
+
+from helpers import own_files
+
+X, Y = np.ones((4, 3), "float32"), np.arange(4)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_known_arrays_are_read_as_they_are(folder):
+    np.savez("data.npz", x=X.astype("float16"), y=Y, slice=["a", "b", "a", "b"], other=Y)
+    found = own_files.arrays("data.npz", needed=("x", "y"))
+    assert sorted(found) == ["slice", "x", "y"] and found["x"].dtype == "float16"
+    x, y = own_files.samples("data.npz")
+    assert x.dtype == "float32" and (y == Y).all()
+
+
+def test_labels_may_be_missing_where_nobody_needs_them(folder):
+    np.savez("data.npz", x=X)
+    assert own_files.samples("data.npz")[1] is None
+    with pytest.raises(own_files.OwnFileError, match=r"holds no y: it must hold x \(samples\) and y \(labels\)"):
+        own_files.samples("data.npz", labelled=True)
+
+
+@pytest.mark.parametrize(
+    "arrays, message",
+    [
+        ({"y": Y}, r"test='data.npz' holds no x: it must hold x \(samples\)"),
+        ({"x": X.astype("uint8")}, "test='data.npz' has x of uint8: it must be float32 samples, scaled as"),
+        ({"x": np.array([None, 1], object)}, r"test='data.npz' cannot be read \(it is no .npz file of plain arrays\)"),
+    ],
+)
+def test_arrays_of_another_kind(folder, arrays, message):
+    np.savez("data.npz", **arrays)
+    with pytest.raises(own_files.OwnFileError, match=message):
+        own_files.samples("data.npz", "test")
+
+
+def test_files_that_are_no_npz(folder):
+    np.save("one.npy", X)
+    np.savez("whole.npz", x=np.random.default_rng(0).normal(size=(99, 9)).astype("float32"))
+    whole = (folder / "whole.npz").read_bytes()
+    spoilt = whole[:500] + bytes(64) + whole[564:]
+    contents = {"half.npz": whole[:700], "spoilt.npz": spoilt, "empty.npz": b"", "text.npz": b"x, y\n1, 2\n"}
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    for name in ("one.npy", *contents):
+        with pytest.raises(own_files.OwnFileError, match=rf"data='{name}' cannot be read \(it is no .npz file"):
+            own_files.arrays(name)
+    for name, cause in (("none.npz", "No such file or directory"), (".", "Is a directory")):
+        with pytest.raises(own_files.OwnFileError, match=rf"cannot be read \({cause}\): save it with numpy.savez\(x="):
+            own_files.arrays(name)
