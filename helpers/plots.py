@@ -298,14 +298,14 @@ def event_log(scalars, histograms, title, x_label, y_label, histogram_label):
 
 
 def guide(frame, title):
-    """A table to choose by: a row for each technique; numbers are coloured, blue above the neutral value, orange below. The
+    """A table to choose by: a row for each technique; numbers are coloured, purple above the neutral value, orange below. The
     neutral value is 1 (a factor), or 0 for columns that hold negative numbers; words are left white."""
     figure, axis = style.titled((2 + 1.2 * len(frame.columns), 1.2 + 0.42 * len(frame)), title)
     colours = plt.get_cmap("PuOr")
     for row, technique in enumerate(frame.index):
         for column, name in enumerate(frame.columns):
             value = frame.loc[technique, name]
-            colour, text = "white", str(value)
+            strength, colour, text = 0.0, "white", str(value)
             if not isinstance(value, str):
                 signed = (frame[name] < 0).any()
                 strength = (
@@ -313,7 +313,8 @@ def guide(frame, title):
                 )
                 colour, text = colours(0.5 + 0.4 * strength), f"{value:+.1f}" if signed else f"x{value:.2f}"
             axis.add_patch(plt.Rectangle((column, row), 1, 1, facecolor=colour, edgecolor="white"))
-            axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=9)
+            ink = "white" if abs(strength) > 0.75 else "black"
+            axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=9, color=ink)
     axis.set(xlim=(0, len(frame.columns)), ylim=(len(frame), 0))
     axis.set_xticks(np.arange(len(frame.columns)) + 0.5, frame.columns)
     axis.set_yticks(np.arange(len(frame)) + 0.5, frame.index)

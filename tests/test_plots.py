@@ -122,3 +122,27 @@ def test_neighbouring_colours_differ_in_lightness():
     """So that they can be told apart in grey: by the luminance of ITU-R BT.709."""
     luminance = np.array([matplotlib.colors.to_rgb(colour) for colour in style.COLOURS]) @ [0.2126, 0.7152, 0.0722]
     assert (np.abs(np.diff(luminance)) > 0.05).all()
+
+
+def test_a_guide_colours_numbers_and_leaves_words_white():
+    frame = pd.DataFrame({"data": ["none", "all"], "size": [2.0, 0.5], "points": [-1.0, 0.5]}, index=["a", "b"])
+    figure = plots.guide(frame, "Choose")
+    axis = figure.axes[0]
+    assert [text.get_text() for text in axis.texts] == ["none", "x2.00", "-1.0", "all", "x0.50", "+0.5"]
+    assert axis.patches[0].get_facecolor()[:3] == (1, 1, 1)
+    assert axis.patches[1].get_facecolor() != axis.patches[4].get_facecolor()
+
+
+def test_a_ledger_has_a_row_for_each_claim_and_a_column_for_each_profile():
+    frame = pd.DataFrame(
+        {
+            "claim": ["C01", "C01", "C02"],
+            "statement": ["x " * 80, "x " * 80, "short"],
+            "profile": ["quick", "full", "quick"],
+            "verdict": ["confirmed", "depends", "refuted"],
+        }
+    )
+    axis = plots.ledger(frame, "Verdicts").axes[0]
+    labels = [label.get_text() for label in axis.get_yticklabels()]
+    assert labels[1] == "C02  short" and labels[0].endswith("…")
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["quick", "full"]
