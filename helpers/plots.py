@@ -327,7 +327,7 @@ def guide(frame, title):
 
 def ledger(frame, title):
     """Verdicts at a glance: frame with claim, statement, profile, verdict; a row for each claim, a column for each profile."""
-    looks = {"confirmed": ("o", 2), "refuted": ("X", 5), "depends": ("D", 1), "not testable here": ("$?$", 6)}
+    looks = {"confirmed": ("o", 2), "refuted": ("X", 5), "depends": ("D", 1), "not testable here": ("v", 6)}
     rows, profiles = frame.drop_duplicates("claim"), list(frame["profile"].unique())
     figure, axis = style.titled((11, 1.2 + 0.3 * len(rows)), title)
     heights = {claim: -place for place, claim in enumerate(rows["claim"])}
