@@ -1,28 +1,61 @@
-"""The parts of README that are generated from `results/`, so that no number there is typed by hand."""
+"""What README and WORKSHOP.md say of `results/` is generated, so that no number there is typed by hand."""
 
 import contextlib
+import re
 
 import pandas as pd
 
 from helpers import claims, files, results, tour
 
 README = files.REPOSITORY / "README.md"
+WORKSHOP = files.REPOSITORY / "WORKSHOP.md"
+NOT_RECORDED = "-"
+VALUE = re.compile(r"<!-- value (\S+) (\S+) (\S+) (\S+) -->.*?<!-- end -->")
 
 
 def render(text=None):
-    """README's text with every generated part made anew; a part stands between `<!-- begin NAME -->` and `<!-- end NAME -->`."""
+    """A text, README's by default, with everything generated in it made anew.
+
+    A part stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; a single number between
+    `<!-- value PROFILE NOTEBOOK NUMBER FORMAT -->` and `<!-- end -->` (see `value`).
+    """
     text = README.read_text() if text is None else text
     for name, make in PARTS.items():
         begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->"
         if begin in text:
             before, rest = text.split(begin, 1)
             text = before + begin + make() + "\n" + end + rest.split(end, 1)[1]
-    return text
+    return VALUE.sub(
+        lambda found: f"<!-- value {' '.join(found.groups())} -->{value(*found.groups())}<!-- end -->", text
+    )
 
 
 def update():
-    """Write README with its generated parts made anew."""
-    files.write(README, render())
+    """Write README and WORKSHOP.md with all that is generated in them made anew."""
+    for path in (README, WORKSHOP):
+        files.write(path, render(path.read_text()))
+
+
+def value(profile, notebook, number, form):
+    """One recorded number as text, with its interval if it has one; NOT_RECORDED if the notebook has not run.
+
+    notebook: as "01", or "all" for the sum over those that were recorded. number: its name, or "minutes" that the recorded run took. form:
+    points, kB, or as Python formats numbers (".1%"). Raises ResultsError for a number that the notebook does not have.
+    """
+    if notebook == "all":
+        single = (value(profile, name, number, ".6f") for name in tour.overview().index)
+        return format(sum(float(text) for text in single if text != NOT_RECORDED), form)
+    try:
+        content = results.read(files.find_notebook(notebook).stem, profile)
+    except (FileNotFoundError, results.ResultsError):
+        return NOT_RECORDED
+    if number == "minutes":
+        return format(content["provenance"]["seconds"] / 60, form)
+    if number not in content["numbers"]:
+        raise results.ResultsError(
+            f"number={number!r} is not among the results of {notebook}: look into results/{profile}/."
+        )
+    return _show(content["numbers"][number], form)
 
 
 def notebooks_table():
@@ -128,6 +161,8 @@ def _table(notebook, rows):
 
 def _show(estimate, spec):
     if spec == "points":
+        if estimate.low is None:
+            return f"{100 * estimate.value:+.1f}"
         ends = (100 * end for end in (estimate.value, estimate.low, estimate.high))
         return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*ends)
     if spec == "kB":
