@@ -131,6 +131,68 @@ def per_channel_table():
     )
 
 
+def structured_table():
+    """What notebook 02 measured, profile by profile, as a Markdown table."""
+    return _table(
+        "02_structured_pruning",
+        {
+            "MobileNetV2 without half of its expansion channels, untuned: change in top-1, in points": (
+                "delta_top1.mobilenetv2_pruned50_untuned",
+                "points",
+            ),
+            "fine-tuned": ("delta_top1.mobilenetv2_pruned50_at_once", "points"),
+            "fine-tuned with the dense model as teacher": ("delta_top1.mobilenetv2_pruned50", "points"),
+            "in two rounds": ("delta_top1.mobilenetv2_pruned50_gradual", "points"),
+            "its latency ratio (above 1 is faster)": ("latency_ratio.mobilenetv2_pruned50", ".2f"),
+            "with int8 on top": ("latency_ratio.mobilenetv2_pruned50_int8", ".2f"),
+            "ResNet-50, float32: file on disk": ("size.resnet50_dense", "kB"),
+            "70% of the inner channels gone, int8": ("size.resnet50_pruned70_int8", "kB"),
+            "its latency ratio to float32 in built-in kernels": ("latency_ratio.resnet50_pruned70_int8", ".2f"),
+            "to float32 in XNNPACK": ("latency_ratio.resnet50_pruned70_int8_over_xnnpack", ".2f"),
+            "the same recipe on a trained ResNet-8: change in top-1": ("delta_top1.resnet8_pruned70_int8", "points"),
+        },
+    )
+
+
+def sensitivity_table():
+    """What notebook 05 measured, profile by profile, as a Markdown table."""
+    return _table(
+        "05_sensitive_layers",
+        {
+            "place of the first convolution among 53, int8 per-channel": (
+                "sensitivity.rank.first_conv.per_channel",
+                ".0f",
+            ),
+            "of the classifier": ("sensitivity.rank.classifier.per_channel", ".0f"),
+            "per-tensor int8, nothing protected: change in top-1, in points": ("delta_top1.none", "points"),
+            "first and last layer in float (the article)": ("delta_top1.article_first_last", "points"),
+            "the layers that the sweep names": ("delta_top1.planned_within_0.5", "points"),
+            "file on disk, nothing protected": ("size.none", "kB"),
+            "first and last": ("size.article_first_last", "kB"),
+            "the sweep's": ("size.planned_within_0.5", "kB"),
+            "QAT with frozen ends minus plain QAT, in points": ("gain.qat_first_last_frozen", "points"),
+        },
+    )
+
+
+def combination_table():
+    """What notebook 06 measured, profile by profile, as a Markdown table."""
+    return _table(
+        "06_deployment_gate",
+        {
+            "ResNet-8, int8: change in top-1, in points": ("delta_top1.int8", "points"),
+            "80% pruned, int8": ("delta_top1.pruned_int8", "points"),
+            "30% of the inner channels gone, int8": ("delta_top1.channels_int8", "points"),
+            "zeros left by QAT at a tenth of the rate": ("sparsity.pruned_qat", ".0%"),
+            "zeros left by QAT at the full rate": ("sparsity.pruned_qat_full_rate", ".0%"),
+            "zeros left by sparsity-preserving QAT": ("sparsity.pruned_pqat", ".0%"),
+            "gzipped, float32": ("size_gzip.float32", "kB"),
+            "gzipped, int8": ("size_gzip.int8", "kB"),
+            "gzipped, 80% pruned, int8": ("size_gzip.pruned_int8", "kB"),
+        },
+    )
+
+
 def claims_table():
     """The claims decided so far, with their verdicts by profile and the reason of the last one, as a Markdown table."""
     ledger = claims.ledger()
@@ -180,6 +242,9 @@ PARTS = {
     "notebooks": notebooks_table,
     "claims": claims_table,
     "pruning": pruning_table,
+    "structured": structured_table,
     "quantization": quantization_table,
     "per-channel": per_channel_table,
+    "sensitivity": sensitivity_table,
+    "combination": combination_table,
 }
