@@ -37,7 +37,7 @@ def main():
         files[f"per-tensor, {name}"] = quantize.convert(cure, "int8", calibration, per_channel=False)
     files["4-bit weights"] = requantize.apply(
         files["float32"],
-        {"*": requantize.Format(4, None), "DEPTHWISE_CONV_2D": requantize.Format(8, None)},
+        {"*": requantize.Format(4, None)},
     )
     for name, file in files.items():
         print(f"{name:30} top-1 {measure.correct(file, x, y).mean():.3f}")

@@ -7,11 +7,10 @@ Neither file is loaded in this process. The candidate may be damaged or hostile:
 import dataclasses
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from helpers import gate_checks, measure, on_target, stats
+from helpers import gate_checks, measure, on_target, own_files, stats
 from helpers.gate_checks import FAIL, PASS, UNDECIDED, Check, Policy
 from helpers.stats import Estimate
 
@@ -77,7 +76,8 @@ def judge(
     Raises GateError for unusable data or baseline or a missing file, PolicyError, and what the target raises.
     """
     policy, limits = policy or Policy(), dataclasses.asdict(limits or Limits())
-    blobs = {"baseline": _blob(baseline, "baseline"), "candidate": _blob(candidate, "candidate")}
+    given = {"baseline": baseline, "candidate": candidate}
+    blobs = {name: own_files.content(model, name, GateError) for name, model in given.items()}
     x, y, slices = _data(x, y, slices, policy)
     if rounds < on_target.BLOCKS:
         raise GateError(f"rounds={rounds} must be at least {on_target.BLOCKS}.")
@@ -109,15 +109,6 @@ def judge(
         {"samples": len(x), "sha256": hashlib.sha256(x.tobytes() + y.tobytes()).hexdigest()},
         machine,
     )
-
-
-def _blob(model, name):
-    if isinstance(model, bytes):
-        return model
-    try:
-        return Path(model).read_bytes()
-    except OSError as error:
-        raise GateError(f"{name}={str(model)!r} cannot be read ({error.strerror}): give a .tflite file.") from error
 
 
 def _data(x, y, slices, policy):

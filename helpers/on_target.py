@@ -112,6 +112,46 @@ def admits_batches(model, size):
         return False
 
 
+def batches(runner, x, size):
+    """What a model puts out for samples, as stored: arrays (up to size, ...), one batch after the other.
+
+    runner: an interpreter with one input and one output, its tensors allocated for batches of `size`. x: float32 (n, ...).
+    """
+    import numpy as np
+
+    source, target = runner.get_input_details()[0], runner.get_output_details()[0]
+    for start in range(0, len(x), size):
+        part = as_stored(x[start : start + size], source)
+        missing = size - len(part)
+        if missing:  # the last batch is filled up, so that its shape and hence its kernels stay the same
+            part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
+        runner.set_tensor(source["index"], part)
+        runner.invoke()
+        yield runner.get_tensor(target["index"])[: size - missing]
+
+
+def as_stored(x, details):
+    """Real numbers as a tensor holds them: rounded to its integers by its scale and zero point, if it has integers.
+
+    details: of the tensor, as an interpreter gives them.
+    """
+    import numpy as np
+
+    if not np.issubdtype(details["dtype"], np.integer):
+        return x.astype(details["dtype"], copy=False)
+    scale, zero_point = details["quantization"]
+    limits = np.iinfo(details["dtype"])
+    return np.clip(np.round(x / scale) + zero_point, limits.min, limits.max).astype(details["dtype"])
+
+
+def real_numbers(stored, details):
+    """The inverse of `as_stored`, float32."""
+    if stored.dtype.kind not in "iu":
+        return stored
+    scale, zero_point = details["quantization"]
+    return ((stored.astype("float32") - zero_point) * scale).astype("float32")
+
+
 class _Timed:
     """One loaded model that can be timed again and again."""
 
@@ -165,35 +205,20 @@ def _predict(job):
     unusable = _unusable(inputs, outputs, x.shape)
     if unusable:
         return {**answer, "unusable": unusable}
-    classes, not_finite, first = [], 0, []
-    for found in _batches(runner, job, x):
-        finite = np.isfinite(found).all(axis=-1) if found.dtype.kind == "f" else np.ones(len(found), bool)
-        not_finite += int((~finite).sum())
-        classes += found.argmax(axis=-1).tolist()
-        room = max(0, job.get("show", 0) - len(first))
-        first += _real_numbers(found[:room], outputs[0]).astype(float).tolist()
-    return {**answer, "classes": classes, "not_finite": not_finite, "first": first}
-
-
-def _batches(runner, job, x):
-    """Raw outputs (n, outputs) of one batch after the other; of single samples where the file admits no batches."""
-    import numpy as np
-
     size = min(job["batch"], len(x))
-    source, target = runner.get_input_details()[0], runner.get_output_details()[0]
     if size > 1 and admits_batches(job["model"], size):
         runner = _load(job["model"], job["threads"], size)
     else:
         size = 1
-    outputs = int(target["shape"][-1])
-    for start in range(0, len(x), size):
-        part = _as_stored(x[start : start + size], source)
-        missing = size - len(part)
-        if missing:  # the last batch is filled up, so that its shape and hence its kernels stay the same
-            part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
-        runner.set_tensor(source["index"], part)
-        runner.invoke()
-        yield runner.get_tensor(target["index"]).reshape(size, outputs)[: size - missing]
+    classes, not_finite, first, target = [], 0, [], runner.get_output_details()[0]
+    for raw in batches(runner, x, size):
+        found = raw.reshape(len(raw), outputs[0]["shape"][-1])
+        finite = np.isfinite(found).all(axis=-1) if found.dtype.kind == "f" else np.ones(len(found), bool)
+        not_finite += int((~finite).sum())
+        classes += found.argmax(axis=-1).tolist()
+        room = max(0, job.get("show", 0) - len(first))
+        first += real_numbers(found[:room], target).astype(float).tolist()
+    return {**answer, "classes": classes, "not_finite": not_finite, "first": first}
 
 
 def _time(job):
@@ -313,22 +338,6 @@ def _unusable(inputs, outputs, shape):
     if len(outputs[0]["shape"]) != 2 or outputs[0]["shape"][0] != 1 or outputs[0]["shape"][1] < 2:
         return f"its output has shape {tuple(outputs[0]['shape'])}, (1, classes) is needed"
     return None
-
-
-def _as_stored(x, details):
-    import numpy as np
-
-    if details["dtype"] == np.float32:
-        return x
-    scale, zero_point = details["quantization"]
-    limits = np.iinfo(details["dtype"])
-    return np.clip(np.round(x / scale) + zero_point, limits.min, limits.max).astype(details["dtype"])
-
-
-def _real_numbers(found, declared):
-    if declared["dtype"] == "float32":
-        return found
-    return ((found.astype("float32") - declared["zero_point"]) * declared["scale"]).astype("float32")
 
 
 # --- the process that asked for it

@@ -1,4 +1,6 @@
-"""The arrays of a user's `.npz` file: read in one place, refused in one sentence. Loads no TensorFlow."""
+"""A user's files, models as bytes and the arrays of an `.npz`: read in one place, refused in one sentence. Loads no TensorFlow."""
+
+from pathlib import Path
 
 import numpy as np
 
@@ -7,6 +9,16 @@ ARRAYS = {"x": "x (samples)", "y": "y (labels)", "slice": "slice (the part of th
 
 class OwnFileError(ValueError):
     """A file of the user's is missing, damaged, or lacks what is needed."""
+
+
+def content(model, parameter, error=OwnFileError):
+    """The bytes of a model that is given as bytes or as a path. Raises `error`, which names the parameter."""
+    if isinstance(model, bytes):
+        return model
+    try:
+        return Path(model).read_bytes()
+    except OSError as problem:
+        raise error(f"{parameter}={str(model)!r} cannot be read ({problem.strerror}).") from problem
 
 
 def arrays(path, parameter="data", needed=("x",)):

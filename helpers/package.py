@@ -14,7 +14,7 @@ import json
 import re
 from pathlib import Path
 
-from helpers import files, gate, gate_report, runtime_env
+from helpers import files, gate, gate_report, own_files, runtime_env
 
 MODEL, MANIFEST, CARD = "model.tflite", "manifest.json", "MODEL_CARD.md"
 FORMAT = 1
@@ -36,7 +36,7 @@ def write(folder, model, decision, *, name, version, date, licence, description,
     """
     if decision.outcome != gate.ACCEPTED:
         raise PackageError(f"decision is {decision.outcome}: only an accepted model is packaged.")
-    blob = _blob(model, "model")
+    blob = own_files.content(model, "model", PackageError)
     if hashlib.sha256(blob).hexdigest() != decision.candidate["sha256"]:
         raise PackageError("model is not the file that the gate judged: its SHA-256 differs.")
     words = {"name": name, "licence": licence, "description": description, "data": data}
@@ -48,6 +48,9 @@ def write(folder, model, decision, *, name, version, date, licence, description,
         datetime.date.fromisoformat(date)
     except (TypeError, ValueError):
         raise PackageError(f"date={date!r} must read like 2025-01-31.") from None
+    origin = None
+    if source is not None:
+        origin = hashlib.sha256(own_files.content(source, "source", PackageError)).hexdigest()
     manifest = {
         "format": FORMAT,
         "name": name,
@@ -56,7 +59,7 @@ def write(folder, model, decision, *, name, version, date, licence, description,
         "licence": licence,
         "model": {"file": MODEL, **decision.candidate},
         "provenance": {
-            "source_sha256": hashlib.sha256(_blob(source, "source")).hexdigest() if source is not None else None,
+            "source_sha256": origin,
             "baseline": decision.baseline,
             "data": {"description": data, **decision.data},
             "versions": runtime_env.versions(),
@@ -92,7 +95,7 @@ def verify(folder, installed=None):
         raise PackageError(f"{MANIFEST} names the file {file!r}: it must be {MODEL}.")
     if installed is not None and _numbers(version) <= _numbers(installed):
         raise PackageError(f"version {version} is not newer than {installed}, which is installed.")
-    blob = _blob(folder / MODEL, MODEL)
+    blob = own_files.content(folder / MODEL, MODEL, PackageError)
     if len(blob) != length:
         raise PackageError(f"{MODEL} has {len(blob):,} bytes instead of {length:,}: fetch it again.")
     if hashlib.sha256(blob).hexdigest() != digest:
@@ -106,15 +109,6 @@ def _numbers(version):
         raise PackageError(f"version={version!r} must be numbers with dots, such as 1.2.0.")
     found = [int(part) for part in version.split(".")]
     return tuple(found + [0] * (4 - len(found)))
-
-
-def _blob(model, name):
-    if isinstance(model, bytes):
-        return model
-    try:
-        return Path(model).read_bytes()
-    except OSError as error:
-        raise PackageError(f"{name}={str(model)!r} cannot be read ({error.strerror}).") from error
 
 
 def _card(manifest, decision, description, limits):

@@ -8,7 +8,7 @@ import contextlib
 import functools
 import io
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,7 +18,7 @@ with runtime_env.quiet():
     from litert_quantizer import Quantizer
     from litert_quantizer.qtyping import QuantGranularity, TFLOperationName
 
-EVERYTHING = "*"
+EVERYTHING, DEPTHWISE = "*", "DEPTHWISE_CONV_2D"
 SIGNATURE = "serving_default"
 
 
@@ -36,6 +36,11 @@ class Format:
             raise ValueError(f"weights={self.weights} must be 4 or 8 bits.")
         if self.activations not in (8, 16, None):
             raise ValueError(f"activations={self.activations} must be 8 or 16 bits, or None for float32.")
+
+
+def available(form, op):
+    """The format of an operator where `form` is asked of everything: depthwise kernels have 8 bits where it says 4."""
+    return replace(form, weights=8) if op == DEPTHWISE else form
 
 
 def calibrate(model, calibration):
@@ -58,8 +63,9 @@ def apply(model, formats, ranges=None):
     """A float `.tflite` -> the bytes of a quantized one; input and output stay float32.
 
     formats: operator as in `litert.operators` (such as "DEPTHWISE_CONV_2D"), name of one operator's output tensor, or "*"
-    for all that can be quantized -> Format, or None for float; later entries win over earlier ones. ranges: what
-    `calibrate` returned; needed where a format has activations. An operator that has no kernel for the format of "*" stays float: name it to be told.
+    for all that can be quantized (see `available`) -> Format, or None for float; later entries win over earlier ones.
+    ranges: what `calibrate` returned; needed where a format has activations. Another operator that has no kernel for the
+    format of "*" stays float: name it to be told.
     Raises ModelFileError for an unusable file; ValueError for one that is quantized already, for an operator that does
     not exist, or for a format that it does not have, such as depthwise kernels of 4 bits.
     """
@@ -83,7 +89,7 @@ def _quantizer(model, formats):
     tensors = _tensor_names(blob)
     with runtime_env.quiet():
         runner = Quantizer(blob)
-    for operator, form in formats.items():
+    for operator, form in _in_full(formats):
         where, kind = ".*", operator
         if operator not in set(TFLOperationName):
             if operator not in tensors:
@@ -104,6 +110,14 @@ def _quantizer(model, formats):
     for end in (TFLOperationName.INPUT, TFLOperationName.OUTPUT):
         runner.update_quantization_recipe(".*", end, algorithm_key="no_quantize")
     return runner
+
+
+def _in_full(formats):
+    """(operator, Format) one by one, with what "*" means for depthwise kernels said after it."""
+    for operator, form in formats.items():
+        yield operator, form
+        if operator == EVERYTHING and form is not None and form.weights == 4:
+            yield DEPTHWISE, available(form, DEPTHWISE)
 
 
 @contextlib.contextmanager

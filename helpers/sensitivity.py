@@ -6,16 +6,14 @@ calibration for all. A killed sweep resumes where it stopped.
 
 import hashlib
 import io
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from helpers import affine, files, litert, own_files, own_model, requantize, stats
+from helpers import affine, files, litert, on_target, own_files, own_model, requantize, stats
 
 ALONE, ALL_BUT, ALL = "alone", "all_but", "all"
-DEPTHWISE = "DEPTHWISE_CONV_2D"
 PARTS = {"project": "project", "expand": "expand", "Conv_1": "head"}  # in this order: expanded_conv_project is one
 SMALLEST = 1 / 512  # an int8 softmax tells nothing below half a step of 1/256
 NUMBERS = ("sqnr_db", "kl", "kl_error", "top1_change", "low", "high")
@@ -32,8 +30,8 @@ def sweep(model, calibration, images, labels=None, form=None, cache=None, progre
 
     model: a float `.tflite`. calibration, images: float32 (samples, ...) as the model takes them. labels: int (images,);
     without them the float model's own answers are taken for right. form: a `requantize.Format`, int8 per-channel by
-    default; depthwise kernels have 8 bits where it says 4, for which they have no kernel. cache: path of a CSV file that
-    keeps finished rows. progress: wraps the list of variants, as tqdm does. modes: what to do besides quantizing all.
+    default (for 4 bits see `requantize.available`). cache: path of a CSV file that keeps finished rows. progress: wraps the
+    list of variants, as tqdm does. modes: what to do besides quantizing all.
     Returns a frame, a row for each variant: mode, layer, op, name, weights, sqnr_db and kl (nats; mean divergence of the
     softmax, with its standard error kl_error) of the outputs against float32, top1_change with low and high, size (bytes).
     Raises SensitivityError when there are no layers of weights or they are quantized already.
@@ -41,7 +39,7 @@ def sweep(model, calibration, images, labels=None, form=None, cache=None, progre
     form = form or requantize.Format()
     layers = weight_layers(model)
     ranges = requantize.calibrate(model, calibration) if form.activations else None
-    exact = litert.predict(model, images)
+    exact, batched = litert.predict(model, images), _admits_batches(model)
     answers = exact.argmax(axis=-1) if labels is None else np.asarray(labels)
     key = _fingerprint(litert.content(model), repr(form), repr(COLUMNS), calibration, images, answers)
     rows = _finished(cache, key)
@@ -50,7 +48,12 @@ def sweep(model, calibration, images, labels=None, form=None, cache=None, progre
         if (mode, layer.layer if layer else "") not in rows:
             variant = requantize.apply(model, _formats(mode, layer, form), ranges)
             about = layer._asdict() if layer else {"layer": "", "op": "", "name": "", "weights": layers.weights.sum()}
-            row = {"mode": mode, **about, **_damage(exact, variant, images, answers), "size": len(variant)}
+            row = {
+                "mode": mode,
+                **about,
+                **_damage(exact, litert.predict(variant, images, admits_batches=batched), answers),
+                "size": len(variant),
+            }
             rows[mode, row["layer"]] = {column: row[column] for column in COLUMNS}
             _keep(cache, key, rows)
     wanted = [rows[mode, layer.layer if layer else ""] for mode, layer in todo]
@@ -86,8 +89,8 @@ def order(table, per_byte=True):
     """Layers in the order in which to protect them: error removed per byte, the largest first.
 
     The error is the divergence that the layer causes when quantized alone; what a fully quantized model gains by one
-    float layer says less, since the others' errors mask it. The bytes that a float kernel
-    takes more are in proportion to its weights.
+    float layer says less, since the others' errors mask it. The bytes that a float kernel takes more are in proportion to
+    its weights.
     per_byte: False for the largest error first.
     """
     alone = table[table["mode"] == ALONE]
@@ -121,7 +124,7 @@ def kinds(table):
     def kind(layer, op):
         if layer in (names[0], names[-1]):
             return "stem" if layer == names[0] else "classifier"
-        if op == DEPTHWISE:
+        if op == requantize.DEPTHWISE:
             return "depthwise"
         named = (part for name, part in PARTS.items() if name in layer)
         return next(named, "convolution" if op == "CONV_2D" else "dense")
@@ -134,27 +137,26 @@ def protect(model, names, form=None, ranges=None, instead=None):
 
     instead: the format of those, such as `requantize.Format(8, 16)` for activations of 16 bits; None for float32.
     """
-    return requantize.apply(
-        model, {**_everywhere(form or requantize.Format()), **dict.fromkeys(names, instead)}, ranges
-    )
+    formats = {requantize.EVERYTHING: form or requantize.Format(), **dict.fromkeys(names, instead)}
+    return requantize.apply(model, formats, ranges)
 
 
-def plan(model, names, calibration, images, labels, target=0.005, form=None, counts=None, instead=None):
+def plan(model, names, ranges, images, labels, target=0.005, form=None, counts=None, instead=None):
     """Protect layers one after another in the order given, until top-1 falls by at most `target` (a share).
 
-    names: of output tensors, as `order(table).name` has them. images, labels: what each step is verified on; choose by
-    other images than you report. counts: how many layers to try to protect, rising; every number by default. target: None
-    to try them all. instead: as in `protect`.
+    names: of output tensors, as `order(table).name` has them. ranges: of `requantize.calibrate`. images, labels: what each
+    step is verified on; choose by other images than you report. counts: how many layers to try to protect, rising; every
+    number by default. target: None to try them all. instead: as in `protect`.
     Returns a frame, a row for each step: layers (how many are protected), top1_change, low, high, size (bytes). The last
     row reaches the target, or is the last of `counts`.
     """
     form, names = form or requantize.Format(), list(names)
-    ranges = requantize.calibrate(model, calibration) if form.activations else None
-    base = litert.predict(model, images).argmax(axis=-1) == np.asarray(labels)
+    batched = _admits_batches(model)
+    base = litert.predict(model, images, admits_batches=batched).argmax(axis=-1) == np.asarray(labels)
     rows = []
     for many in range(len(names) + 1) if counts is None else counts:
         variant = protect(model, names[:many], form, ranges, instead)
-        right = litert.predict(variant, images).argmax(axis=-1) == np.asarray(labels)
+        right = litert.predict(variant, images, admits_batches=batched).argmax(axis=-1) == np.asarray(labels)
         change = stats.paired_difference(base, right)
         values = (many, change.value, change.low, change.high, len(variant))
         rows.append(dict(zip(("layers", "top1_change", "low", "high", "size"), values, strict=True)))
@@ -163,22 +165,18 @@ def plan(model, names, calibration, images, labels, target=0.005, form=None, cou
     return pd.DataFrame(rows)
 
 
-def _everywhere(form):
-    return {requantize.EVERYTHING: form, DEPTHWISE: _of(DEPTHWISE, form)}
-
-
-def _of(op, form):
-    return replace(form, weights=8) if op == DEPTHWISE else form
-
-
 def _formats(mode, layer, form):
     if mode == ALONE:
-        return {layer.name: _of(layer.op, form)}
-    return _everywhere(form) if mode == ALL else {**_everywhere(form), layer.name: None}
+        return {layer.name: requantize.available(form, layer.op)}
+    return {requantize.EVERYTHING: form} | ({} if mode == ALL else {layer.name: None})
 
 
-def _damage(exact, variant, images, answers):
-    outputs = litert.predict(variant, images)
+def _admits_batches(model):
+    """Whether a model admits batches, and with it every variant of it: quantization changes no shape."""
+    return on_target.admits_batches(litert.content(model), litert.BATCH)
+
+
+def _damage(exact, outputs, answers):
     change = stats.paired_difference(exact.argmax(axis=-1) == answers, outputs.argmax(axis=-1) == answers)
     ends_in_softmax = (exact >= 0).all() and np.allclose(exact.sum(axis=-1), 1, atol=1e-3)
     log_p, log_q = (_log_probabilities(answer, ends_in_softmax) for answer in (exact, outputs))

@@ -225,7 +225,8 @@ def restart(model, weights):
 
 
 def follow(model, training, learning_rate, watch, images, labels, factors=None, teacher=None):
-    """Train a compiled model on batches up to the last step in `watch`, and judge it at each of those steps.
+    """Train a model, as `models.compile_classifier` gives it, on batches up to the last step in `watch`, and judge it at each
+    of those steps.
 
     training: as `batches` gives them. learning_rate: at the first step; it falls to zero along a cosine. watch: rising
     step numbers, 0 being before the first. images: uint8, labels (n,): what it is judged on. factors: layer name, as in
@@ -234,19 +235,39 @@ def follow(model, training, learning_rate, watch, images, labels, factors=None, 
     answers are half of what is learned (Hinton et al. 2015, section 2, at temperature 2); it is not trained.
     Returns a frame with step and top-1. Raises ValueError when there are too few batches or no such layer.
     """
-    source, rows, take_step = iter(training), [], _training_step(model, factors or {}, teacher)
-    for step in range(watch[-1] + 1):
-        if step:
-            model.optimizer.learning_rate = learning_rate * (1 + np.cos(np.pi * (step - 1) / watch[-1])) / 2
-            try:
-                take_step(*next(source))
-            except StopIteration:
-                raise ValueError(
-                    f"training holds {step - 1} batches, fewer than the {watch[-1]} steps asked for."
-                ) from None
-        if step in watch:
-            rows.append({"step": step, "top-1": float(top1(model, images, labels).mean())})
+    rows = [
+        {"step": step, "top-1": float(top1(model, images, labels).mean())}
+        for step in _steps_taken(model, training, learning_rate, watch[-1], factors, teacher)
+        if step in watch
+    ]
     return pd.DataFrame(rows)
+
+
+def fine_tune(model, dataset, chosen, steps, learning_rate, batch_size=32, seed=0, factors=None, teacher=None):
+    """Train a compiled model in place for some steps, as `follow` does, on training images of a data set; returns it.
+
+    chosen: indices of the images, int (n,). Equal chosen, batch_size and seed give equal batches, flipped and cropped to at
+    least 85% of their sides.
+    """
+    epochs = 1 + steps * batch_size // len(chosen)
+    images, labels = dataset.x_train[chosen], dataset.y_train[chosen]
+    training = batches(images, labels, model.input_shape[1], batch_size, seed, epochs, smallest_crop=0.85)
+    for _ in _steps_taken(model, training, learning_rate, steps, factors, teacher):
+        pass
+    return model
+
+
+def _steps_taken(model, training, learning_rate, last, factors, teacher):
+    """Train up to step `last`; yields the number of each step when it is done, and 0 before the first."""
+    source, take_step = iter(training), _training_step(model, factors or {}, teacher)
+    yield 0
+    for step in range(1, last + 1):
+        model.optimizer.learning_rate = learning_rate * (1 + np.cos(np.pi * (step - 1) / last)) / 2
+        try:
+            take_step(*next(source))
+        except StopIteration:
+            raise ValueError(f"training holds {step - 1} batches, fewer than the {last} steps asked for.") from None
+        yield step
 
 
 def _training_step(model, factors, teacher):
@@ -266,7 +287,8 @@ def _training_step(model, factors, teacher):
                 if teacher:
                     loss = (loss + _distillation_loss(teacher(images, training=False), answers)) / 2
             before = [tf.identity(variable) for variable, _ in scaled]
-            itself.optimizer.minimize(loss, itself.trainable_variables, tape=tape)
+            trained = itself.trainable_variables
+            _adam_step(itself.optimizer, trained, tape.gradient(loss, trained))
             # Not the gradient is scaled but the step it led to: Adam divides by the gradient's size.
             for (variable, factor), old in zip(scaled, before, strict=True):
                 variable.assign(old + factor * (variable - old))
@@ -276,6 +298,21 @@ def _training_step(model, factors, teacher):
     for name, factor in factors.items():
         multipliers[name].assign(factor)
     return step
+
+
+def _adam_step(adam, trained, gradients):
+    """What `adam.apply_gradients` does, in one operation for each variable instead of thirty: most of the time that it takes
+    to trace a training step goes into those."""
+    moments = adam.variables[1:]  # behind the number of steps: first and second moment of one variable after the other
+    powers = {
+        f"beta{n}_power": tf.pow(beta, tf.cast(adam.iterations + 1, tf.float32))
+        for n, beta in ((1, adam.beta_1), (2, adam.beta_2))
+    }
+    fixed = {"lr": adam.learning_rate, "beta1": adam.beta_1, "beta2": adam.beta_2, "epsilon": adam.epsilon}
+    for variable, gradient, first, second in zip(trained, gradients, moments[::2], moments[1::2], strict=True):
+        handles = {"var": variable.handle, "m": first.handle, "v": second.handle}
+        tf.raw_ops.ResourceApplyAdam(**handles, **powers, **fixed, grad=gradient)
+    adam.iterations.assign_add(1)
 
 
 def _distillation_loss(taught, answers):

@@ -230,7 +230,7 @@ def small_network():
 
 @pytest.mark.parametrize("bits", [8, 4])
 def test_integers_times_scale_are_the_weights(small_network, bits):
-    formats = {"*": requantize.Format(bits, None), "DEPTHWISE_CONV_2D": requantize.Format(8, None)}
+    formats = {"*": requantize.Format(bits, None)}
     kernels = litert.kernels_in(requantize.apply(quantize.convert(small_network), formats)).set_index("op")
     first, third = (small_network.get_layer(name).get_weights()[0] for name in ("first", "third"))
     for op, wanted in (("CONV_2D", first.transpose(3, 0, 1, 2)), ("FULLY_CONNECTED", third.T)):

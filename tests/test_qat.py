@@ -217,7 +217,7 @@ def test_four_bit_training_rounds_as_the_file_does(residual):
     assert kernel["kernel_max:0"].shape == (5,)  # a range for every output
     float_file = quantize.convert(quantize.without_fake_quantization(qat, model))
     assert float_file == quantize.convert(model)  # nothing was trained yet
-    four = {"*": requantize.Format(4, None), "DEPTHWISE_CONV_2D": requantize.Format(8, None)}
+    four = {"*": requantize.Format(4, None)}
     file = requantize.apply(float_file, four)
     exact, in_file, in_keras = (
         model.predict(samples, verbose=0),

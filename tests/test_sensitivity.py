@@ -76,7 +76,9 @@ def test_the_plan_stops_when_the_target_is_reached(branched, table):
     file, samples, model = branched
     labels = model.predict(samples, verbose=0).argmax(axis=-1)
     names = sensitivity.order(table)["name"]
-    steps = sensitivity.plan(file, names, samples, samples, labels, target=0.05, form=PER_TENSOR)
+    steps = sensitivity.plan(
+        file, names, requantize.calibrate(file, samples), samples, labels, target=0.05, form=PER_TENSOR
+    )
     assert (steps.top1_change.iloc[:-1] < -0.05).all()
     assert steps.top1_change.iloc[-1] >= -0.05 or steps.layers.iloc[-1] == 6
     assert steps["size"].is_monotonic_increasing
@@ -86,7 +88,9 @@ def test_a_plan_tries_the_numbers_of_layers_that_are_asked_for(branched, table):
     file, samples, model = branched
     labels = model.predict(samples, verbose=0).argmax(axis=-1)
     names = sensitivity.order(table)["name"]
-    steps = sensitivity.plan(file, names, samples, samples, labels, None, PER_TENSOR, counts=[0, 2, 6])
+    steps = sensitivity.plan(
+        file, names, requantize.calibrate(file, samples), samples, labels, None, PER_TENSOR, counts=[0, 2, 6]
+    )
     assert list(steps.layers) == [0, 2, 6]
     assert steps["size"].is_monotonic_increasing and steps.top1_change.iloc[-1] == 0
 

@@ -147,6 +147,21 @@ def test_restart_equals_a_fresh_start(fashion):
         np.testing.assert_array_equal(first, second)
 
 
+def test_fine_tuning_follows_the_same_batches_without_judging(fashion):
+    runtime_env.seed_everything(0)
+    model = models.compile_classifier(small_network(), 1e-3)
+    start, chosen = model.get_weights(), np.arange(20, 120)
+    images, labels = fashion.x_train[chosen], fashion.y_train[chosen]
+    source = training.batches(images, labels, 32, 16, seed=4, epochs=2, smallest_crop=0.85)
+    training.follow(model, source, 1e-3, [8], fashion.x_test[:10], fashion.y_test[:10])
+    followed = model.get_weights()
+    training.restart(model, start)
+    tuned = training.fine_tune(model, fashion, chosen, 8, 1e-3, batch_size=16, seed=4)
+    assert tuned is model
+    for first, second in zip(followed, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
 def one_step(fashion, factors, wrap=lambda model: model):
     """Weights of the float model's layers before and after a step of Adam: name -> (before, after)."""
     runtime_env.seed_everything(0)
@@ -190,6 +205,23 @@ def test_a_model_compiled_again_trains_with_its_new_optimizer(fashion):
     before = model.get_layer("logits").get_weights()[0]
     training.follow(model, source(), 0.0, [1], fashion.x_test[:10], fashion.y_test[:10])
     np.testing.assert_array_equal(before, model.get_layer("logits").get_weights()[0])
+
+
+def test_a_step_is_that_of_keras(fashion):
+    images, labels = fashion.x_train[:48], fashion.y_train[:48]
+    batches = list(training.batches(images, labels, 32, 16, seed=0, epochs=1))
+    trained = []
+    for way in ("ours", "Keras"):
+        runtime_env.seed_everything(0)
+        model = models.compile_classifier(small_network(), 1e-2)
+        if way == "ours":
+            training.follow(model, batches, 0.02, [1, 3], fashion.x_test[:10], fashion.y_test[:10])
+        for step, batch in enumerate(batches if way == "Keras" else []):
+            model.optimizer.learning_rate = 0.02 * (1 + np.cos(np.pi * step / 3)) / 2
+            model.train_on_batch(*batch)
+        trained.append(model.get_weights())
+    for ours, keras in zip(*trained, strict=True):
+        np.testing.assert_allclose(ours, keras, atol=2e-5)
 
 
 def test_too_few_batches(fashion):
