@@ -19,6 +19,7 @@ from pygments.formatters import HtmlFormatter
 from helpers import files
 
 GUIDES = ("README.md", "WORKSHOP.md", "CONTRIBUTING.md")  # the first is the index
+TEMPLATE = "template.ipynb"  # for those who write a notebook, and no page
 _TAG = re.compile(r"<(?:a|img)\s[^>]*>")
 _LINK = re.compile(r'\b(href|src)="([^"]*)"')
 STYLE = """
@@ -117,10 +118,11 @@ def build():
 
 
 def pages():
-    """The Pages in reading order: README as the index, the notebooks, and whichever other guides there are."""
+    """The Pages in reading order: README as the index, the notebooks but for the template, and whichever other guides there are."""
     guides = [path for path in map(files.REPOSITORY.joinpath, GUIDES) if path.is_file()]
     found = []
-    for path in [*guides[:1], *sorted(files.NOTEBOOKS.glob("*.ipynb")), *guides[1:]]:
+    notebooks = [path for path in sorted(files.NOTEBOOKS.glob("*.ipynb")) if path.name != TEMPLATE]
+    for path in [*guides[:1], *notebooks, *guides[1:]]:
         if path.suffix == ".ipynb":
             notebook = nbformat.read(path, as_version=4)
         else:

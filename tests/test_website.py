@@ -85,12 +85,15 @@ def test_nothing_comes_from_the_network_and_nothing_runs(built):
     assert not any(word in (folder / "style.css").read_text() for word in ("http", "@import", "url("))
 
 
-def test_every_notebook_is_a_page_in_reading_order(built):
+def test_every_notebook_but_the_template_is_a_page_in_reading_order(built):
     pages, _ = built
-    order = ["index.html", *(f"{path.stem}.html" for path in sorted(files.NOTEBOOKS.glob("*.ipynb")))]
+    names = [f"{path.stem}.html" for path in sorted(files.NOTEBOOKS.glob("*.ipynb"))]
+    names.remove("template.html")
+    order = ["index.html", *names]
     for before, after in itertools.pairwise(order):
         assert after in pages[before].links[:2] and before in pages[after].links[:1]
         assert "→" in pages[before].text and "←" in pages[after].text
+    assert "template.html" not in pages
     assert all(set(order) <= set(page.links) for page in pages.values()), "each lists the contents"
 
 
