@@ -89,7 +89,7 @@ def predict(model, x, batch=BATCH, threads=runtime_env.THREADS, admits_batches=N
     x = np.asarray(x)
     if batch < 1:
         raise ValueError(f"batch={batch!r} must be 1 or more.")
-    size = min(batch, len(x)) if x.ndim and x.size else 1
+    size = -(-len(x) // -(-len(x) // batch)) if x.ndim and x.size else 1  # as few batches, and as even, as can be
     if admits_batches is None:
         admits_batches = size == 1 or on_target.admits_batches(content(model), size)
     if not admits_batches:

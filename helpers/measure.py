@@ -49,8 +49,8 @@ def latency(models, baseline, x, rounds=ROUNDS, threads=1, plain=()):
     built-in kernels, without XNNPACK.
     Where an interpreter's buffers happen to lie shifts its times by some percent for as long as it lives. So the
     rounds are spread over blocks, each with interpreters of its own, and it is the blocks that are repetitions.
-    Returns a frame indexed by name: milliseconds (median), ratio (baseline / model, so above 1 is faster; the mean of
-    the blocks' medians, each round having timed both), low, high (95% t interval over the blocks).
+    Returns a frame indexed by name: milliseconds (median), ratio (baseline / model, so above 1 is faster; the geometric
+    mean of the blocks' medians, each round having timed both), low, high (95% t interval over the blocks' logarithms).
     Raises KeyError when baseline is not among the models, ValueError for fewer rounds than blocks.
     """
     _check(models, baseline, rounds)
@@ -177,7 +177,7 @@ def _ratios(blocks, baseline):
     times = pd.concat(blocks)
     rows = []
     for name in times:
-        estimate = stats.mean([(block[baseline] / block[name]).median() for block in blocks])
+        estimate = stats.geometric_mean([(block[baseline] / block[name]).median() for block in blocks])
         rows.append(
             {
                 "model": name,

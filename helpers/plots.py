@@ -142,7 +142,7 @@ def intervals(frame, title, x_label, reference=None, percent=False):
     if reference is not None:
         axis.axvline(reference, color="black", linewidth=1, linestyle=":")
     if percent:
-        axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.xaxis.set_major_formatter(PercentFormatter(1))
     axis.set_yticks(rows, frame.index)
     axis.set(xlabel=x_label, ylim=(-0.6, len(frame) - 0.4))
     return figure

@@ -86,6 +86,19 @@ def mean(values, unit="", confidence=CONFIDENCE):
     return Estimate(centre, centre - half, centre + half, unit)
 
 
+def geometric_mean(values, unit="", confidence=CONFIDENCE):
+    """Mean of a few ratios, through their logarithms, with Student's t interval; (repetitions,), all above 0.
+
+    2 and 1/2 average to 1, and no bound falls below 0. Raises ValueError for a value of 0 or below.
+    """
+    values = _numbers(values)
+    if (values <= 0).any():
+        raise ValueError(f"values holds {values.min():g}: ratios must be above 0.")
+    logs = mean(np.log(values), unit, confidence)
+    bounds = (None if end is None else float(np.exp(end)) for end in (logs.value, logs.low, logs.high))
+    return Estimate(*bounds, unit)
+
+
 def median(values, unit="", confidence=CONFIDENCE):
     """Median with the distribution-free interval from order statistics; (repetitions,), at least 6 of them."""
     _check(confidence)

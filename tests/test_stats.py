@@ -195,6 +195,15 @@ def test_a_single_repetition_has_no_interval():
     assert stats.mean([2.5]) == stats.Estimate(2.5)
 
 
+def test_ratios_are_averaged_as_logarithms():
+    found = stats.geometric_mean([2, 0.5, 4, 0.25])
+    assert found.value == pytest.approx(1) and found.low == pytest.approx(1 / found.high)
+    wide = stats.geometric_mean([0.1, 10])
+    assert 0 < wide.low < wide.value == pytest.approx(1)
+    assert stats.geometric_mean([1, 1, 1]) == stats.Estimate(1, 1, 1)
+    assert stats.geometric_mean([2.5]).value == pytest.approx(2.5) and stats.geometric_mean([2.5]).low is None
+
+
 def test_the_medians_interval_is_made_of_order_statistics():
     found = stats.median(range(1, 21))
     assert (found.value, found.low, found.high) == (10.5, 6, 15)  # 5 or fewer of 20 coins: 2.07%
@@ -233,6 +242,7 @@ RIGHT = share(5, 10)
         (lambda: stats.mcnemar(RIGHT, RIGHT[:1]), r"baseline has shape \(10,\) and candidate \(1,\)"),
         (lambda: stats.mcnemar(RIGHT[None], RIGHT[None]), r"baseline is bool of shape \(1, 10\)"),
         (lambda: stats.mean([]), r"values=\[\]"),
+        (lambda: stats.geometric_mean([1, 0]), "values holds 0: ratios must be above 0"),
         (lambda: stats.mean(["fast"]), r"values=\['fast'\]"),
         (lambda: stats.mean([1, float("nan")]), r"values=\[1.0, nan\]"),
         (lambda: stats.median([1, 2, 3, 4, 5]), "values has 5 entries, too few for a 95% interval"),
