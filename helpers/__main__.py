@@ -169,10 +169,21 @@ TARGET = click.option(
 @click.argument("candidate", metavar="CANDIDATE.tflite")
 @click.option("--baseline", required=True, metavar="FILE.tflite", help="The model that it is to replace.")
 @click.option(
-    "--data", required=True, metavar="FILE.npz", help="x: samples as the models take them; y: labels; slice, if any."
+    "--data",
+    required=True,
+    metavar="FILE.npz",
+    help="x: float samples as the models take them; y: labels; slice, if any.",
 )
-@click.option("--policy", metavar="FILE.yaml", help="The limits below as keys (max_drop: 0.02); options override it.")
-@click.option("--max-drop", type=float, help="Share of top-1 that may be lost; 0.02 unless the policy says otherwise.")
+@click.option(
+    "--policy",
+    metavar="FILE.yaml",
+    help="The limits below as keys (max_drop: 0.02; null does not ask); options override it.",
+)
+@click.option(
+    "--max-drop",
+    type=float,
+    help="Share of top-1 that may be lost; 0.02, which is 2 points, unless the policy says otherwise.",
+)
 @click.option("--min-speedup", type=float, help="Latency of the baseline over that of the candidate.")
 @click.option("--max-size", type=int, help="Bytes of the file.")
 @click.option("--max-peak-memory", type=int, help="Bytes that loading and running it may add to a process.")
@@ -192,7 +203,11 @@ TARGET = click.option(
     help="Measure latency and memory even if no limit asks for it.",
 )
 def gate(candidate, baseline, data, policy, json_path, junit_path, target, seconds, memory, rounds, speed, **asked):
-    """Accept (exit code 0) or reject (1) a compressed model; 2 is undecided, 3 bad input."""
+    """Accept (exit code 0) or reject (1) a compressed model; 2 is undecided, 3 bad input.
+
+    Both files must be classifiers with 2 outputs or more. Candidates that take int8 get x in float as well: the gate
+    quantizes it by the file's own scale.
+    """
     import dataclasses
 
     from rich.console import Console
@@ -200,14 +215,22 @@ def gate(candidate, baseline, data, policy, json_path, junit_path, target, secon
     from helpers import gate, gate_checks, gate_report, own_files
     from helpers.target import Target
 
+    for path, option in ((json_path, "--json"), (junit_path, "--junit")):
+        if path in {candidate, baseline, data, policy} - {None}:
+            raise gate.GateError(f"{option}={path!r} is to be read as well: name another file.")
+        if path:
+            gate_report.clear(path, option)
     policy = gate_checks.Policy.read(policy) if policy else gate_checks.Policy()
+    policy = dataclasses.replace(policy, **{name: value for name, value in asked.items() if value is not None})
+    if not speed and (policy.min_speedup is not None or policy.max_peak_memory is not None):
+        raise gate.GateError("--no-speed contradicts a limit of speedup or peak memory: leave one of them out.")
     given = own_files.arrays(data, needed=("x", "y"))
     decision = gate.judge(
         candidate,
         baseline,
         given["x"],
         given["y"],
-        dataclasses.replace(policy, **{name: value for name, value in asked.items() if value is not None}),
+        policy,
         given.get("slice"),
         limits=gate.Limits(seconds, memory * 1_000_000),
         rounds=rounds,

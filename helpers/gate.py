@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from helpers import gate_checks, measure, on_target, own_files, stats
-from helpers.gate_checks import FAIL, PASS, UNDECIDED, Check, Policy
+from helpers.gate_checks import FAIL, PASS, UNDECIDED, Check, Policy, counted
 from helpers.stats import Estimate
 
 ACCEPTED, REJECTED, UNSURE = "accepted", "rejected", "undecided"
 EXIT_CODES = {ACCEPTED: 0, REJECTED: 1, UNSURE: 2}
+NO_TFLITE = "it is no .tflite file (its bytes 4 to 8 should read TFL3); a Keras model must be converted to one first"
 SAME_ON_TARGET = 0.99  # of the answers; int8 kernels of another processor may round the last bit differently
 
 
@@ -73,7 +74,8 @@ def judge(
     belongs to, str or int (n,), for the policy's max_slice_drop. target: a `target.Target` on which latency and memory are
     measured, and some answers compared with those given here. speed: measure latency and memory even if the policy does not
     ask for them. A second or two, plus the time that the samples need, plus about ten seconds for speed.
-    Raises GateError for unusable data or baseline or a missing file, PolicyError, and what the target raises.
+    Raises GateError for unusable data or baseline or a missing file, and for a baseline whose answers have nothing to do
+    with the labels; PolicyError, and what the target raises.
     """
     policy, limits = policy or Policy(), dataclasses.asdict(limits or Limits())
     given = {"baseline": baseline, "candidate": candidate}
@@ -85,7 +87,11 @@ def judge(
         show = measure.TARGET_SAMPLES if target else 0
         predictions = [measure.prediction(names[name], show=show, limits=limits) for name in blobs]
         reference, found = on_target.run_all(predictions, folder)
-    classes = _reference(reference, y)
+    reference, found = (
+        answer if blob[4:8] == b"TFL3" else {"error": NO_TFLITE}
+        for answer, blob in zip((reference, found), blobs.values(), strict=True)
+    )
+    classes = _reference(reference, x, y)
     checks, answers = _runs(found, reference, len(x))
     measured = {"size.baseline": _bytes(len(blobs["baseline"])), "size.candidate": _bytes(len(blobs["candidate"]))}
     machine = None
@@ -115,39 +121,63 @@ def _data(x, y, slices, policy):
     x, y = np.asarray(x), np.asarray(y)
     if x.ndim < 2 or not x.size or x.dtype.kind not in "fiu":
         raise GateError(f"x is {x.dtype} of shape {x.shape}: it must be numbers of shape (n, ...), one sample a row.")
+    if x.dtype.kind != "f":
+        raise GateError(f"x is {x.dtype}: it must be float32 samples, scaled as the model takes them.")
     x = np.ascontiguousarray(x, "float32")
     if not np.isfinite(x).all():
-        raise GateError(f"x holds {np.size(x) - np.isfinite(x).sum():,} values that are NaN or infinite.")
+        wild = counted(np.size(x) - np.isfinite(x).sum(), "value")
+        raise GateError(f"x holds {wild} of NaN or infinity: clean the samples first.")
     if y.shape != (len(x),) or y.dtype.kind not in "iu":
-        raise GateError(f"y is {y.dtype} of shape {y.shape}: it must be {len(x):,} integers, one label a sample.")
+        cure = own_files.label_cure(y, len(x))
+        raise GateError(
+            f"y is {y.dtype} of shape {y.shape}: it must be integers of shape ({len(x)},), one label a sample.{cure}"
+        )
     if slices is not None:
         slices = np.asarray(slices)
         if slices.shape != (len(x),) or slices.dtype.kind not in "iuU":
             raise GateError(
-                f"slice is {slices.dtype} of shape {slices.shape}: it must be {len(x):,} words or integers."
+                f"slice is {slices.dtype} of shape {slices.shape}: it must be words or integers of shape ({len(x)},)."
             )
     elif policy.max_slice_drop is not None:
         raise GateError("max_slice_drop is asked, but the data has no slice: add an array `slice`, a word a sample.")
     return x, np.ascontiguousarray(y, "int64"), slices
 
 
-def _reference(answer, y):
-    """The baseline's answers, int (n,). Raises GateError if it has none."""
+def _reference(answer, x, y):
+    """The baseline's answers, int (n,). Raises GateError if it has none, or none that have to do with the labels."""
     problem = _failure(answer, len(y)) or answer.get("unusable")
     if problem:
-        raise GateError(f"baseline cannot be judged against: {problem}.")
+        lacks_channels = problem == answer.get("unusable") and answer["inputs"][0]["shape"][1:] == [*x.shape[1:], 1]
+        cure = " Give x[..., None], which adds the axis of channels." if lacks_channels else ""
+        raise GateError(f"baseline cannot be judged against: {problem}.{cure}")
     if answer["not_finite"]:
         raise GateError(f"baseline answers NaN or infinity to {answer['not_finite']:,} of {len(y):,} samples.")
     classes = answer["outputs"][0]["shape"][1]
     if y.min() < 0 or y.max() >= classes:
         raise GateError(f"y has labels from {y.min()} to {y.max()}: the baseline answers 0 to {classes - 1}.")
-    return np.array(answer["classes"])
+    found = np.array(answer["classes"])
+    top1, chance = stats.proportion(found == y), _chance(found, y)
+    if top1.value < 1 and top1.low <= chance:
+        raise GateError(
+            f"baseline names the label of {top1.value:.1%} of {counted(len(y), 'sample')} (interval {top1.low:.1%} to "
+            f"{top1.high:.1%}), which cannot be told from the {chance:.1%} of a model that does not look at them: are the labels "
+            "of several classes and in the order of the model's outputs, and the samples scaled as the model takes them?"
+        )
+    return found
+
+
+def _chance(answers, y):
+    """The share of right answers if answers were given as often, but to any sample: what permuted labels leave. For a model
+    that always names one class, that class's share of the labels."""
+    return float(sum((answers == label).mean() * (y == label).mean() for label in np.unique(y)))
 
 
 def _runs(answer, reference, n):
     """The checks that need no numbers, and the candidate's answers, int (n,), or None if one of them fails."""
     problem = _failure(answer, n)
-    checks = [Check("loads and runs", FAIL if problem else PASS, None, None, problem or f"answered {n:,} samples")]
+    checks = [
+        Check("loads and runs", FAIL if problem else PASS, None, None, problem or f"answered {counted(n, 'sample')}")
+    ]
     if problem:
         return checks, None
     shown = "; ".join(f"{kind} {_shown(answer[kind + 's'])}" for kind in ("input", "output"))

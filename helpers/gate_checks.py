@@ -7,6 +7,7 @@ and lost at the rates seen so far.
 
 import dataclasses
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,14 +58,17 @@ class Policy:
             if value is not None and (
                 isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high
             ):
-                allowed = f"of {low:g} or more" if math.isinf(high) else f"in [{low:g}, {high:g}]"
-                raise PolicyError(f"{name}={value!r} must be a{' whole' if whole else ''} number {allowed}, or null.")
+                kind = "whole" if whole else "finite"
+                allowed = f"{kind} number of {low:g} or more" if name in _RANGES else f"number in [{low:g}, {high:g}]"
+                example = "; 0.02 is 2 points" if name.endswith("drop") else ""
+                raise PolicyError(f"{name}={value!r} must be a {allowed}{example}.")
 
     @classmethod
     def read(cls, path):
-        """A policy from a YAML file of `key: value` lines. Raises PolicyError, naming file and key."""
+        """A policy from a YAML file of `key: value` lines, each key once. Raises PolicyError, naming file and key."""
         try:
-            content = yaml.safe_load(Path(path).read_text())
+            text = Path(path).read_text()
+            content, node = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             cause = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise PolicyError(f"policy={str(path)!r} cannot be read ({cause}): give a YAML file.") from error
@@ -74,13 +78,22 @@ class Policy:
         unknown = [name for name in content if name not in known]
         if unknown:
             raise PolicyError(f"policy={str(path)!r} has an unknown key {unknown[0]!r}: use {', '.join(known)}.")
+        keys = [key.value for key, _ in node.value]
+        twice = [key for key in keys if keys.count(key) > 1]  # of which YAML would silently take the last
+        if twice:
+            raise PolicyError(f"policy={str(path)!r} has the key {twice[0]!r} more than once: say which value holds.")
         try:
             return cls(**content)
         except PolicyError as error:
             raise PolicyError(f"policy={str(path)!r}: {error}") from None
 
 
-_RANGES = {"min_speedup": (0, math.inf), "max_size": (0, math.inf), "max_peak_memory": (0, math.inf)}
+_RANGES = {name: (0, sys.float_info.max) for name in ("min_speedup", "max_size", "max_peak_memory")}
+
+
+def counted(number, what):
+    """'1 sample', '2,000 samples'."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def at_least(name, estimate, limit, because, advice="", fail_on=None):
@@ -105,7 +118,7 @@ def drop(baseline, candidate, limit):
     """The check that top-1 falls by at most `limit`. baseline, candidate: right or wrong, bool (n,)."""
     change = stats.paired_difference(baseline, candidate)
     decided = at_least("accuracy drop", change, -limit, _points(change))
-    return _with_advice(decided, baseline, candidate, "examples")
+    return _with_advice(decided, baseline, candidate)
 
 
 def agreement(baseline, candidate, limit):
@@ -116,7 +129,7 @@ def agreement(baseline, candidate, limit):
     if decided.outcome != UNDECIDED:
         return decided
     needed = _needed(lambda n: stats.proportion(np.arange(n) < round(n * same.mean())), same.size, limit)
-    return dataclasses.replace(decided, because=f"{decided.because}; {_advice(needed, same.size, 'examples')}")
+    return dataclasses.replace(decided, because=f"{decided.because}; {_advice(needed, same.size)}")
 
 
 def worst_group(name, baseline, candidate, groups, limit):
@@ -133,20 +146,20 @@ def worst_group(name, baseline, candidate, groups, limit):
         pair = baseline[part], candidate[part]
         change = stats.paired_difference(*pair)
         jointly = stats.paired_difference(*pair, confidence=1 - (1 - stats.CONFIDENCE) / len(names))
-        because = f"{name} {group}: {_points(change)}, {part.sum():,} examples"
+        because = f"{name} {group}: {_points(change)}, {counted(part.sum(), 'example')}"
         decided = at_least(f"worst {name} drop", change, -limit, because, fail_on=jointly)
         found.append((decided, pair, group))
     order = {FAIL: 0, UNDECIDED: 1, PASS: 2}
     undecided = [group for decided, _, group in found if decided.outcome == UNDECIDED]
     worst, pair, group = min(found, key=lambda it: (order[it[0].outcome], it[0].measured.value, it[0].measured.low))
-    worst = _with_advice(worst, *pair, f"examples of {name} {group}")
+    worst = _with_advice(worst, *pair, f" of {name} {group}")
     if worst.outcome == UNDECIDED and len(undecided) > 1:
         others = ", ".join(map(str, undecided[:10])) + (" …" if len(undecided) > 10 else "")
         worst = dataclasses.replace(worst, because=f"{worst.because} (undecided: {others})")
     return worst
 
 
-def _with_advice(check, baseline, candidate, what):
+def _with_advice(check, baseline, candidate, group=""):
     if check.outcome != UNDECIDED:
         return check
     n = baseline.size
@@ -160,7 +173,7 @@ def _with_advice(check, baseline, candidate, what):
         return stats.paired_difference(first, second)
 
     needed = _needed(change, n, check.limit)
-    return dataclasses.replace(check, because=f"{check.because}; {_advice(needed, n, what)}")
+    return dataclasses.replace(check, because=f"{check.because}; {_advice(needed, n, group)}")
 
 
 def _needed(estimate, n, limit):
@@ -181,12 +194,12 @@ def _needed(estimate, n, limit):
     return high
 
 
-def _advice(needed, n, what):
+def _advice(needed, n, group=""):
     if needed is None:
         return f"too close to the limit for {MOST_EXAMPLES:,} examples to decide"
     more = max(1, needed - n)
     digits = max(0, len(str(more)) - 2)
-    return f"about {math.ceil(more / 10**digits) * 10**digits:,} more {what} would decide"
+    return f"about {counted(math.ceil(more / 10**digits) * 10**digits, 'more example')}{group} would decide"
 
 
 def _points(change):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -50,6 +51,24 @@ def summary(decision):
     return f"{decision.outcome}: " + "; ".join(f"{check.name}: {check.because}" for check in failed or decisive) + "."
 
 
+def clear(path, option):
+    """Remove a former report, so that it does not outlive a run that decides nothing. option: what messages call the path.
+
+    Raises files.OutputError if nothing can be written there.
+    """
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise files.OutputError(
+            f"{option}={str(path)!r} cannot be written ({error.strerror or error}): name a file in a writable folder."
+        ) from error
+
+
 def write_json(decision, path):
     """Write everything that a decision holds. Raises files.OutputError."""
     files.write(Path(path), json.dumps(finite(decision.as_dict()), indent=1, allow_nan=False) + "\n")
@@ -90,7 +109,8 @@ def _limit(check):
     if check.limit is None:
         return ""
     if check.name.endswith("drop"):
-        return f"{-100 * check.limit:g} points"
+        points = f"{-100 * check.limit:g}"
+        return f"{points} point{'' if points == '1' else 's'}"
     if check.name in ("size", "peak memory"):
         return f"{check.limit:,} bytes"
     return f"{check.limit:g}" if check.name == "speedup" else f"{100 * check.limit:g}%"

@@ -145,7 +145,7 @@ def weight_layers(model):
     output tensor), weights (how many numbers the kernel has), dtype (of the kernel).
 
     The converter keeps Keras' names in those of tensors, several joined where it fused operators; a tensor that keeps
-    none gets its own name. Raises ModelFileError for a damaged file.
+    none gets the scope of its first name. Raises ModelFileError for a damaged file.
     """
     rows = []
     with _parsed(content(model)) as parsed:
@@ -264,12 +264,16 @@ def kernels(model):
 
 
 def _keras_name(*tensors):
-    """'net/relu/Relu6;net/bn/FusedBatchNormV3;net/conv/Conv2D1' -> 'conv'; the first of the names that holds one."""
+    """'net/relu/Relu6;net/bn/FusedBatchNormV3;net/conv/Conv2D1' -> 'conv'; the first of the names that holds one.
+
+    Keras 3 calls the operator "convolution".
+    """
     for part in ";".join(tensors).split(";"):
         *path, operation = part.split("/")
-        if path and operation.startswith(("Conv2D", "depthwise", "MatMul")):
+        if path and operation.startswith(("Conv2D", "convolution", "depthwise", "MatMul")):
             return path[-1]
-    return tensors[0]
+    *path, operation = tensors[0].split(";")[0].split("/")
+    return path[-1] if path else operation
 
 
 def _data(buffer, blob):

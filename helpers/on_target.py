@@ -336,7 +336,7 @@ def _unusable(inputs, outputs, shape):
     if inputs[0]["shape"][1:] != list(shape[1:]) or inputs[0]["shape"][:1] != [1]:
         return f"its input has shape {tuple(inputs[0]['shape'])}, one sample has {(1, *shape[1:])}"
     if len(outputs[0]["shape"]) != 2 or outputs[0]["shape"][0] != 1 or outputs[0]["shape"][1] < 2:
-        return f"its output has shape {tuple(outputs[0]['shape'])}, (1, classes) is needed"
+        return f"its output has shape {tuple(outputs[0]['shape'])}, (1, classes) with 2 classes or more is needed"
     return None
 
 
@@ -373,7 +373,7 @@ def _tail(file, length):
 
 
 def _error(kind, sentence):
-    return {"error": _printable(sentence), "kind": kind}
+    return {"error": _printable(sentence).rstrip("."), "kind": kind}  # whoever quotes it ends the sentence
 
 
 def _sentence(error):

@@ -24,31 +24,43 @@ def content(model, parameter, error=OwnFileError):
 def arrays(path, parameter="data", needed=("x",)):
     """Those of x, y and slice that an `.npz` holds, as they are: name -> array.
 
-    parameter: what messages call the file. needed: names that it must hold. Raises OwnFileError.
+    parameter: what messages call the file. needed: names that it must hold. Raises OwnFileError, also for x that is not
+    floating-point: raw pixels, most likely.
     """
     named, given = f"{parameter}={str(path)!r}", ", ".join(f"{name}=..." for name in needed)
     try:
         with np.load(path) as loaded:
-            found = {name: loaded[name] for name in ARRAYS if name in loaded.files}
+            held = loaded.files
+            found = {name: loaded[name] for name in ARRAYS if name in held}
     except Exception as error:  # besides NumPy, zipfile and zlib raise errors of their own for damaged files
         cause = getattr(error, "strerror", None) or "it is no .npz file of plain arrays"
         raise OwnFileError(f"{named} cannot be read ({cause}): save it with numpy.savez({given}).") from error
     for name in needed:
         if name not in found:
             wanted = " and ".join(ARRAYS[each] for each in needed)
-            raise OwnFileError(f"{named} holds no {name}: it must hold {wanted}.")
+            shown = ", ".join(held[:8]) + (", …" if len(held) > 8 else "")
+            raise OwnFileError(f"{named} holds no {name} (it holds {shown or 'nothing'}): it must hold {wanted}.")
+    if "x" in found and not np.issubdtype(found["x"].dtype, np.floating):
+        raise OwnFileError(
+            f"{named} has x of {found['x'].dtype}: it must be float32 samples, scaled as the model takes them."
+        )
     return found
 
 
 def samples(path, parameter="data", labelled=False):
     """x, float32 (n, ...), and y as it is, of an `.npz` with samples as the model takes them; y is None if it holds none.
 
-    labelled: y must be there. Raises OwnFileError, also for x that is not floating-point: raw pixels, most likely.
+    labelled: y must be there. Raises OwnFileError as `arrays` does.
     """
     found = arrays(path, parameter, ("x", "y") if labelled else ("x",))
-    x = found["x"]
-    if not np.issubdtype(x.dtype, np.floating):
-        raise OwnFileError(
-            f"{parameter}={str(path)!r} has x of {x.dtype}: it must be float32 samples, scaled as the model takes them."
-        )
-    return x.astype("float32"), found.get("y")
+    return found["x"].astype("float32"), found.get("y")
+
+
+def label_cure(y, n):
+    """What makes labels, int (n,), of an array that is of another form: a sentence after a space, or ""."""
+    cure = ""
+    if y.ndim == 2 and len(y) == n and y.dtype.kind in "biuf":
+        cure = "ravel()" if y.shape[1] == 1 else "argmax(1)"
+    if y.shape in ((n,), (n, 1)) and (y.dtype.kind == "b" or (y.dtype.kind == "f" and (y == np.round(y)).all())):
+        cure += ".astype(int)" if cure else "astype(int)"
+    return f" Give y.{cure}." if cure else ""

@@ -88,6 +88,10 @@ def samples(path, model, scaling="-1 to 1"):
     images' pixels become.
     Raises OwnModelError when they do not fit the model; what `own_files.samples` and `photos.load_folder` raise.
     """
+    if not str(path):
+        raise OwnModelError(
+            "data_path is empty: give an .npz with x and y, or a folder with a subfolder of images for each class."
+        )
     label = f"data={str(path)!r}"
     if Path(path).is_dir():
         x, y = _images(label, path, model, scaling)
@@ -95,10 +99,12 @@ def samples(path, model, scaling="-1 to 1"):
         x, y = own_files.samples(path, labelled=True)
     wanted = f"(n, {', '.join(map(str, model.input_shape))})"
     if x.shape[1:] != model.input_shape or not len(x):
-        raise OwnModelError(f"{label} has x of shape {x.shape}: this model takes {wanted}, n at least 1.")
+        cure = " Give x[..., None], which adds the axis of channels." if (*x.shape[1:], 1) == model.input_shape else ""
+        raise OwnModelError(f"{label} has x of shape {x.shape}: this model takes {wanted}, n at least 1.{cure}")
     if y.shape != (len(x),) or y.dtype.kind not in "iu":
         raise OwnModelError(
-            f"{label} has y of {y.dtype} and shape {y.shape}: it must be {len(x):,} integers, one label a sample."
+            f"{label} has y of {y.dtype} and shape {y.shape}: it must be integers of shape ({len(x)},), one label a sample."
+            f"{own_files.label_cure(y, len(x))}"
         )
     if y.min() < 0 or y.max() >= model.classes:
         raise OwnModelError(

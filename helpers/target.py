@@ -117,7 +117,8 @@ class Target:
         lines = done.stdout.decode("utf-8", "replace").splitlines()
         said = done.stderr.decode("utf-8", "replace")
         if done.returncode:
-            raise TargetError(f"{self.url} {self._cause(done.returncode, said)}.")
+            cause = self._cause(done.returncode, said)
+            raise TargetError(f"{self.url} {cause}{'' if cause.endswith('?') else '.'}")
         try:  # a login script there may have printed lines before
             answers = json.loads(lines[-1])["answers"]
             failed = [answer["error"] for answer in answers if "missing" in answer]

@@ -221,11 +221,14 @@ def test_a_policy_is_read_from_a_file(tmp_path):
     "text, message",
     [
         ("max_loss: 0.01", r"has an unknown key 'max_loss': use max_drop, min_speedup, .*max_slice_drop\.$"),
-        ("max_drop: two", r"max_drop='two' must be a number in \[0, 1\], or null"),
+        ("max_drop: two", r"max_drop='two' must be a number in \[0, 1\]; 0.02 is 2 points\.$"),
         ("max_drop: 2", r"max_drop=2 must be a number in \[0, 1\]"),
+        ("min_agreement: 2", r"min_agreement=2 must be a number in \[0, 1\]\.$"),
+        ("max_drop: 0.01\nmax_size: 9\nmax_drop: 0.5", r"has the key 'max_drop' more than once: say which value holds"),
+        ("min_speedup: .inf", r"min_speedup=inf must be a finite number of 0 or more\.$"),
         ("max_drop: true", r"max_drop=True must be a number"),
         ("max_drop: .nan", r"max_drop=nan must be a number"),
-        ("min_speedup: -1", r"min_speedup=-1 must be a number of 0 or more"),
+        ("min_speedup: -1", r"min_speedup=-1 must be a finite number of 0 or more"),
         ("max_size: 1.5", r"max_size=1.5 must be a whole number of 0 or more"),
         ("- max_drop", r"must hold lines such as `max_drop: 0.02`"),
         ("", r"must hold lines such as"),
@@ -246,16 +249,25 @@ def test_a_bad_policy_is_refused_by_its_key(tmp_path, text, message):
     "changes, message",
     [
         ({"x": X[:0]}, r"x is float32 of shape \(0, 24\)"),
-        ({"x": np.full_like(X, np.nan)}, r"x holds 14,400 values that are NaN"),
+        ({"x": np.full_like(X, np.nan)}, r"x holds 14,400 values of NaN or infinity"),
         ({"x": X.astype(str)}, r"x is <U32 of shape"),
+        ({"x": X.astype("uint8")}, r"x is uint8: it must be float32 samples, scaled as the model takes them"),
         (
             {"x": X[:, 1:]},
             r"baseline cannot be judged against: its input has shape \(1, 24\), one sample has \(1, 23\)",
         ),
-        ({"y": np.zeros(3, int)}, r"y is int64 of shape \(3,\): it must be 600 integers"),
-        ({"y": np.zeros(600)}, r"y is float64"),
+        ({"y": np.zeros(3, int)}, r"y is int64 of shape \(3,\): it must be integers of shape \(600,\).* a sample\.$"),
+        ({"y": np.zeros(600)}, r"y is float64 .* Give y\.astype\(int\)\.$"),
+        ({"y": np.zeros((600, 5))}, r"y is float64 .* Give y\.argmax\(1\)\.$"),
+        (
+            {"y": np.zeros(600, int)},
+            r"baseline names the label of .*, which cannot be told from the .*% of a model that",
+        ),
         ({"y": np.full(600, 5)}, r"y has labels from 5 to 5: the baseline answers 0 to 4"),
-        ({"baseline": b"\0" * 50}, r"baseline cannot be judged against: ValueError"),
+        (
+            {"baseline": b"PK\3\4" * 50},
+            r"baseline cannot be judged against: it is no \.tflite file .*; a Keras model must be",
+        ),
         ({"baseline": "nosuch.tflite"}, r"baseline='nosuch.tflite' cannot be read"),
         ({"candidate": "nosuch.tflite"}, r"candidate='nosuch.tflite' cannot be read"),
         ({"slices": np.zeros(3, int)}, r"slice is int64 of shape \(3,\)"),
@@ -273,6 +285,37 @@ def test_bad_input_is_refused_by_name(baseline, int8, labels, changes, message):
 def test_impossible_limits_are_refused(seconds, size):
     with pytest.raises(gate.GateError, match=r"seconds=.* must be 1 or more, and bytes="):
         gate.Limits(seconds, size)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_labels_in_another_order_than_the_samples_are_refused(baseline, int8, labels, seed):
+    mixed_up = np.random.default_rng(seed).permutation(labels)
+    with pytest.raises(
+        gate.GateError, match=r"are the labels of several classes and in the order of the model's outputs"
+    ):
+        judged(int8, baseline, mixed_up)
+
+
+def test_a_rare_class_and_a_handful_of_samples_are_judged(baseline, int8, labels):
+    """A model may be worth more than its top-1: here one that always names the frequent class is right more often."""
+    common = np.argmax(np.bincount(labels))
+    kept = np.flatnonzero((labels == common) | (np.arange(600) % 15 == 0))
+    y = np.where(np.arange(600) % 8 == 0, common, labels)
+    y[(labels == common) & (np.arange(600) % 3 == 0)] = (common + 1) % CLASSES
+    top1 = (labels[kept] == y[kept]).mean()
+    assert gate.judge(int8, baseline, X[kept], y[kept], LOOSE, speed=False).measured["top1.baseline"].value == top1
+    two = [np.flatnonzero(labels == common)[0], np.flatnonzero(labels != common)[0]]
+    decision = gate.judge(int8, baseline, X[two], labels[two], LOOSE, speed=False)
+    assert decision.checks[0].because == "answered 2 samples"
+    one = gate.judge(int8, baseline, X[:1], labels[:1], LOOSE, speed=False)
+    assert one.checks[0].because == "answered 1 sample"
+
+
+def test_samples_without_an_axis_of_channels_are_told_how_to_get_one(int8):
+    runtime_env.seed_everything(0)
+    net = tf.keras.Sequential([tf.keras.layers.Input((6, 4, 1)), tf.keras.layers.Flatten(), tf.keras.layers.Dense(5)])
+    with pytest.raises(gate.GateError, match=r"one sample has \(1, 6, 4\)\. Give x\[\.\.\., None\], which adds"):
+        gate.judge(int8, quantize.convert(net), X.reshape(600, 6, 4), np.zeros(600, int), LOOSE, speed=False)
 
 
 # --- candidates of another form, damaged and hostile ones
@@ -299,7 +342,11 @@ def test_what_the_recipes_make_admits_batches(mlp, recipe):
     "function, told",
     [
         (lambda x: x[:, :4], r"the baseline's output is float32 \(1, 5\)"),
-        (lambda x: x[:, :5, None], r"its output has shape \(1, 5, 1\), \(1, classes\) is needed"),
+        (
+            lambda x: x[:, :5, None],
+            r"its output has shape \(1, 5, 1\), \(1, classes\) with 2 classes or more is needed",
+        ),
+        (lambda x: x[:, :1], r"its output has shape \(1, 1\), \(1, classes\) with 2 classes or more"),
         (lambda x: (x[:, :5], x), "it has 2 outputs, one is needed"),
         (lambda x: tf.cast(x[:, :5], tf.int32), "its output is int32 without a scale"),
     ],
@@ -321,6 +368,12 @@ def test_answers_that_are_no_numbers_are_rejected(baseline, labels):
 )
 def test_what_is_no_model_is_rejected(baseline, labels, spoil):
     assert only_failure(judged(spoil(baseline), baseline, labels)).name == "loads and runs"
+
+
+def test_a_candidate_that_was_not_converted_is_told_so(baseline, labels):
+    decision = judged(b"PK\3\4" + bytes(99), baseline, labels)
+    assert only_failure(decision).because.startswith("it is no .tflite file")
+    assert gate_report.summary(decision).endswith("a Keras model must be converted to one first.")
 
 
 def test_a_model_that_never_ends_is_stopped(baseline, labels):
@@ -370,6 +423,7 @@ def hostile(tmp_path, monkeypatch):
         ("bytearray(10**9)", "out of memory", "MemoryError: "),
         ("raise ValueError('no\\nsuch\\x1b[31m op')", "refused", "ValueError: no"),
         ("raise ValueError('such\\x1b[31m\\0 op')", "refused", "ValueError: such?[31m? op"),
+        ("raise ValueError('No subgraph in the model.')", "refused", "ValueError: No subgraph in the model"),
         ("open('big', 'wb').write(bytes(2**26 + 10**5))", "refused", "OSError: "),
         (
             "import resource; assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0); assert 0, 'no core'",
@@ -381,7 +435,7 @@ def hostile(tmp_path, monkeypatch):
 def test_whatever_befalls_the_child_is_told(hostile, code, kind, told):
     answer = hostile(code, **({"seconds": 2} if kind == "out of time" else {}))
     assert answer["kind"] == kind and kind in on_target.KINDS
-    assert told in answer["error"] and "\n" not in answer["error"]
+    assert told in answer["error"] and "\n" not in answer["error"] and not answer["error"].endswith(".")
 
 
 def test_what_native_code_prints_does_not_mix_with_the_answer(hostile):
@@ -441,6 +495,8 @@ def folder(tmp_path, monkeypatch, baseline, int8, labels):
     np.savez(tmp_path / "test.npz", x=X, y=labels, slice=np.arange(600) % 2)
     np.savez(tmp_path / "few.npz", x=X[:9], y=labels[:9])
     np.savez(tmp_path / "no_labels.npz", x=X)
+    np.savez(tmp_path / "pixels.npz", x=X.astype("uint8"), y=labels)
+    np.savez(tmp_path / "permuted.npz", x=X, y=np.random.default_rng(0).permutation(labels))
     np.savez(tmp_path / "objects.npz", x=X, y=np.array([None, 1], object))
     (tmp_path / "policy.yaml").write_text("max_drop: 0.5\nmax_slice_drop: 0.5\n")
     return tmp_path
@@ -500,7 +556,11 @@ def test_undecided_is_exit_code_2(folder):
         ([], {"data": "nosuch.npz"}, "data='nosuch.npz' cannot be read (No such file or directory)"),
         ([], {"data": "int8.tflite"}, "data='int8.tflite' cannot be read (it is no .npz file of plain arrays)"),
         ([], {"data": "objects.npz"}, "data='objects.npz' cannot be read (it is no .npz file of plain arrays)"),
-        ([], {"data": "no_labels.npz"}, "data='no_labels.npz' holds no y"),
+        ([], {"data": "no_labels.npz"}, "data='no_labels.npz' holds no y (it holds x): it must hold x"),
+        ([], {"data": "pixels.npz"}, "data='pixels.npz' has x of uint8: it must be float32 samples, scaled as"),
+        ([], {"data": "permuted.npz"}, "which cannot be told from"),
+        (["--min-speedup", "1"], {}, "--no-speed contradicts a limit of speedup or peak memory"),
+        (["--max-peak-memory", "9"], {}, "--no-speed contradicts a limit of speedup or peak memory"),
         (["--baseline", "broken.tflite"], {}, "baseline cannot be judged against: ValueError"),
         (["--max-drop", "-1"], {}, "max_drop=-1.0 must be a number in [0, 1]"),
         (["--max-drop", "much"], {}, "Invalid value for '--max-drop'"),
@@ -508,13 +568,34 @@ def test_undecided_is_exit_code_2(folder):
         (["--nosuch"], {}, "No such option"),
         (["--seconds", "0"], {}, "seconds=0.0 must be 1 or more"),
         (["--target", "pi"], {}, "target='pi' must read ssh://"),
-        (["--json", "/dev/null/o.json"], {}, "o.json could not be written"),
+        (["--json", "test.npz"], {}, "--json='test.npz' is to be read as well: name another file"),
     ],
 )
 def test_bad_input_is_exit_code_3_and_one_sentence(folder, words, where, told):
     result = command(*words, **where)
     assert result.exit_code == 3
     assert told in result.output and "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("option", ["--json", "--junit"])
+@pytest.mark.parametrize("path", ["/dev/null/report", "."])
+def test_a_report_that_cannot_be_written_is_refused_before_anything_is_measured(folder, monkeypatch, option, path):
+    monkeypatch.setattr(gate, "judge", None)
+    result = command(option, path)
+    assert result.exit_code == 3 and f"{option}='{path}' cannot be written (" in result.output
+    assert files.OUTPUT_VARIABLE not in result.output
+
+
+def test_no_former_report_outlives_a_run_that_decides_nothing(folder):
+    reports = ["--json", "o.json", "--junit", "o.xml"]
+    assert command("--max-drop", "0.5", *reports).exit_code == 0
+    assert (folder / "o.json").is_file() and (folder / "o.xml").is_file()
+    assert command(*reports, data="permuted.npz").exit_code == 3
+    assert not (folder / "o.json").exists() and not (folder / "o.xml").exists()
+
+
+def test_one_point_is_no_points(folder):
+    assert "1 point " in command("--max-drop", "0.01").output
 
 
 @pytest.mark.parametrize("error, told", [(RuntimeError("a bug"), "a bug"), (KeyboardInterrupt(), "interrupted")])

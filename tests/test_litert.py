@@ -2,6 +2,7 @@
 
 import gzip
 
+import flatbuffers
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -262,3 +263,22 @@ def test_a_model_made_for_one_sample_is_run_one_by_one():
     x = np.random.default_rng(0).normal(size=(10, 4)).astype("float32")
     wanted = np.concatenate([model(sample[None]) for sample in x])
     np.testing.assert_allclose(litert.predict(file, x), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "tensor, layer",
+    [
+        ("net/relu/Relu6;net/norm/FusedBatchNormV3;net/conv/Conv2D1", "conv"),
+        ("net_1/mix_1/Relu;net_1/mix_1/BiasAdd;net_1/mix_1/convolution;net_1/mix_1/Squeeze1", "mix_1"),
+        ("net/odd/Einsum;net/other/Add", "odd"),
+        ("StatefulPartitionedCall:0", "StatefulPartitionedCall:0"),
+    ],
+)
+def test_layers_are_named_shortly_whoever_named_the_tensors(converted, tensor, layer):
+    parsed = litert.schema.ModelT.InitFromPackedBuf(converted["float32"], 0)
+    operator, graph = parsed.subgraphs[0].operators[0], parsed.subgraphs[0]
+    for index in (operator.inputs[1], operator.outputs[0]):
+        graph.tensors[index].name = tensor.encode()
+    builder = flatbuffers.Builder()
+    builder.Finish(parsed.Pack(builder), b"TFL3")
+    assert litert.weight_layers(bytes(builder.Output())).layer[0] == layer

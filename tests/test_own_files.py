@@ -25,14 +25,17 @@ def test_known_arrays_are_read_as_they_are(folder):
 def test_labels_may_be_missing_where_nobody_needs_them(folder):
     np.savez("data.npz", x=X)
     assert own_files.samples("data.npz")[1] is None
-    with pytest.raises(own_files.OwnFileError, match=r"holds no y: it must hold x \(samples\) and y \(labels\)"):
+    with pytest.raises(own_files.OwnFileError, match=r"holds no y \(it holds x\): it must hold x \(samples\) and y"):
         own_files.samples("data.npz", labelled=True)
 
 
 @pytest.mark.parametrize(
     "arrays, message",
     [
-        ({"y": Y}, r"test='data.npz' holds no x: it must hold x \(samples\)"),
+        ({"y": Y}, r"test='data.npz' holds no x \(it holds y\): it must hold x \(samples\)"),
+        ({"images": X, "labels": Y}, r"holds no x \(it holds images, labels\)"),
+        ({f"a{i}": Y for i in range(10)}, r"\(it holds a0, a1, a2, a3, a4, a5, a6, a7, …\)"),
+        ({}, r"\(it holds nothing\)"),
         ({"x": X.astype("uint8")}, "test='data.npz' has x of uint8: it must be float32 samples, scaled as"),
         ({"x": np.array([None, 1], object)}, r"test='data.npz' cannot be read \(it is no .npz file of plain arrays\)"),
     ],
@@ -41,6 +44,34 @@ def test_arrays_of_another_kind(folder, arrays, message):
     np.savez("data.npz", **arrays)
     with pytest.raises(own_files.OwnFileError, match=message):
         own_files.samples("data.npz", "test")
+
+
+@pytest.mark.parametrize("read", [own_files.arrays, own_files.samples])
+def test_raw_pixels_are_refused_however_they_are_read(folder, read):
+    np.savez("data.npz", x=X.astype("uint8"), y=Y)
+    with pytest.raises(own_files.OwnFileError, match=r"data='data\.npz' has x of uint8"):
+        read("data.npz")
+
+
+@pytest.mark.parametrize(
+    "y, cure",
+    [
+        (np.eye(4), " Give y.argmax(1)."),
+        (np.eye(4, dtype=bool), " Give y.argmax(1)."),
+        (Y[:, None], " Give y.ravel()."),
+        (Y[:, None] / 1, " Give y.ravel().astype(int)."),
+        (Y / 1, " Give y.astype(int)."),
+        (Y > 1, " Give y.astype(int)."),
+        (Y / 2, ""),
+        (Y.astype(str), ""),
+        (Y[:3], ""),
+    ],
+)
+def test_the_cure_makes_labels_of_what_is_nearly_such(y, cure):
+    assert own_files.label_cure(y, 4) == cure
+    if cure:
+        made = eval(cure.removeprefix(" Give ").removesuffix("."), {"y": y, "int": int})
+        assert made.shape == (4,) and made.dtype.kind == "i"
 
 
 def test_files_that_are_no_npz(folder):

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from helpers import gate, gate_checks, measure, models, on_target, quantize, runtime_env
+from helpers import gate, gate_checks, litert, measure, models, on_target, quantize, runtime_env
 from helpers.__main__ import main
 from helpers.target import Target, TargetError
 
@@ -158,7 +158,7 @@ def test_the_gate_judges_speed_and_answers_on_the_target(server, files):
         files["candidate"],
         files["baseline"],
         X,
-        np.arange(70) % 5,
+        litert.predict(files["baseline"], X).argmax(axis=-1),
         gate_checks.Policy(max_drop=1),
         rounds=6,
         target=target,

@@ -90,6 +90,7 @@ def test_a_tflite_file_skips_what_needs_keras_and_an_impossible_target_ships_not
     told = run(shelf, "digits.tflite", tmp_path, max_size=1000)
     assert "A .tflite cannot be converted anew" in told and "top-1 without training" not in told
     assert "int8: rejected: size: " in told and "Nothing to ship: no candidate passed" in told
+    assert "training helps" not in told
     assert not (tmp_path / "packages").exists()
 
 
@@ -114,6 +115,8 @@ def test_every_form_of_a_model_answers_alike(shelf, net, digits, name, kind, pru
     assert (own.graph is None) is (name == "digits.tflite")
     x = digits[0][1][:50]
     np.testing.assert_allclose(litert.predict(own.file, x), net(x), atol=1e-5)
+    named = [layer.split("_")[0] for layer in litert.weight_layers(own.file).layer]  # Keras 3 may count: wide_1
+    assert named == ["wide", "spread", "mix", "answer"]
     if own.graph:
         assert len(quantize.convert(own.graph, "int8", x)) < 0.6 * len(own.file)
 
@@ -122,6 +125,7 @@ def test_the_profile_counts_weights_and_operations(net):
     table = own_model.profile(quantize.convert(net)).set_index("op")
     assert list(table.weights) == [200, 72, 1728, 6000]
     assert list(table.macs) == [12 * 12 * 200, 12 * 12 * 72, 25 * 1728, 6000]
+    assert list(table.layer) == ["wide", "spread", "mix", "answer"]
     assert table.weights_share.sum() == pytest.approx(1) == table.macs_share.sum()
 
 
@@ -229,11 +233,11 @@ X, Y = np.zeros((6, 28, 28, 1), "float32"), np.arange(6)
 @pytest.mark.parametrize(
     "x, y, message",
     [
-        (X[..., 0], Y, r"has x of shape \(6, 28, 28\): this model takes \(n, 28, 28, 1\)"),
+        (X[..., 0], Y, r"has x of shape \(6, 28, 28\): this model takes \(n, 28, 28, 1\).* Give x\[\.\.\., None\]"),
         (X[:0], Y[:0], "n at least 1"),
-        (X, Y[:5], r"has y of int64 and shape \(5,\): it must be 6 integers, one label a sample"),
-        (X, Y / 1, r"has y of float64 and shape \(6,\)"),
-        (X, np.eye(6, dtype=int), r"has y of int64 and shape \(6, 6\)"),
+        (X, Y[:5], r"has y of int64 and shape \(5,\): it must be integers of shape \(6,\), one label a sample"),
+        (X, Y / 1, r"has y of float64 and shape \(6,\).* Give y\.astype\(int\)\."),
+        (X, np.eye(6, dtype=int), r"has y of int64 and shape \(6, 6\).* Give y\.argmax\(1\)\."),
         (X, Y + 5, "has labels from 5 to 10: this model has 10 classes, 0 to 9"),
         (X, Y - 1, "has labels from -1 to 4"),
         (X * np.nan, Y, "has x with NaN or infinity"),
@@ -243,6 +247,13 @@ def test_samples_that_do_not_fit_are_refused(own, tmp_path, x, y, message):
     np.savez(tmp_path / "data.npz", x=x, y=y)
     with pytest.raises(own_model.OwnModelError, match=message):
         own_model.samples(tmp_path / "data.npz", own)
+
+
+def test_a_model_without_samples_is_told_what_is_missing(own):
+    with pytest.raises(
+        own_model.OwnModelError, match=r"data_path is empty: give an \.npz with x and y, or a folder with"
+    ):
+        own_model.samples("", own)
 
 
 def test_raw_pixels_and_missing_labels_are_refused(own, tmp_path):
