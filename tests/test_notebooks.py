@@ -61,11 +61,10 @@ def imports_not_first(notebook):
 
 
 def too_long(notebook):
-    """Code cells of more lines than a reader takes in; blank lines, comments and the list of parameters do not count."""
+    """Code cells of more lines than a reader takes in; blank lines and comments do not count."""
     lines = {
         number: [line for line in cell.source.splitlines() if line.strip() and not line.strip().startswith("#")]
         for number, cell in code_cells(notebook)
-        if "parameters" not in cell.metadata.get("tags", [])
     }
     return [
         f"cell {number} has {len(code)} lines of code, more than {LONGEST_CELL}"
