@@ -165,7 +165,8 @@ def test_stripping_leaves_the_first_line_and_no_trace_of_the_answer():
         "# Write answer.\n",
         "check(answer)",
     ]
-    assert "42" not in text and "41" not in text
+    without_ids = re.sub(r'"id": "\w+"', "", text)  # which are random
+    assert "42" not in without_ids and "41" not in without_ids
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in exercise.cells)
     assert notebook == before
 
