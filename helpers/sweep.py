@@ -237,7 +237,9 @@ def _client(scheduler, workers):
         address = scheduler
         if not scheduler:
             # One thread a process: TensorFlow's threads fill the core.
-            address = LocalCluster(workers, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL)
+            address = LocalCluster(
+                n_workers=workers, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL
+            )
             stack.enter_context(address)
         try:
             client = stack.enter_context(Client(address, timeout=CONNECT_SECONDS, set_as_default=False))

@@ -196,6 +196,14 @@ def test_a_stopped_sweep_keeps_its_points_and_goes_on(slow, cluster, capsys, blo
     assert len(slow.table()) == 8 and {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
+@pytest.mark.parametrize("many", [1, 2])
+def test_as_many_workers_as_asked_share_the_points(slow, many):
+    running = slow.start("--grid", "rate=0.1,0.2,0.3,0.4", "--workers", str(many))
+    out, _ = running.communicate(timeout=120)
+    assert running.returncode == 0, out
+    assert len({process for started_by in slow.visits().values() for process in started_by}) == many
+
+
 def test_a_failing_point_is_told_and_does_not_stop_the_others(tiny, cluster, capsys):
     cluster.need(1)
     words = (tiny.path, ["rate=0.9,0.8,0.7", "seed=3"], cluster.address)
