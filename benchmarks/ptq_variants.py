@@ -5,13 +5,13 @@ python benchmarks/ptq_variants.py
 
 import time
 
-from helpers import data, equalization, measure, models, quantize, requantize, training
+from helpers import checkpoints, data, equalization, measure, models, quantize, requantize
 
 IMAGES = 1000
 
 
 def main():
-    images, model = data.load("fashion8k"), training.load("mobilenetv2_fashion_96")
+    images, model = data.load("fashion8k"), checkpoints.load("mobilenetv2_fashion_96")
     x, y = models.network_input(images.x_test[:IMAGES], 96).numpy(), images.y_test[:IMAGES]
     calibration = models.network_input(images.x_train[:100], 96).numpy()
     started = time.monotonic()

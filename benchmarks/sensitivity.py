@@ -8,7 +8,7 @@ layers on its deny list. A sample of layers is timed and scaled. Promised on 2 c
 
 import time
 
-from helpers import data, litert, models, quantize, runtime_env, sensitivity, training
+from helpers import checkpoints, data, litert, models, quantize, runtime_env, sensitivity
 
 with runtime_env.quiet():
     import tensorflow as tf
@@ -39,7 +39,7 @@ def officially(model, calibration, x, names):
 
 
 def main():
-    images, model = data.load("fashion8k"), training.load("mobilenetv2_fashion_96")
+    images, model = data.load("fashion8k"), checkpoints.load("mobilenetv2_fashion_96")
     x, y = models.network_input(images.x_test[:IMAGES], 96).numpy(), images.y_test[:IMAGES]
     calibration = models.network_input(images.x_train[:100], 96).numpy()
     started = time.monotonic()

@@ -151,9 +151,9 @@ def site():
 @click.argument("name")
 def train(name):
     """Train the checkpoint NAME again by its recipe, e.g. mobilenetv2_fashion_96; writes it into checkpoints/."""
-    from helpers import training
+    from helpers import checkpoints
 
-    card = training.train(name, click.echo)
+    card = checkpoints.train(name, click.echo)
     top1 = card["top1_test"]
     click.echo(
         f"{name}: test top-1 {top1['value']:.4f} [{top1['low']:.4f}, {top1['high']:.4f}] on {top1['images']:,} images"
@@ -282,14 +282,14 @@ def measure(models, baseline, data, target, threads, rounds):
 
 
 @main.command()
-@click.argument("model", type=click.Path(exists=True, dir_okay=False))
+@click.argument("model", type=click.Path(exists=True))
 @click.option("--calibration", required=True, metavar="FILE.npz", help="x: float32 samples as the model takes them.")
 @click.option("--test", "judged", metavar="FILE.npz", help="x and, if known, y: labels. Default: the calibration file.")
 @click.option("--weights", type=click.Choice(["8", "4"]), default="8", show_default=True, help="Bits of the kernels.")
 @click.option("--per-tensor", is_flag=True, help="One scale for each kernel instead of one for each channel.")
 @click.option("--output", default="sensitivity", show_default=True, help="Folder for the table and the figure.")
 def sensitivity(model, calibration, judged, weights, per_tensor, output):
-    """Which layers of MODEL (.tflite or .keras, float32) suffer from quantization; a killed run resumes."""
+    """Which layers of MODEL (.tflite, .keras, .h5 or a SavedModel, float32) suffer from quantization; a killed run resumes."""
     from pathlib import Path
 
     from rich.console import Console

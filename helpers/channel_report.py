@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers import channels, files, litert, measure, own_files, quantize, training
+from helpers import channels, checkpoints, files, litert, measure, own_files, quantize
 
 
 def prune_file(path, output, ratio, calibration=None, **choices):
@@ -24,11 +24,11 @@ def prune_file(path, output, ratio, calibration=None, **choices):
     if output.resolve() == path.resolve():
         raise channels.ChannelError(f"output={str(output)!r} is the model itself: name another file.")
     samples = None if calibration is None else own_files.samples(calibration, "calibration")[0]
-    wide = training.load(path)
+    wide = checkpoints.load(path)
     narrowed = channels.prune(wide, ratio, calibration=samples, **choices)
     table = channels.compare(wide, narrowed, choices.get("only", "*"))
     totals = _totals(wide, narrowed)
-    content = training.packed(narrowed)
+    content = checkpoints.packed(narrowed)
     files.write(output.with_suffix(".csv"), table.to_csv(index=False))
     files.write(output, content)
     return table, totals

@@ -85,12 +85,12 @@ def judge(
         raise GateError(f"rounds={rounds} must be at least {on_target.BLOCKS}.")
     with measure.staged(blobs, x) as (folder, names):
         show = measure.TARGET_SAMPLES if target else 0
-        predictions = [measure.prediction(names[name], show=show, limits=limits) for name in blobs]
-        reference, found = on_target.run_all(predictions, folder)
-    reference, found = (
-        answer if blob[4:8] == b"TFL3" else {"error": NO_TFLITE}
-        for answer, blob in zip((reference, found), blobs.values(), strict=True)
-    )
+        reference, found = (
+            on_target.run(measure.prediction(names[name], show=show, limits=limits), folder)
+            if own_files.is_tflite(blob)
+            else {"error": NO_TFLITE}
+            for name, blob in blobs.items()
+        )
     classes = _reference(reference, x, y)
     checks, answers = _runs(found, reference, len(x))
     measured = {"size.baseline": _bytes(len(blobs["baseline"])), "size.candidate": _bytes(len(blobs["candidate"]))}
@@ -121,17 +121,7 @@ def _data(x, y, slices, policy):
     x, y = np.asarray(x), np.asarray(y)
     if x.ndim < 2 or not x.size or x.dtype.kind not in "fiu":
         raise GateError(f"x is {x.dtype} of shape {x.shape}: it must be numbers of shape (n, ...), one sample a row.")
-    if x.dtype.kind != "f":
-        raise GateError(f"x is {x.dtype}: it must be float32 samples, scaled as the model takes them.")
-    x = np.ascontiguousarray(x, "float32")
-    if not np.isfinite(x).all():
-        wild = counted(np.size(x) - np.isfinite(x).sum(), "value")
-        raise GateError(f"x holds {wild} of NaN or infinity: clean the samples first.")
-    if y.shape != (len(x),) or y.dtype.kind not in "iu":
-        cure = own_files.label_cure(y, len(x))
-        raise GateError(
-            f"y is {y.dtype} of shape {y.shape}: it must be integers of shape ({len(x)},), one label a sample.{cure}"
-        )
+    x, y = own_files.float_samples(x, error=GateError), own_files.labels(y, len(x), error=GateError)
     if slices is not None:
         slices = np.asarray(slices)
         if slices.shape != (len(x),) or slices.dtype.kind not in "iuU":
@@ -140,7 +130,7 @@ def _data(x, y, slices, policy):
             )
     elif policy.max_slice_drop is not None:
         raise GateError("max_slice_drop is asked, but the data has no slice: add an array `slice`, a word a sample.")
-    return x, np.ascontiguousarray(y, "int64"), slices
+    return x, y, slices
 
 
 def _reference(answer, x, y):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers import on_target, runtime_env
+from helpers import on_target, own_files, runtime_env
 
 with runtime_env.quiet():
     from ai_edge_litert import schema_py_generated as schema
@@ -48,7 +48,7 @@ def content(model):
         raise ModelFileError(f"{name} cannot be read ({error.strerror}): give the path of a .tflite file.") from error
     if not blob:
         raise ModelFileError(f"{name} is empty (0 bytes): give a .tflite file as the converter wrote it.")
-    if blob[4:8] != b"TFL3":
+    if not own_files.is_tflite(blob):
         raise ModelFileError(f"{name} ({len(blob):,} bytes) is not a TFLite model: its bytes 4 to 8 should read TFL3.")
     return blob
 

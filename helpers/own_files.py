@@ -22,10 +22,9 @@ def content(model, parameter, error=OwnFileError):
 
 
 def arrays(path, parameter="data", needed=("x",)):
-    """Those of x, y and slice that an `.npz` holds, as they are: name -> array.
+    """Those of x, y and slice that an `.npz` holds: name -> array, x as `float_samples` gives it, the others as they are.
 
-    parameter: what messages call the file. needed: names that it must hold. Raises OwnFileError, also for x that is not
-    floating-point: raw pixels, most likely.
+    parameter: what messages call the file. needed: names that it must hold. Raises OwnFileError.
     """
     named, given = f"{parameter}={str(path)!r}", ", ".join(f"{name}=..." for name in needed)
     try:
@@ -40,10 +39,8 @@ def arrays(path, parameter="data", needed=("x",)):
             wanted = " and ".join(ARRAYS[each] for each in needed)
             shown = ", ".join(held[:8]) + (", …" if len(held) > 8 else "")
             raise OwnFileError(f"{named} holds no {name} (it holds {shown or 'nothing'}): it must hold {wanted}.")
-    if "x" in found and not np.issubdtype(found["x"].dtype, np.floating):
-        raise OwnFileError(
-            f"{named} has x of {found['x'].dtype}: it must be float32 samples, scaled as the model takes them."
-        )
+    if "x" in found:
+        found["x"] = float_samples(found["x"], f"{named}: ")
     return found
 
 
@@ -53,10 +50,37 @@ def samples(path, parameter="data", labelled=False):
     labelled: y must be there. Raises OwnFileError as `arrays` does.
     """
     found = arrays(path, parameter, ("x", "y") if labelled else ("x",))
-    return found["x"].astype("float32"), found.get("y")
+    return found["x"], found.get("y")
 
 
-def label_cure(y, n):
+def float_samples(x, label="", error=OwnFileError):
+    """x as float32, contiguous. Raises `error` unless it is floating-point (raw pixels, most likely) and finite.
+
+    label: what the sentence begins with, before "x is".
+    """
+    if x.dtype.kind != "f":
+        raise error(f"{label}x is {x.dtype}: it must be float32 samples, scaled as the model takes them.")
+    x = np.ascontiguousarray(x, "float32")
+    wild = x.size - np.count_nonzero(np.isfinite(x))
+    if wild:
+        raise error(f"{label}x is NaN or infinity in {wild:,} of {x.size:,} values: clean the samples first.")
+    return x
+
+
+def labels(y, n, label="", error=OwnFileError):
+    """y as int64 (n,). Raises `error` unless it is integers of that shape, with the cure where there is one."""
+    if y.shape != (n,) or y.dtype.kind not in "iu":
+        form = f"it must be integers of shape ({n},), one label a sample.{_label_cure(y, n)}"
+        raise error(f"{label}y is {y.dtype} of shape {y.shape}: {form}")
+    return np.ascontiguousarray(y, "int64")
+
+
+def is_tflite(blob):
+    """Whether these bytes claim to be a `.tflite` file."""
+    return blob[4:8] == b"TFL3"
+
+
+def _label_cure(y, n):
     """What makes labels, int (n,), of an array that is of another form: a sentence after a space, or ""."""
     cure = ""
     if y.ndim == 2 and len(y) == n and y.dtype.kind in "biuf":

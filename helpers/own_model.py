@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers import data, files, litert, models, own_files, photos, quantize, runtime_env, training
+from helpers import checkpoints, data, files, litert, models, own_files, photos, quantize, runtime_env
 
 with runtime_env.quiet():
     import tensorflow as tf
@@ -101,18 +101,12 @@ def samples(path, model, scaling="-1 to 1"):
     if x.shape[1:] != model.input_shape or not len(x):
         cure = " Give x[..., None], which adds the axis of channels." if (*x.shape[1:], 1) == model.input_shape else ""
         raise OwnModelError(f"{label} has x of shape {x.shape}: this model takes {wanted}, n at least 1.{cure}")
-    if y.shape != (len(x),) or y.dtype.kind not in "iu":
-        raise OwnModelError(
-            f"{label} has y of {y.dtype} and shape {y.shape}: it must be integers of shape ({len(x)},), one label a sample."
-            f"{own_files.label_cure(y, len(x))}"
-        )
+    y = own_files.labels(y, len(x), f"{label}: ", OwnModelError)
     if y.min() < 0 or y.max() >= model.classes:
         raise OwnModelError(
             f"{label} has labels from {y.min()} to {y.max()}: this model has {model.classes} classes, 0 to {model.classes - 1}."
         )
-    if not np.isfinite(x).all():
-        raise OwnModelError(f"{label} has x with NaN or infinity: clean the samples first.")
-    return x, y.astype("int64")
+    return x, y
 
 
 def split(number, calibration, selection, seed=0):
@@ -166,7 +160,7 @@ def example(folder):
     arrays = io.BytesIO()
     np.savez_compressed(arrays, x=x_test, y=images.y_test)
     files.write(data_path, arrays.getvalue())
-    files.write(model_path, training.packed(model))
+    files.write(model_path, checkpoints.packed(model))
     return model_path, data_path
 
 

@@ -298,8 +298,8 @@ def event_log(scalars, histograms, title, x_label, y_label, histogram_label):
 
 
 def guide(frame, title):
-    """A table to choose by: a row for each technique; numbers are coloured, purple above the neutral value, orange below. The
-    neutral value is 1 (a factor), or 0 for columns that hold negative numbers; words are left white."""
+    """A table to choose by: a row for each technique; numbers are coloured, purple above the neutral value, orange and
+    with a ▼ below. The neutral value is 1 (a factor), or 0 for columns that hold negative numbers; words are left white."""
     figure, axis = style.titled((2 + 1.2 * len(frame.columns), 1.2 + 0.42 * len(frame)), title)
     colours = plt.get_cmap("PuOr")
     for row, technique in enumerate(frame.index):
@@ -311,7 +311,8 @@ def guide(frame, title):
                 strength = (
                     value / frame[name].abs().max() if signed else np.log(value) / np.log(frame[name]).abs().max()
                 )
-                colour, text = colours(0.5 + 0.4 * strength), f"{value:+.1f}" if signed else f"x{value:.2f}"
+                colour, number = colours(0.5 + 0.4 * strength), f"{value:+.1f}" if signed else f"x{value:.2f}"
+                text = f"▼ {number}" if strength < 0 else number  # for those who see or print no colours
             axis.add_patch(plt.Rectangle((column, row), 1, 1, facecolor=colour, edgecolor="white"))
             ink = "white" if abs(strength) > 0.75 else "black"
             axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=9, color=ink)

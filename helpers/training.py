@@ -1,73 +1,17 @@
-"""Training an image classifier, and keeping the trained model as a checkpoint with its card.
+"""Training an image classifier: parts of the data, batches, steps of fine-tuning, batch norms, and what it gets right."""
 
-A checkpoint is `checkpoints/<name>.keras`; its card `checkpoints/<name>.json` says from which data, by which recipe
-and how well. `RECIPES` holds those that the repository ships; `python -m helpers train NAME` runs one again.
-"""
-
-import io
-import json
-import tempfile
-import time
 import weakref
-import zipfile
-from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from helpers import data, files, models, runtime_env, stats
+from helpers import data, models, runtime_env
 
 with runtime_env.quiet():
     import tensorflow as tf
 
 TEMPERATURE = 2.0
-CHECKPOINTS = files.REPOSITORY / "checkpoints"
-# A recipe's model -> how to build it, what the card calls it, and under which licence its weights are.
-NETWORKS = {
-    "mobilenet_v2": (
-        models.mobilenet_v2,
-        "MobileNetV2, alpha 0.35",
-        "Started from Keras' ImageNet weights of MobileNetV2 (alpha 0.35, 224 px), Apache License 2.0",
-    ),
-    "resnet8": (models.resnet8, "ResNet-8 of MLPerf Tiny", "Trained from scratch; MIT, as this repository"),
-}
-
 _steps = weakref.WeakKeyDictionary()
-
-
-class CheckpointError(ValueError):
-    """A checkpoint is missing, damaged, or does not fit what it is asked to do."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a checkpoint is trained: data set, input size (pixels), and Adam with a cosine-decayed learning rate.
-
-    model: a key of NETWORKS.
-    smallest_crop: training images are flipped at random and cropped to a random share of their sides of at least
-    this much. selection: share of the training set held out to choose by.
-    """
-
-    dataset: str
-    size: int
-    epochs: int
-    learning_rate: float = 1e-3
-    batch_size: int = 64
-    smallest_crop: float = 0.85
-    selection: float = 0.1
-    seed: int = 0
-    model: str = "mobilenet_v2"
-
-
-RECIPES = {
-    "mobilenetv2_fashion_96": Recipe("fashion_mnist", size=96, epochs=5),
-    "mobilenetv2_flowers_96": Recipe("flowers", size=96, epochs=20, smallest_crop=0.6),
-    "mobilenetv2_flowers_224": Recipe("flowers", size=224, epochs=8, smallest_crop=0.6),
-    "resnet8_fashion_32": Recipe(
-        "fashion_mnist", size=32, epochs=10, learning_rate=3e-3, batch_size=128, model="resnet8"
-    ),
-}
 
 
 def split(dataset, calibration=512, selection=0.1, seed=0):
@@ -94,12 +38,12 @@ def batches(images, labels, size, batch_size, seed, epochs, smallest_crop=1.0):
     """Shuffled training batches for all epochs: (float32 (batch, size, size, 3) in [-1, 1], labels).
 
     images: uint8 (n, height, width[, 3]). Every image is flipped and cropped at random, from `seed` alone; at
-    smallest_crop 1 it is left as it is.
+    smallest_crop 1 it is left as it is. Gone through again, they are the same.
     """
     per_epoch = len(images) // batch_size
-    random = np.random.default_rng(seed)
 
     def indices():
+        random = np.random.default_rng(seed)
         for _ in range(epochs):
             yield from random.permutation(len(images))[: per_epoch * batch_size].reshape(per_epoch, batch_size)
 
@@ -124,69 +68,14 @@ def batches(images, labels, size, batch_size, seed, epochs, smallest_crop=1.0):
     return source.map(augment).prefetch(4)
 
 
-def train(name, report=print):
-    """Train the checkpoint `name` of RECIPES, judge it on the whole test set, write it and its card. Returns the card.
+def fine_tuning_batches(dataset, chosen, size, steps, batch_size=32, seed=0):
+    """`batches` for so many steps on some training images of a data set, flipped and cropped to at least 85% of their sides.
 
-    report: takes a line of progress after each epoch. Raises CheckpointError for an unknown name.
+    chosen: indices of the images, int (n,). size: in pixels, as the model takes them.
     """
-    if name not in RECIPES:
-        raise CheckpointError(f"checkpoint={name!r} has no recipe: choose one of {', '.join(RECIPES)}.")
-    recipe, started = RECIPES[name], time.monotonic()
-    dataset = data.load(recipe.dataset)
-    parts = split(dataset, selection=recipe.selection, seed=recipe.seed)
-    fit, selection = parts["fit"], parts["selection"]
-    runtime_env.seed_everything(recipe.seed)
-    build, title, licence = NETWORKS[recipe.model]
-    model = build(recipe.size, len(dataset.classes))
-    per_epoch = len(fit) // recipe.batch_size
-    models.compile_classifier(
-        model, tf.keras.optimizers.schedules.CosineDecay(recipe.learning_rate, per_epoch * recipe.epochs)
-    )
-    training = batches(
-        dataset.x_train[fit],
-        dataset.y_train[fit],
-        recipe.size,
-        recipe.batch_size,
-        recipe.seed,
-        recipe.epochs,
-        recipe.smallest_crop,
-    )
-
-    def tell(epoch, logs):
-        chosen = top1(model, dataset.x_train[selection], dataset.y_train[selection]).mean()
-        report(
-            f"{name}: epoch {epoch + 1} of {recipe.epochs}, loss {logs['loss']:.3f}, selection top-1 {chosen:.3f}, "
-            f"{time.monotonic() - started:.0f} s"
-        )
-
-    model.fit(
-        training,
-        steps_per_epoch=per_epoch,
-        epochs=recipe.epochs,
-        verbose=0,
-        callbacks=[tf.keras.callbacks.LambdaCallback(on_epoch_end=tell)],
-    )
-    accuracy = stats.proportion(top1(model, dataset.x_test, dataset.y_test))
-    card = {
-        "model": f"{title}, {recipe.size} px, {len(dataset.classes)} classes, logits",
-        "data": {"name": dataset.name, "sha256": dataset.sha256, "trained_on": len(fit)},
-        "recipe": asdict(recipe),
-        "command": f"python -m helpers train {name}",
-        "top1_test": {
-            "value": accuracy.value,
-            "low": accuracy.low,
-            "high": accuracy.high,
-            "images": len(dataset.x_test),
-        },
-        "licence": licence,
-        "provenance": {
-            "seconds": round(time.monotonic() - started),
-            "versions": runtime_env.versions(),
-            "machine": runtime_env.machine(),
-        },
-    }
-    save(model, name, card)
-    return card
+    epochs = 1 + steps * batch_size // len(chosen)
+    images, labels = dataset.x_train[chosen], dataset.y_train[chosen]
+    return batches(images, labels, size, batch_size, seed, epochs, smallest_crop=0.85)
 
 
 def hold_batch_norms(model):
@@ -244,14 +133,8 @@ def follow(model, training, learning_rate, watch, images, labels, factors=None, 
 
 
 def fine_tune(model, dataset, chosen, steps, learning_rate, batch_size=32, seed=0, factors=None, teacher=None):
-    """Train a compiled model in place for some steps, as `follow` does, on training images of a data set; returns it.
-
-    chosen: indices of the images, int (n,). Equal chosen, batch_size and seed give equal batches, flipped and cropped to at
-    least 85% of their sides.
-    """
-    epochs = 1 + steps * batch_size // len(chosen)
-    images, labels = dataset.x_train[chosen], dataset.y_train[chosen]
-    training = batches(images, labels, model.input_shape[1], batch_size, seed, epochs, smallest_crop=0.85)
+    """Train a compiled model in place for some steps, as `follow` does, on `fine_tuning_batches`; returns it."""
+    training = fine_tuning_batches(dataset, chosen, model.input_shape[1], steps, batch_size, seed)
     for _ in _steps_taken(model, training, learning_rate, steps, factors, teacher):
         pass
     return model
@@ -337,60 +220,3 @@ def top1(model, images, labels, batch=200):
         part = images[start : start + batch]
         answers.append(infer(models.network_input(part, size)).numpy().argmax(axis=-1))
     return np.concatenate(answers) == np.asarray(labels)
-
-
-def save(model, name, card):
-    """Write a checkpoint and its card into `checkpoints/`, each in one step."""
-    files.write(CHECKPOINTS / f"{name}.keras", packed(model))
-    files.write(CHECKPOINTS / f"{name}.json", json.dumps(card, indent=1) + "\n")
-
-
-def packed(model):
-    """The bytes of a model's `.keras` file: compressed, without the optimizer's variables and without time stamps, so that
-    equal weights give equal bytes."""
-    with tempfile.TemporaryDirectory() as folder:
-        loose = Path(folder) / "model.keras"
-        models.copy(model).save(loose)
-        content = io.BytesIO()
-        with (
-            zipfile.ZipFile(loose) as source,
-            zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as target,
-        ):
-            for entry in sorted(source.namelist()):
-                part = source.read(entry)
-                if entry == "metadata.json":
-                    part = json.dumps({**json.loads(part), "date_saved": ""}).encode()
-                target.writestr(zipfile.ZipInfo(entry), part, zipfile.ZIP_DEFLATED)
-    return content.getvalue()
-
-
-def load(name, size=None, classes=None):
-    """A checkpoint as a Keras model, not compiled. Name, or the path of a `.keras` file.
-
-    size (pixels) and classes, where given, must be those of the model; CheckpointError otherwise, or if there is none.
-    """
-    path = CHECKPOINTS / f"{name}.keras" if not str(name).endswith(".keras") else Path(name)
-    if not path.is_file():
-        known = sorted(path.stem for path in CHECKPOINTS.glob("*.keras"))
-        raise CheckpointError(
-            f"checkpoint={str(name)!r} does not exist: there are {', '.join(known) or 'none'}; "
-            "`python -m helpers train NAME` makes one."
-        )
-    try:
-        model = tf.keras.models.load_model(path, compile=False)
-    except Exception as error:  # zip, HDF5 and Keras each raise their own
-        raise CheckpointError(
-            f"checkpoint {path.name} cannot be loaded ({type(error).__name__}): fetch or train it again."
-        ) from error
-    found = (model.input_shape[1], model.output_shape[-1])
-    for what, wanted, has in (("size", size, found[0]), ("classes", classes, found[1])):
-        if wanted is not None and wanted != has:
-            raise CheckpointError(
-                f"checkpoint {path.name} was made for {what}={has}, not {wanted}: name another, or train one."
-            )
-    return model
-
-
-def card(name):
-    """The card of a checkpoint as a dict."""
-    return json.loads((CHECKPOINTS / f"{name}.json").read_text())

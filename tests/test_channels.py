@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import __main__, channels, equalization, models, quantize, runtime_env, structure, training
+from helpers import __main__, channels, checkpoints, equalization, models, quantize, runtime_env, structure
 
 with runtime_env.quiet():
     import tensorflow as tf
@@ -167,7 +167,7 @@ def test_nothing_reads_what_is_masked(net):
 
 @pytest.fixture(scope="module")
 def mobilenet():
-    return training.load("mobilenetv2_fashion_96")
+    return checkpoints.load("mobilenetv2_fashion_96")
 
 
 def test_mobilenet_v2_is_exact_too(mobilenet):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import affine, data, litert, measure, models, quantize, runtime_env, training
+from helpers import affine, checkpoints, data, litert, measure, models, quantize, runtime_env, training
 from helpers import equalization as eq
 
 with runtime_env.quiet():
@@ -17,7 +17,7 @@ EXACT = 1e-4  # of the largest output
 
 @pytest.fixture(scope="module")
 def mobilenet():
-    return training.load("mobilenetv2_fashion_96")
+    return checkpoints.load("mobilenetv2_fashion_96")
 
 
 # --- models to try

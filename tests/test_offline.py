@@ -126,9 +126,9 @@ def test_the_data_and_checkpoints_of_every_notebook_are_at_hand(cut):
     assert datasets and checkpoints
     done, attempts = cut(
         "-c",
-        "import json, sys\nfrom helpers import data, training\n"
-        "datasets, checkpoints = map(json.loads, sys.argv[1:])\n"
-        "print(*map(data.load, datasets), *map(training.load, checkpoints))",
+        "import json, sys\nfrom helpers import checkpoints, data\n"
+        "datasets, names = map(json.loads, sys.argv[1:])\n"
+        "print(*map(data.load, datasets), *map(checkpoints.load, names))",
         json.dumps(sorted(datasets)),
         json.dumps(sorted(checkpoints)),
     )

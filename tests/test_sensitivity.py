@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from click.testing import CliRunner
 
-from helpers import __main__, data, litert, models, quantize, requantize, runtime_env, sensitivity, training
+from helpers import __main__, checkpoints, data, litert, models, quantize, requantize, runtime_env, sensitivity
 
 layers = tf.keras.layers
 
@@ -188,7 +188,7 @@ def keras_names(model):
     "make",
     [
         models.mlp,
-        lambda: training.load("mobilenetv2_fashion_96"),
+        lambda: checkpoints.load("mobilenetv2_fashion_96"),
         lambda: tf.keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3), classifier_activation=None),
     ],
     ids=["mlp", "mobilenetv2", "resnet50"],
@@ -213,11 +213,13 @@ def test_models_without_layers_or_already_quantized_are_refused(branched):
         sensitivity.sweep(file, samples[:, :8], samples)
 
 
-def test_the_command(branched, tmp_path):
-    file, samples, _ = branched
+@pytest.mark.parametrize("name", ["net.tflite", "saved_model"])
+def test_the_command(branched, tmp_path, name):
+    file, samples, model = branched
     (tmp_path / "net.tflite").write_bytes(file)
+    model.save(tmp_path / "saved_model", save_format="tf")
     np.savez(tmp_path / "samples.npz", x=samples)
-    arguments = ["sensitivity", str(tmp_path / "net.tflite"), "--calibration", str(tmp_path / "samples.npz")]
+    arguments = ["sensitivity", str(tmp_path / name), "--calibration", str(tmp_path / "samples.npz")]
     result = CliRunner().invoke(__main__.main, [*arguments, "--per-tensor", "--output", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     assert "spread" in result.output
@@ -226,7 +228,7 @@ def test_the_command(branched, tmp_path):
 
 @pytest.mark.parametrize(
     "arrays, message",
-    [({"y": np.zeros(3)}, "must hold x"), ({"x": np.zeros((3, 12, 12, 3), int)}, "x of int64: it must be float32")],
+    [({"y": np.zeros(3)}, "must hold x"), ({"x": np.zeros((3, 12, 12, 3), int)}, "x is int64: it must be float32")],
 )
 def test_the_command_wants_float_samples(branched, tmp_path, arrays, message):
     (tmp_path / "net.tflite").write_bytes(branched[0])

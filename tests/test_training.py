@@ -1,6 +1,4 @@
-"""Disjoint parts, deterministic batches, checkpoints with their cards, and following a training."""
-
-import json
+"""Disjoint parts, deterministic batches, fine-tuning, and following a training."""
 
 import numpy as np
 import pytest
@@ -57,6 +55,9 @@ def test_batches_repeat_and_depend_on_the_seed(fashion):
         return next(iter(training.batches(fashion.x_train[:64], fashion.y_train[:64], 32, 16, seed, 1, 0.8)))
 
     (x, y), (again, labels), (other, _) = first(0), first(0), first(1)
+    source = training.batches(fashion.x_train[:64], fashion.y_train[:64], 32, 16, 0, 1, 0.8)
+    for (image, _), (same, _) in zip(source, source, strict=True):
+        assert (image.numpy() == same.numpy()).all()
     assert x.shape == (16, 32, 32, 3) and float(tf.reduce_min(x)) >= -1 and float(tf.reduce_max(x)) <= 1
     assert (x.numpy() == again.numpy()).all() and (y.numpy() == labels.numpy()).all()
     assert (x.numpy() != other.numpy()).any()
@@ -78,47 +79,6 @@ def test_network_input_scales_and_repeats_grey():
     x = models.network_input(np.full((2, 28, 28), 255, np.uint8), 32).numpy()
     assert x.shape == (2, 32, 32, 3) and (x == 1).all()
     assert (models.network_input(np.zeros((1, 8, 8, 3), np.uint8), 32).numpy() == -1).all()
-
-
-def test_checkpoint_round_trip(monkeypatch, tmp_path, fashion):
-    monkeypatch.setattr(training, "CHECKPOINTS", tmp_path)
-    model = models.compile_classifier(small_network())
-    training.save(model, "small", {"top1_test": 0.1})
-    loaded = training.load("small", size=32, classes=10)
-    x = models.network_input(fashion.x_test[:20], 32)
-    np.testing.assert_array_equal(model(x), loaded(x))
-    assert training.card("small") == {"top1_test": 0.1}
-
-
-def test_equal_weights_give_equal_bytes():
-    model = small_network()
-    assert training.packed(model) == training.packed(models.compile_classifier(models.copy(model)))
-
-
-def test_a_recipe_names_its_network(monkeypatch, tmp_path):
-    monkeypatch.setattr(training, "CHECKPOINTS", tmp_path)
-    recipe = training.Recipe("fashion8k", size=8, epochs=1, batch_size=128, model="resnet8")
-    monkeypatch.setattr(training, "RECIPES", {"tiny": recipe})
-    lines = []
-    card = training.train("tiny", lines.append)
-    assert card["model"] == "ResNet-8 of MLPerf Tiny, 8 px, 10 classes, logits" and "scratch" in card["licence"]
-    assert len(lines) == 1 and training.load("tiny", size=8, classes=10).name == "resnet8"
-
-
-def test_checkpoints_that_do_not_fit(monkeypatch, tmp_path):
-    monkeypatch.setattr(training, "CHECKPOINTS", tmp_path)
-    training.save(small_network(), "small", {})
-    with pytest.raises(training.CheckpointError, match="size=32, not 96"):
-        training.load("small", size=96)
-    with pytest.raises(training.CheckpointError, match="classes=10, not 5"):
-        training.load("small", classes=5)
-    with pytest.raises(training.CheckpointError, match="'large' does not exist: there are small"):
-        training.load("large")
-    (tmp_path / "small.keras").write_bytes((tmp_path / "small.keras").read_bytes()[:1000])
-    with pytest.raises(training.CheckpointError, match=r"small\.keras cannot be loaded"):
-        training.load("small")
-    with pytest.raises(training.CheckpointError, match="has no recipe"):
-        training.train("small")
 
 
 def test_top1_of_any_number_of_images(fashion):
@@ -229,13 +189,3 @@ def test_too_few_batches(fashion):
     source = training.batches(fashion.x_train[:32], fashion.y_train[:32], 32, 16, seed=0, epochs=1)
     with pytest.raises(ValueError, match="fewer than the 5 steps"):
         training.follow(model, source, 1e-3, [5], fashion.x_test[:10], fashion.y_test[:10])
-
-
-@pytest.mark.parametrize("path", sorted(training.CHECKPOINTS.glob("*.keras")), ids=lambda path: path.stem)
-def test_committed_checkpoints_have_cards_that_hold(path):
-    card = json.loads(path.with_suffix(".json").read_text())
-    assert path.stat().st_size < 2e6 and card["licence"]
-    if card["data"]["name"] == "fashion_mnist":
-        fashion = data.load("fashion8k")
-        hits = training.top1(training.load(path.stem), fashion.x_test[::8], fashion.y_test[::8])
-        assert card["top1_test"]["value"] >= 0.9 and abs(hits.mean() - card["top1_test"]["value"]) < 0.04
