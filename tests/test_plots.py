@@ -128,7 +128,7 @@ def test_a_guide_colours_numbers_and_leaves_words_white():
     frame = pd.DataFrame({"data": ["none", "all"], "size": [2.0, 0.5], "points": [-1.0, 0.5]}, index=["a", "b"])
     figure = plots.guide(frame, "Choose")
     axis = figure.axes[0]
-    assert [text.get_text() for text in axis.texts] == ["none", "x2.00", "-1.0", "all", "x0.50", "+0.5"]
+    assert [text.get_text() for text in axis.texts] == ["none", "x2.00", "▼ -1.0", "all", "▼ x0.50", "+0.5"]
     assert axis.patches[0].get_facecolor()[:3] == (1, 1, 1)
     assert axis.patches[1].get_facecolor() != axis.patches[4].get_facecolor()
 
