@@ -164,15 +164,7 @@ def _with_advice(check, baseline, candidate, group=""):
         return check
     n = baseline.size
     gained, lost = np.mean(candidate & ~baseline), np.mean(baseline & ~candidate)
-
-    def change(number):
-        first, second = np.zeros(number, bool), np.zeros(number, bool)
-        start = round(number * gained)
-        second[:start] = True
-        first[start : start + round(number * lost)] = True
-        return stats.paired_difference(first, second)
-
-    needed = _needed(change, n, check.limit)
+    needed = _needed(lambda number: stats.paired_counts(number * gained, number * lost, number), n, check.limit)
     return dataclasses.replace(check, because=f"{check.because}; {_advice(needed, n, group)}")
 
 

@@ -55,14 +55,22 @@ def paired_difference(baseline, candidate, confidence=CONFIDENCE):
     baseline, candidate = _pair(baseline, candidate)
     if baseline.ndim == 2:
         return _pigeonhole(candidate.astype(float) - baseline, confidence)
-    gained = int((candidate & ~baseline).sum())
-    lost = int((baseline & ~candidate).sum())
-    n = baseline.size
+    gained, lost = int((candidate & ~baseline).sum()), int((baseline & ~candidate).sum())
+    return paired_counts(gained, lost, baseline.size, confidence)
+
+
+def paired_counts(gained, lost, n, confidence=CONFIDENCE):
+    """`paired_difference` on n examples of which `gained` are right in the candidate only, and `lost` in the baseline only.
+
+    Fractions are allowed: a forecast scales counts.
+    """
+    _check(confidence)
     p_gained, p_lost = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
     z = scipy_stats.norm.ppf((1 + confidence) / 2)
     half = z * np.sqrt((p_gained + p_lost - (p_gained - p_lost) ** 2) / (n + 2))
     centre = p_gained - p_lost
-    return Estimate((gained - lost) / n, max(-1.0, centre - half), min(1.0, centre + half), "share")
+    low, high = max(-1.0, float(centre - half)), min(1.0, float(centre + half))
+    return Estimate(float(gained - lost) / n, low, high, "share")
 
 
 def mcnemar(baseline, candidate):

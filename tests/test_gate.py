@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -196,6 +197,20 @@ def test_a_class_that_is_too_small_says_how_many_more_of_it_it_needs():
     check = gate_checks.worst_group("class", np.ones(506, bool), np.ones(506, bool), groups, 0.1)
     assert check.outcome == UNDECIDED
     assert "6 examples; about 20 more examples of class 1 would decide" in check.because
+
+
+@pytest.mark.parametrize("n, lost, limit", [(40, 1, 0.1), (40, 2, 0.03), (30, 1, 0.06), (50, 3, 0.1)])
+def test_a_forecast_for_few_examples_does_not_round_them(n, lost, limit):
+    def decides(times):
+        """Whether so many repetitions of the same examples are enough."""
+        change = stats.paired_difference(np.tile(right, times), np.tile(still_right, times))
+        return change.low >= -limit or change.high < -limit
+
+    right, still_right = np.ones(n, bool), np.arange(n) >= lost
+    check = gate_checks.drop(right, still_right, limit)
+    more = int(re.search(r"about ([0-9,]+) more examples? would decide", check.because).group(1).replace(",", ""))
+    times = next(times for times in range(2, 1000) if decides(times))
+    assert n * (times - 1) * 0.95 <= n + more <= n * times * 1.1
 
 
 @pytest.mark.parametrize(
