@@ -219,12 +219,20 @@ def _table(notebook, rows):
     for name, _ in rows.values():
         if not any(name in content["numbers"] for content in found.values()):
             raise results.ResultsError(f"number={name!r} is not among the results of {notebook}: look into results/.")
-    machine = found[files.QUICK]["provenance"]["machine"]
-    features = ", ".join(machine["cpu_features"])
     return (
-        f"{_markdown(pd.DataFrame(columns))}\n\nMeasured on: {machine['cpu']} ({features}), {machine['cores']} cores, "
-        "one thread for latency. Brackets: 95% intervals."
+        f"{_markdown(pd.DataFrame(columns))}\n\nMeasured: {_machines(found)}; one thread for latency. "
+        "Brackets: 95% intervals."
     )
+
+
+def _machines(found):
+    """The machines of some profiles' results: "quick on AMD EPYC (AVX2), 2 cores; full on …"."""
+    profiles = {}
+    for profile, content in found.items():
+        machine = content["provenance"]["machine"]
+        text = f"{machine['cpu']} ({', '.join(machine['cpu_features'])}), {machine['cores']} cores"
+        profiles.setdefault(text, []).append(profile)
+    return "; ".join(f"{', '.join(names)} on {text}" for text, names in profiles.items())
 
 
 def _show(estimate, spec):

@@ -83,10 +83,11 @@ def read(notebook, profile=files.QUICK, root=None):
 
 
 def profiles():
-    """The profiles of which notebooks have results on record, the quick one first."""
+    """The folders in which notebooks have results on record: profiles, and as `quick_…` the quick one on other processors;
+    the quick one first, then those."""
     notebooks = {path.stem for path in files.NOTEBOOKS.glob("*.ipynb")}
     found = {path.parent.name for path in RECORDED.glob("*/*.json") if path.stem in notebooks}
-    return sorted(found, key=lambda name: (name != files.QUICK, name))
+    return sorted(found, key=lambda name: (name != files.QUICK, not name.startswith(files.QUICK), name))
 
 
 def compare(numbers, recorded):
