@@ -312,7 +312,8 @@ def guide(frame, title):
                     value / frame[name].abs().max() if signed else np.log(value) / np.log(frame[name]).abs().max()
                 )
                 colour, number = colours(0.5 + 0.4 * strength), f"{value:+.1f}" if signed else f"x{value:.2f}"
-                text = f"▼ {number}" if strength < 0 else number  # for those who see or print no colours
+                worse = float(number.strip("x")) < (0 if signed else 1)  # as it is shown: 0.998 is no loss
+                text = f"▼ {number}" if worse else number  # for those who see or print no colours
             axis.add_patch(plt.Rectangle((column, row), 1, 1, facecolor=colour, edgecolor="white"))
             ink = "white" if abs(strength) > 0.75 else "black"
             axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=9, color=ink)

@@ -125,12 +125,23 @@ def test_neighbouring_colours_differ_in_lightness():
 
 
 def test_a_guide_colours_numbers_and_leaves_words_white():
-    frame = pd.DataFrame({"data": ["none", "all"], "size": [2.0, 0.5], "points": [-1.0, 0.5]}, index=["a", "b"])
+    frame = pd.DataFrame(
+        {"data": ["none", "all"], "size": [2.0, 0.5], "points": [-1.0, 0.5], "speed": [0.998, 2]}, index=["a", "b"]
+    )
     figure = plots.guide(frame, "Choose")
     axis = figure.axes[0]
-    assert [text.get_text() for text in axis.texts] == ["none", "x2.00", "▼ -1.0", "all", "▼ x0.50", "+0.5"]
+    assert [text.get_text() for text in axis.texts] == [
+        "none",
+        "x2.00",
+        "▼ -1.0",
+        "x1.00",
+        "all",
+        "▼ x0.50",
+        "+0.5",
+        "x2.00",
+    ]
     assert axis.patches[0].get_facecolor()[:3] == (1, 1, 1)
-    assert axis.patches[1].get_facecolor() != axis.patches[4].get_facecolor()
+    assert axis.patches[1].get_facecolor() != axis.patches[5].get_facecolor()
 
 
 def test_a_ledger_has_a_row_for_each_claim_and_a_column_for_each_profile():
