@@ -61,7 +61,7 @@ def storage_not_speed(raw, dense_gzip, pruned_gzip, latency_ratio, block_ratio):
     if latency_ratio.low > 1.2:
         return REFUTED, f"{because}, and it runs faster"
     if shrinks >= 2 and latency_ratio.low > 0.8 and latency_ratio.high < 1.2:
-        blocks = "; of the kinds of zeros, only blocks of 16 run faster" if block_ratio.low > 1.2 else ""
+        blocks = "; of the kinds of zeros, only whole blocks run faster" if block_ratio.low > 1.2 else ""
         return CONFIRMED, f"{because}, and its latency is that of the dense model{blocks}"
     return DEPENDS, because
 

@@ -1,11 +1,16 @@
 """The calibrated start of quantization-aware training."""
 
+import ast
+import inspect
+import types
+
+import nbformat
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 
-from helpers import data, equalization, litert, models, quantize, requantize, runtime_env
+from helpers import data, equalization, files, litert, models, quantize, requantize, runtime_env
 
 
 @pytest.fixture(scope="module")
@@ -270,3 +275,27 @@ def test_a_kept_dense_layer_leaves_its_neighbours_quantized(mlp):
     kept = quantize.quantization_aware(mlp, keep_float=["hidden_2"])
     assert has_range(kept, "hidden_1", "kernel") and has_range(kept, "logits", "kernel")
     assert not has_range(kept, "hidden_2", "kernel") and has_range(kept, "hidden_2", "output")
+
+
+TAKEN = ["ConversionError", "representative", "start_calibrated", "hold_batch_norms", "_ranges", "_base_name"]
+
+
+def test_what_notebook_04_says_to_take_along_runs_without_the_lab():
+    cells = nbformat.read(files.find_notebook("04"), as_version=4).cells
+    advice = next(cell.source for cell in cells if "In a project of your own" in cell.source)
+    assert all(f"`{name}`" in advice for name in TAKEN)
+    parts = ast.parse(inspect.getsource(quantize)).body
+    names = [getattr(part, "name", "") for part in parts]
+    scheme = parts[names.index("DepthwiseQuantizer") : names.index("scope") + 1]
+    quiet = next(part for part in parts if isinstance(part, ast.With))
+    own = [part for part in parts if isinstance(part, ast.Import)] + quiet.body
+    body = own + [part for part in parts if getattr(part, "name", "") in TAKEN] + scheme
+    taken = types.ModuleType("taken")
+    exec(compile(ast.Module(body, []), "taken", "exec"), vars(taken))
+    model = residual_network()
+    with taken.scope():
+        annotated = tfmot.quantization.keras.quantize_annotate_model(model)
+        qat = tfmot.quantization.keras.quantize_apply(annotated, taken.PerChannelScheme())
+    x = np.random.default_rng(0).normal(size=(20, 16, 16, 3)).astype("float32")
+    taken.hold_batch_norms(taken.start_calibrated(qat, model, x))
+    assert np.abs(qat(x, training=False) - model(x, training=False)).max() < 0.1
