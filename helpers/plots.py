@@ -131,18 +131,13 @@ def intervals(frame, title, x_label, reference=None, percent=False):
     """Estimates one above the other: frame indexed by name with value, low, high; `reference` draws a vertical line."""
     figure, axis = style.titled((7, 0.9 + 0.42 * len(frame)), title)
     rows = range(len(frame))[::-1]
-    axis.errorbar(
-        frame["value"],
-        rows,
-        xerr=[frame["value"] - frame["low"], frame["high"] - frame["value"]],
-        fmt="o",
-        color=style.COLOURS[0],
-        capsize=4,
-    )
+    bars = [frame["value"] - frame["low"], frame["high"] - frame["value"]]
+    axis.errorbar(frame["value"], rows, xerr=bars, fmt="o", color=style.COLOURS[0], capsize=4)
     if reference is not None:
         axis.axvline(reference, color="black", linewidth=1, linestyle=":")
     if percent:
         axis.xaxis.set_major_formatter(PercentFormatter(1))
+        axis.locator_params("x", nbins=6)  # labels such as "-0.25%" are wide
     axis.set_yticks(rows, frame.index)
     axis.set(xlabel=x_label, ylim=(-0.6, len(frame) - 0.4))
     return figure
