@@ -142,6 +142,8 @@ def structured_table():
             ),
             "fine-tuned": ("delta_top1.mobilenetv2_pruned50_at_once", "points"),
             "fine-tuned with the dense model as teacher": ("delta_top1.mobilenetv2_pruned50", "points"),
+            "the same, for 6,000 steps": ("delta_top1.mobilenetv2_pruned50_6000_steps", "points"),
+            "the dense model, trained on for as many": ("delta_top1.mobilenetv2_trained_on_6000_steps", "points"),
             "in two rounds": ("delta_top1.mobilenetv2_pruned50_two_rounds", "points"),
             "without 30% of them, with the teacher": ("delta_top1.mobilenetv2_pruned30", "points"),
             "without 70%": ("delta_top1.mobilenetv2_pruned70", "points"),
