@@ -19,7 +19,7 @@ def network():
 
 def test_checkpoint_round_trip(network, monkeypatch, tmp_path):
     monkeypatch.setattr(checkpoints, "CHECKPOINTS", tmp_path)
-    model = models.compile_classifier(network)
+    model = models.compile_classifier(models.copy(network))
     checkpoints.save(model, "small", {"top1_test": 0.1})
     loaded = checkpoints.load("small", size=32, classes=10)
     x = np.random.default_rng(0).normal(size=(20, 32, 32, 3)).astype("float32")
