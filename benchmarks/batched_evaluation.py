@@ -14,7 +14,11 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works without installation, too
 
-from helpers import data, litert, models, quantize, runtime_env, stats
+from helpers.base import runtime_env
+from helpers.compress import quantize
+from helpers.evidence import stats
+from helpers.networks import data, models
+from helpers.tflite import litert
 
 PROMISED = 3  # times
 

@@ -5,7 +5,9 @@ python benchmarks/ptq_variants.py
 
 import time
 
-from helpers import checkpoints, data, equalization, measure, models, quantize, requantize
+from helpers.compress import equalization, quantize, requantize
+from helpers.networks import checkpoints, data, models
+from helpers.tflite import measure
 
 IMAGES = 1000
 

@@ -8,7 +8,10 @@ layers on its deny list. A sample of layers is timed and scaled. Promised on 2 c
 
 import time
 
-from helpers import checkpoints, data, litert, models, quantize, runtime_env, sensitivity
+from helpers.base import runtime_env
+from helpers.compress import quantize, sensitivity
+from helpers.networks import checkpoints, data, models
+from helpers.tflite import inputs, litert
 
 with runtime_env.quiet():
     import tensorflow as tf
@@ -26,7 +29,7 @@ def officially(model, calibration, x, names):
         with runtime_env.quiet():
             converter = tf.lite.TFLiteConverter.from_keras_model(model)
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            samples = quantize.representative(calibration, (None, *calibration.shape[1:]))
+            samples = inputs.representative(calibration, (None, *calibration.shape[1:]))
             converter.representative_dataset = samples
             options = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=denied)
             debugger = tf.lite.experimental.QuantizationDebugger(

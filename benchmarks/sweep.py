@@ -17,7 +17,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works without installation, too
 
-from helpers import runtime_env, sweep
+from helpers.base import runtime_env
+from helpers.lab import sweep
 
 PROMISED = 1.7  # times
 GRID = ["seeds=0:6", "epochs=2", "pruning_epochs=1", "sweep=[0.8]", "latency_rounds=6"]

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import papermill
 
-from helpers import files, parameters, results
+from helpers.base import repository
+from helpers.evidence import results
+from helpers.lab import notebook, parameters
 
 SETTINGS = {
     "SSE4.1": ({"ONEDNN_MAX_CPU_ISA": "SSE41"}, {}),
@@ -26,18 +28,18 @@ def rerun(path, environment, changes, folder):
     """The results of one run, as `results.read` gives them."""
     declared = parameters.defaults(path)
     changes = {name: value for name, value in changes.items() if name in declared}
-    os.environ.update({files.OUTPUT_VARIABLE: folder, **environment})
+    os.environ.update({repository.OUTPUT_VARIABLE: folder, **environment})
     try:
         papermill.execute_notebook(path, Path(folder) / path.name, changes, kernel_name="python3")
     finally:
         for name in environment:
             del os.environ[name]
-    profile = files.CUSTOM if changes else files.QUICK
+    profile = repository.CUSTOM if changes else repository.QUICK
     return results.read(path.stem, profile, Path(folder))
 
 
 def main():
-    path = files.find_notebook(sys.argv[1] if len(sys.argv) > 1 else "01")
+    path = notebook.find(sys.argv[1] if len(sys.argv) > 1 else "01")
     recorded = results.read(path.stem)
     shifts = {}
     for setting, (environment, changes) in SETTINGS.items():

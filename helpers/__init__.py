@@ -1,4 +1,48 @@
-"""The plumbing that the notebooks, the commands and the tests share.
+"""The lab's front door: what notebooks import, by its name alone, whichever room it lives in.
 
-Nothing is imported here: `python -m helpers --help` must answer without loading TensorFlow.
+    from helpers import lab, measure, quantize
+
+Each module is loaded when it is first asked for, so that nobody waits for a TensorFlow that he does not use. Importing
+`helpers` itself sets the environment that TensorFlow reads when it loads (`base.runtime_env`), and so comes first.
 """
+
+import importlib
+
+from helpers.base import runtime_env
+
+ROOMS = {
+    "base": ("repository", "runtime_env"),
+    "evidence": ("claims", "plots", "results", "stats"),
+    "networks": ("bench", "checkpoints", "data", "models", "training"),
+    "tflite": ("inputs", "litert", "measure"),
+    "lab": ("parameters", "selfcheck"),
+    "compress": (
+        "affine",
+        "channels",
+        "equalization",
+        "own_model",
+        "qat",
+        "quantize",
+        "requantize",
+        "sensitivity",
+        "sparsity",
+    ),
+    "deploy": ("gate", "gate_report", "package"),
+}
+_PLACES = {name: f"helpers.{room}.{name}" for room, names in ROOMS.items() for name in names}
+_PLACES |= {"lab": "helpers.lab", "doctor": "helpers.doctor", "errors": "helpers.base.errors"}
+
+__all__ = sorted(_PLACES)
+
+
+def __getattr__(name):
+    if name not in _PLACES:
+        raise AttributeError(f"module 'helpers' has no {name!r}: it hands out {', '.join(__all__)}.")
+    with runtime_env.quiet():
+        found = importlib.import_module(_PLACES[name])
+    globals()[name] = found
+    return found
+
+
+def __dir__():
+    return __all__

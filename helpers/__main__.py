@@ -1,9 +1,11 @@
-"""`python -m helpers`: the lab's commands. Each loads what it needs when it is called."""
+"""`compression-lab`: the lab's commands. Each loads what it needs when it is called."""
 
 import sys
 import traceback
 
 import click
+
+from helpers.base.errors import InputError, LabError
 
 
 class Commands(click.Group):
@@ -13,7 +15,7 @@ class Commands(click.Group):
         try:
             return super().invoke(context)
         except Exception as error:
-            if not (type(error).__module__.startswith("helpers.") or isinstance(error, FileNotFoundError)):
+            if not isinstance(error, LabError):
                 raise
             raise _refusal(error, 2) from None
 
@@ -32,7 +34,7 @@ class Verdict(click.Command):
         try:
             return super().invoke(context)
         except Exception as error:
-            if not type(error).__module__.startswith("helpers."):
+            if not isinstance(error, LabError):
                 traceback.print_exc()
             raise _refusal(error, 3) from None
         except KeyboardInterrupt:
@@ -80,7 +82,7 @@ def doctor():
 @click.option("--fresh", is_flag=True, help="Start anew even if the former tour was interrupted.")
 def tour(only, profile, given, fresh):
     """Run the notebooks in order; executed copies, results and figures go to runs/."""
-    from helpers import tour
+    from helpers.lab import tour
 
     sys.exit(tour.run(only, profile, dict(given), fresh))
 
@@ -102,7 +104,7 @@ def tour(only, profile, given, fresh):
 @click.option("--output", help="Folder. Default: sweeps/NOTEBOOK in the output folder; a rerun there goes on.")
 def sweep(notebook, grid, scheduler, workers, threads, output):
     """Run NOTEBOOK at every point of a grid of parameters, on the cores of this machine or a Dask cluster."""
-    from helpers import sweep
+    from helpers.lab import sweep
 
     sys.exit(sweep.run(notebook, grid, scheduler, workers, threads, output))
 
@@ -112,16 +114,18 @@ def sweep(notebook, grid, scheduler, workers, threads, output):
 @click.option(
     "--profile", default="quick", show_default=True, help="For another one: run it, keep results and figures."
 )
-def record(names, profile):
-    """Run notebooks with their defaults; save outputs, results, figures and README's tables in the repository."""
-    from helpers import files, readme, tour
+@click.option("--machine", is_flag=True, help="Keep only the results, beside those of the reference machine.")
+def record(names, profile, machine):
+    """Run notebooks with their defaults; save outputs, results, figures and the tables of RESULTS.md in the repository."""
+    from helpers.base import repository
+    from helpers.lab import readme, tour
 
-    if profile == files.QUICK:
+    if profile == repository.QUICK and not machine:
         code = tour.record(names)
     else:
         code = tour.run(names, profile)
         if not code:
-            click.echo(f"Kept: {', '.join(tour.keep(profile))}")
+            click.echo(f"Kept: {', '.join(tour.keep(profile, machine))}")
     if not code:
         readme.update()
     sys.exit(code)
@@ -132,7 +136,7 @@ def record(names, profile):
 @click.option("--record", is_flag=True, help="Run the solutions first; keep their outputs and the seconds they took.")
 def exercises(names, record):
     """Make the exercises from notebooks/solutions/ (01, ...; all by default)."""
-    from helpers import exercises
+    from helpers.lab import exercises
 
     if record and (code := exercises.record(names)):
         sys.exit(code)
@@ -142,7 +146,7 @@ def exercises(names, record):
 @main.command()
 def site():
     """Render README and the recorded notebooks as a static site that works offline, in the output folder's site/."""
-    from helpers import website
+    from helpers.lab import website
 
     click.echo(f"Open in a browser: {website.build()}")
 
@@ -151,7 +155,7 @@ def site():
 @click.argument("name")
 def train(name):
     """Train the checkpoint NAME again by its recipe, e.g. mobilenetv2_fashion_96; writes it into checkpoints/."""
-    from helpers import checkpoints
+    from helpers.networks import checkpoints
 
     card = checkpoints.train(name, click.echo)
     top1 = card["top1_test"]
@@ -174,24 +178,23 @@ TARGET = click.option(
     metavar="FILE.npz",
     help="x: float samples as the models take them; y: labels; slice, if any.",
 )
+@click.option("--policy", "path", metavar="FILE.yaml", help="Limits as keys: max_drop: 0.02; null does not ask.")
 @click.option(
-    "--policy",
-    metavar="FILE.yaml",
-    help="The limits below as keys (max_drop: 0.02; null does not ask); options override it.",
+    "--limit",
+    "limits",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A limit, over the policy's: "
+    "max_drop (0.02 unless you say otherwise), max_class_drop, max_slice_drop (shares of top-1: 0.02 is 2 points), "
+    "min_agreement (share), min_speedup (times), max_size, max_peak_memory (bytes); may be repeated.",
 )
 @click.option(
-    "--max-drop",
-    type=float,
-    help="Share of top-1 that may be lost; 0.02, which is 2 points, unless the policy says otherwise.",
+    "--report",
+    "reports",
+    multiple=True,
+    metavar="FILE",
+    help="Write the decision as .json, or the checks as JUnit .xml; may be repeated.",
 )
-@click.option("--min-speedup", type=float, help="Latency of the baseline over that of the candidate.")
-@click.option("--max-size", type=int, help="Bytes of the file.")
-@click.option("--max-peak-memory", type=int, help="Bytes that loading and running it may add to a process.")
-@click.option("--min-agreement", type=float, help="Share of answers that must be the baseline's.")
-@click.option("--max-class-drop", type=float, help="Share of top-1 that any class may lose.")
-@click.option("--max-slice-drop", type=float, help="The same for any slice of the data.")
-@click.option("--json", "json_path", metavar="FILE", help="Write the decision as JSON.")
-@click.option("--junit", "junit_path", metavar="FILE", help="Write the checks as JUnit XML.")
 @TARGET
 @click.option("--seconds", type=float, default=600, show_default=True, help="Time limit of each child process.")
 @click.option("--memory", type=int, default=4000, show_default=True, help="Memory limit of each child process, in MB.")
@@ -202,29 +205,30 @@ TARGET = click.option(
     show_default=True,
     help="Measure latency and memory even if no limit asks for it.",
 )
-def gate(candidate, baseline, data, policy, json_path, junit_path, target, seconds, memory, rounds, speed, **asked):
+def gate(candidate, baseline, data, path, limits, reports, target, seconds, memory, rounds, speed):
     """Accept (exit code 0) or reject (1) a compressed model; 2 is undecided, 3 bad input.
 
     Both files must be classifiers with 2 outputs or more. Candidates that take int8 get x in float as well: the gate
     quantizes it by the file's own scale.
     """
-    import dataclasses
+    from pathlib import Path
 
     from rich.console import Console
 
-    from helpers import gate, gate_checks, gate_report, own_files
-    from helpers.target import Target
+    from helpers.deploy import gate, gate_report
+    from helpers.deploy.policy import Policy
+    from helpers.tflite import inputs
+    from helpers.tflite.remote import Target
 
-    for path, option in ((json_path, "--json"), (junit_path, "--junit")):
-        if path in {candidate, baseline, data, policy} - {None}:
-            raise gate.GateError(f"{option}={path!r} is to be read as well: name another file.")
-        if path:
-            gate_report.clear(path, option)
-    policy = gate_checks.Policy.read(policy) if policy else gate_checks.Policy()
-    policy = dataclasses.replace(policy, **{name: value for name, value in asked.items() if value is not None})
+    read = {Path(given).resolve() for given in (candidate, baseline, data, path) if given}
+    for report in reports:
+        if Path(report).resolve() in read:
+            raise InputError(f"--report={report!r} is to be read as well: name another file.")
+        gate_report.clear(report)
+    policy = (Policy.read(path) if path else Policy()).limited(limits)
     if not speed and (policy.min_speedup is not None or policy.max_peak_memory is not None):
-        raise gate.GateError("--no-speed contradicts a limit of speedup or peak memory: leave one of them out.")
-    given = own_files.arrays(data, needed=("x", "y"))
+        raise InputError("--no-speed contradicts a limit of speedup or peak memory: leave one of them out.")
+    given = inputs.arrays(data, needed=("x", "y"))
     decision = gate.judge(
         candidate,
         baseline,
@@ -239,10 +243,8 @@ def gate(candidate, baseline, data, policy, json_path, junit_path, target, secon
     )
     Console(markup=False, highlight=False).print(gate_report.table(decision))
     click.echo(gate_report.summary(decision))
-    if json_path:
-        gate_report.write_json(decision, json_path)
-    if junit_path:
-        gate_report.write_junit(decision, junit_path)
+    for report in reports:
+        gate_report.write(decision, report)
     sys.exit(decision.exit_code)
 
 
@@ -258,14 +260,14 @@ def measure(models, baseline, data, target, threads, rounds):
     from rich.console import Console
     from rich.table import Table
 
-    from helpers import measure, own_files
-    from helpers.target import Target
+    from helpers.tflite import inputs, measure
+    from helpers.tflite.remote import Target
 
     baseline = baseline or models[0]
     frame, machine = measure.report(
         {path: path for path in (baseline, *models)},
         baseline,
-        own_files.arrays(data)["x"] if data else None,
+        inputs.arrays(data)["x"] if data else None,
         rounds,
         threads,
         Target(target) if target else None,
@@ -296,9 +298,10 @@ def sensitivity(model, calibration, judged, weights, per_tensor, output):
     from rich.progress import track
     from rich.table import Table
 
-    from helpers import plots, requantize, sensitivity
+    from helpers.compress import reports, requantize, sensitivity
+    from helpers.evidence import plots
 
-    table = sensitivity.analyse_file(
+    table = reports.analyse_file(
         model,
         calibration,
         judged or calibration,
@@ -335,17 +338,17 @@ def prune_channels(model, output, **choices):
     from rich.console import Console
     from rich.table import Table
 
-    from helpers import channel_report
+    from helpers.compress import reports
 
-    groups, totals = channel_report.prune_file(model, output, **choices)
+    groups, totals = reports.prune_file(model, output, **choices)
     shown = Table("layer", "kind", "channels before", "after", "read by")
     for row in groups.itertuples():
         shown.add_row(row.group, row.kind, str(row.width), str(row.kept), row.consumers)
     Console(markup=False, highlight=False).print(shown)
-    for line in channel_report.told(totals):
+    for line in reports.told(totals):
         click.echo(line)
     click.echo(f"Model and table: {output}, {Path(output).with_suffix('.csv')}")
 
 
 if __name__ == "__main__":
-    main(prog_name="python -m helpers")
+    main(prog_name="compression-lab")

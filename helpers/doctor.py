@@ -12,9 +12,10 @@ import pandas as pd
 import psutil
 from packaging.requirements import Requirement
 
-from helpers import data, files, runtime_env
+from helpers.base import repository, runtime_env
+from helpers.networks import data
 
-LOCK = files.REPOSITORY / "requirements.txt"
+LOCK = repository.REPOSITORY / "requirements.txt"
 OLDEST, NEWEST = (3, 11), (3, 13)
 CORES, MEMORY_GB, DISK_GB = 2, 4, 2
 SMOKE_SAMPLES = 32
@@ -105,7 +106,7 @@ def resources():
     """Cores, free memory and free disk space (GB, of 10^9 bytes), each against what the notebooks need."""
     cores = psutil.cpu_count() or 1
     memory = psutil.virtual_memory().available / 1e9
-    folder = files.output_root().absolute()
+    folder = repository.output_root().absolute()
     while not folder.is_dir():
         folder = folder.parent
     disk = psutil.disk_usage(os.fspath(folder)).free / 1e9
@@ -119,7 +120,7 @@ def resources():
             disk,
             DISK_GB,
             f"{disk:.1f} GB",
-            f"free {DISK_GB} GB, or name another folder in ${files.OUTPUT_VARIABLE}",
+            f"free {DISK_GB} GB, or name another folder in ${repository.OUTPUT_VARIABLE}",
         ),
     ]
 
@@ -133,7 +134,9 @@ def smoke_test():
     """Convert an untrained MLP to float32 and int8, run it on some digits, and compare with Keras."""
     start = time.monotonic()
     try:
-        from helpers import litert, models, quantize
+        from helpers.compress import quantize
+        from helpers.networks import models
+        from helpers.tflite import litert
 
         x = data.unit_rows(data.load("mnist5k").x_test[:SMOKE_SAMPLES])
         model = models.mlp()

@@ -1,133 +1,24 @@
-"""Recorded notebook outputs, compared as a reader would: numbers as numbers, words as words.
-
-nbval compares strings. Here its IPyNbCell.compare_outputs is replaced:
-
-- Text is split into numbers and what stands between them. The latter must be equal, but for white space and
-  the length of ruled lines: a number of another width moves the padding of a table.
-- A number passes within the cell's metadata `"tolerance"`: a number (absolute, in the units printed, so in
-  points for a percentage), or `{"absolute": a, "relative": r}`, which allows a + r * |recorded|. With none it
-  must equal the recorded one as far as that was printed: within half a unit of its last decimal.
-- Digits tied to letters, underscores, dots or dashes are words ("int8", "3.4x", "2.21.0", "784-256-128-10",
-  a hex digest). So leave a space before the unit of a number that should be compared as one.
-- An output's text/plain decides; its other forms (text/html, pictures) only have to be there. Where it is
-  but an object's name (`<IPython.core.display.Markdown object>`), the other forms of text decide.
-- Standard error counts, and so does an output too few or too many. Cells tagged `nbval-ignore-output`
-  run and are not compared.
-"""
+"""Has nbval compare recorded outputs as `lab.recorded` does, keeps what tests write away from the repository, and runs with
+`--changed` only what a change can reach (see tests/changed.py)."""
 
 import atexit
-import json
 import os
-import re
 import tempfile
-from collections import defaultdict
-from decimal import Decimal
-from itertools import zip_longest
+from pathlib import Path
 
+import pytest
 from nbval.plugin import IPyNbCell
 
-from helpers import files, runtime_env  # noqa: F401 - the latter before any test imports TensorFlow
-
-NUMBER = re.compile(
-    r"""
-    (?<![\w.]) (?<!\w-)                          # not inside a word, a version or a chain of dashes
-    ( [-+]?
-      (?: (?: [0-9]{1,3}(?:,[0-9]{3})+ | [0-9]+ ) (?:\.[0-9]*)? | \.[0-9]+ )
-      (?: [eE][-+]?[0-9]{1,3} )? )               # a longer exponent is a digest with one letter
-    (?! \w | \.[0-9] | -\w )                     # nor at the head of one
-""",
-    re.VERBOSE,
-)
-RULED_LINE = re.compile(r"([-_=─━═])\1{2,}")
-OBJECT_NAME = re.compile(r"\s*<[^\n]*>\s*")
-
-
-def number(text):
-    """The value of a matched NUMBER, with its decimals: Decimal("-1234.50") for "-1,234.50"."""
-    return Decimal(text.replace(",", ""))
-
-
-def allowed(recorded, tolerance=None):
-    """By how much a new number may differ from `recorded` (Decimal). tolerance: as in a cell's metadata.
-
-    Raises ValueError when the tolerance has another form, or is negative or not finite.
-    """
-    if tolerance is None:
-        return Decimal(5).scaleb(recorded.as_tuple().exponent - 1)
-    parts = tolerance if isinstance(tolerance, dict) else {"absolute": tolerance}
-    fits = all(type(value) in (int, float) and 0 <= value < float("inf") for value in parts.values())
-    if not fits or not parts or not parts.keys() <= {"absolute", "relative"}:
-        raise ValueError(
-            f"tolerance={tolerance!r} must be a number of 0 or more, "
-            "or a mapping of 'absolute', 'relative' or both to such numbers."
-        )
-    absolute, relative = (Decimal(str(parts.get(name, 0))) for name in ("absolute", "relative"))
-    return absolute + relative * abs(recorded)
-
-
-def text_difference(recorded, new, tolerance=None):
-    """The first place where two texts differ, as a sentence, or None."""
-    for place, (before, now) in enumerate(zip_longest(NUMBER.split(recorded), NUMBER.split(new))):
-        if place % 2 and before and now:
-            off, limit = abs(number(now) - number(before)), allowed(number(before), tolerance)
-            if off > limit:
-                rule = "its printed decimals" if tolerance is None else f"tolerance {json.dumps(tolerance)}"
-                return f"number {place // 2 + 1} was {before} and is now {now}: off by {off}, allowed {limit} ({rule})."
-        elif _words(before) != _words(now):
-            return f"the text {_words(before)!r} is now {_words(now)!r}."
-    return None
-
-
-def _words(text):
-    return RULED_LINE.sub(r"\1", " ".join((text or "").split()))
-
-
-def compared(outputs):
-    """What is compared of a cell's outputs: kind (stream's name, MIME type or "error") -> its texts in order.
-
-    What only has to be there, such as a picture, is "".
-    """
-    found = defaultdict(list)
-    for output in outputs:
-        if output["output_type"] == "stream":
-            found[output["name"]].append(output["text"])
-        elif output["output_type"] == "error":
-            found["error"].append(f"{output['ename']}: {output['evalue']}")
-        else:
-            data = output["data"]
-            told = "text/plain" in data and not OBJECT_NAME.fullmatch(data["text/plain"])
-            for kind, content in data.items():
-                if kind.startswith("image/") or (told and kind != "text/plain"):
-                    found[kind].append("")
-                elif kind != "text/plain" or told or len(data) == 1:
-                    text = content if isinstance(content, str) else json.dumps(content, sort_keys=True)
-                    found[kind].append(text)
-    return found
-
-
-def difference(recorded_outputs, new_outputs, tolerance=None):
-    """Why a cell's new outputs do not match the recorded ones, for people to read, or None if they do.
-
-    Outputs: lists of mappings as in a notebook, streams of one name joined (nbval does that).
-    tolerance: see `allowed`.
-    """
-    recorded, new = compared(recorded_outputs), compared(new_outputs)
-    for kind in recorded | new:
-        before, now = recorded[kind], new[kind]
-        if len(before) != len(now):
-            why = f"{len(before)} recorded, now {len(now)}."
-        else:
-            reasons = (text_difference(*texts, tolerance) for texts in zip(before, now, strict=True))
-            why = next(filter(None, reasons), None)
-        if why:
-            return "\n".join([f"{kind}: {why}", "--- recorded", *before, "--- now", *now])
-    return None
+from helpers.base import repository
+from helpers.lab import recorded
+from helpers.tflite import measure
+from tests import changed
 
 
 def compare_outputs(self, test, ref, skip_compare=None):
     """In place of IPyNbCell.compare_outputs: whether a cell's outputs match; if not, its report says why."""
     tolerance = self.cell.metadata.get("tolerance")
-    why = difference(self.sanitize_outputs(ref), self.sanitize_outputs(test), tolerance)
+    why = recorded.difference(self.sanitize_outputs(ref), self.sanitize_outputs(test), tolerance)
     self.comparison_traceback = [f"Cell {self.cell_num} ({self.cell.get('id', 'no id')}), {why}"]
     return why is None
 
@@ -135,7 +26,53 @@ def compare_outputs(self, test, ref, skip_compare=None):
 IPyNbCell.compare_outputs = compare_outputs
 
 # What tests and kernels write must not land among the recorded results, nor outlive the run.
-if not os.environ.get(files.OUTPUT_VARIABLE):
+if not os.environ.get(repository.OUTPUT_VARIABLE):
     _output = tempfile.TemporaryDirectory(prefix="compression_lab_")
     atexit.register(_output.cleanup)
-    os.environ[files.OUTPUT_VARIABLE] = _output.name
+    os.environ[repository.OUTPUT_VARIABLE] = _output.name
+
+# Latencies are not compared, so notebooks under test time each model no more often than an interval needs.
+os.environ.setdefault(measure.MOST_ROUNDS_VARIABLE, "6")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--changed", action="store_true", help="leave out files that passed before and that no change reaches"
+    )
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Leave a file out; None has no opinion."""
+    asked = config.getoption("--changed") and collection_path.name.startswith(("test_", "0"))
+    known = asked and changed.passed().get(_name(collection_path, config))
+    return True if known and known == changed.key(collection_path) else None
+
+
+def pytest_runtest_logreport(report):
+    _outcomes.setdefault(report.nodeid.split("::")[0], set()).add(report.outcome)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session, exitstatus):
+    """Remember the files that ran to their end: all that was collected of them, and nothing failed."""
+    config = session.config
+    if config.getoption("--changed") and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+        session.exitstatus = pytest.ExitCode.OK  # nothing was reached, which is what was asked
+    partly = config.getoption("keyword") or any("::" in word for word in config.args) or exitstatus not in (0, 1)
+    if hasattr(config, "workerinput") or partly or config.getoption("collectonly"):
+        return
+    keys = {}
+    for file, outcomes in _outcomes.items():
+        path = config.rootpath / file
+        if path.is_file():
+            keys[_name(path, config)] = None if "failed" in outcomes else changed.key(path)
+    if keys:
+        changed.store(keys)
+
+
+def _name(path, config):
+    """A file, and which of its tests were asked for."""
+    return f"{Path(path).resolve().relative_to(changed.ROOT)} -m {config.getoption('markexpr')}"
+
+
+_outcomes = {}

@@ -7,8 +7,10 @@ from importlib import metadata
 import pytest
 from click.testing import CliRunner
 
-from helpers import data, doctor, quantize
+from helpers import doctor
 from helpers.__main__ import main
+from helpers.base.errors import InputError
+from helpers.compress import quantize
 
 
 def test_this_environment_is_fit():
@@ -82,7 +84,7 @@ def test_errors_of_the_lab_are_one_line_and_others_keep_their_traceback(monkeypa
         monkeypatch.setattr(doctor, "checks", checks)
         return CliRunner().invoke(main, ["doctor"])
 
-    refused = fail(data.DataError("dataset='x' is unknown"))
+    refused = fail(InputError("dataset='x' is unknown"))
     assert (refused.exit_code, refused.output) == (2, "Error: dataset='x' is unknown\n")
     assert isinstance(fail(ZeroDivisionError("a mistake")).exception, ZeroDivisionError)
 

@@ -1,0 +1,55 @@
+"""Where the lab's files live, and writing them so that a reader never meets half a file."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from helpers.base.errors import OutputError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+HELPERS = REPOSITORY / "helpers"
+NOTEBOOKS = REPOSITORY / "notebooks"
+OUTPUT_VARIABLE = "COMPRESSION_LAB_OUTPUT"
+PROFILE_VARIABLE = "COMPRESSION_LAB_PROFILE"
+QUICK = "quick"  # the profile of a notebook's own defaults
+CUSTOM = "custom"  # any other set of parameters than a profile's
+
+
+def output_root():
+    """The folder under which results and figures are written: `runs/`, unless $COMPRESSION_LAB_OUTPUT names
+    another. `make record` names the repository itself, so that only a deliberate recording changes it."""
+    return Path(os.environ.get(OUTPUT_VARIABLE) or REPOSITORY / "runs")
+
+
+def figures_folder(profile=None):
+    """Where the figures of a profile go, relative to an output folder: `figures`, or `figures/<profile>` if it is not
+    the quick one. Default: the profile under which a tour is running this notebook."""
+    profile = profile or os.environ.get(PROFILE_VARIABLE) or QUICK
+    return Path("figures") if profile == QUICK else Path("figures") / profile
+
+
+def write(path, content):
+    """Write text or bytes to `path` in one step: either the whole new file is there, or the former one.
+
+    Raises OutputError, naming the path and the cause (no space, no permission).
+    """
+    path = Path(path)
+    binary = content.encode() if isinstance(content, str) else content
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(binary)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary:
+            temporary.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path} could not be written ({error.strerror or error}): free some space or choose a writable "
+            f"folder in ${OUTPUT_VARIABLE}; the former file is unchanged."
+        ) from error
+    return path

@@ -1,0 +1,288 @@
+"""Quantization-aware training with tfmot, mended: a range for every channel, and a start where PTQ ends.
+
+This file needs nothing of the lab but itself: TensorFlow with `TF_USE_LEGACY_KERAS=1`, and tfmot. Take it into a project
+of your own as it is, and then:
+
+    with qat.scope():
+        model = tfmot.quantization.keras.quantize_apply(
+            tfmot.quantization.keras.quantize_annotate_model(float_model), qat.PerChannelScheme())
+    qat.start_calibrated(model, float_model, calibration)  # ranges as PTQ has them
+    qat.hold_batch_statistics(model)
+    # compile and fit; save as .h5, and load it again inside scope()
+"""
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_model_optimization as tfmot
+from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
+    default_8bit_quantize_configs,
+    default_8bit_quantize_layout_transform,
+    default_8bit_quantize_registry,
+    default_8bit_transforms,
+)
+from tensorflow_model_optimization.python.core.quantization.keras.graph_transformations import model_transformer
+
+
+class DepthwiseQuantizer(tfmot.quantization.keras.quantizers.LastValueQuantizer):
+    """Fake quantization of a depthwise kernel (height, width, channels, multiplier) with a range for every channel.
+
+    tfmot keeps one range for each entry of the *last* axis, which for a depthwise kernel is a single one for all
+    channels (tensorflow/model-optimization#808), although the `.tflite` has a scale for each.
+    """
+
+    def __init__(self, num_bits=8, per_axis=True, symmetric=True, narrow_range=True):
+        super().__init__(num_bits, per_axis, symmetric, narrow_range)
+
+    def build(self, tensor_shape, name, layer):
+        height, width, channels, multiplier = tensor_shape
+        return super().build((height, width, 1, channels * multiplier), name, layer)
+
+    def __call__(self, inputs, training, weights, **kwargs):
+        height, width, channels, multiplier = inputs.shape
+        flat = tf.reshape(inputs, (height, width, 1, channels * multiplier))
+        return tf.reshape(super().__call__(flat, training, weights, **kwargs), inputs.shape)
+
+
+class DepthwiseConfig(default_8bit_quantize_registry.Default8BitConvQuantizeConfig):
+    """tfmot's treatment of a convolution, with the quantizer above for the kernel."""
+
+    def __init__(self, weight_attrs=("depthwise_kernel",), activation_attrs=("activation",), quantize_output=False):
+        super().__init__(list(weight_attrs), list(activation_attrs), quantize_output)
+        self.weight_quantizer = DepthwiseQuantizer()
+
+
+class KernelConfig(default_8bit_quantize_registry.Default8BitQuantizeConfig):
+    """tfmot's treatment of a layer of weights, with `num_bits` for the kernel and a range for every output channel
+    (per_axis, for kernels that have them last) or for all together."""
+
+    def __init__(
+        self,
+        weight_attrs=("kernel",),
+        activation_attrs=("activation",),
+        quantize_output=False,
+        num_bits=4,
+        per_axis=True,
+    ):
+        super().__init__(list(weight_attrs), list(activation_attrs), quantize_output)
+        self.num_bits, self.per_axis = num_bits, per_axis
+        self.weight_quantizer = tfmot.quantization.keras.quantizers.LastValueQuantizer(
+            num_bits=num_bits, per_axis=per_axis, symmetric=True, narrow_range=True
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "num_bits": self.num_bits, "per_axis": self.per_axis}
+
+
+class _PerChannelRegistry(default_8bit_quantize_registry.Default8BitQuantizeRegistry):
+    def __init__(self, kernel_bits):
+        super().__init__()
+        self.kernel_bits = kernel_bits
+
+    def get_quantize_config(self, layer):
+        if isinstance(layer, tf.keras.layers.DepthwiseConv2D):
+            return DepthwiseConfig()
+        if self.kernel_bits != 8 and isinstance(layer, (tf.keras.layers.Conv2D, tf.keras.layers.Dense)):
+            return KernelConfig(num_bits=self.kernel_bits)
+        return super().get_quantize_config(layer)
+
+
+class PerChannelScheme(tfmot.quantization.keras.default_8bit.Default8BitQuantizeScheme):
+    """tfmot's default int8 scheme, per-channel for depthwise kernels too: `quantize_apply(annotated, PerChannelScheme())`.
+
+    kernel_bits: of the kernels of convolutions and dense layers; depthwise kernels keep 8, for which alone there are
+    integer kernels. The converter has no public option for 4; `requantize.apply` makes the file of a model trained at 4.
+    """
+
+    def __init__(self, kernel_bits=8):
+        super().__init__()
+        self.kernel_bits = kernel_bits
+
+    def get_quantize_registry(self):
+        return _PerChannelRegistry(self.kernel_bits)
+
+
+class _LayoutAsItIs(default_8bit_quantize_layout_transform.Default8BitQuantizeLayoutTransform):
+    """tfmot's own replaces the configuration of every layer before a ReLU, even one given by hand, by one that does
+    nothing."""
+
+    def apply(self, model, layer_quantize_map):
+        transforms = [default_8bit_transforms.InputLayerQuantize()]
+        return model_transformer.ModelTransformer(
+            model, transforms, set(layer_quantize_map), layer_quantize_map
+        ).transform()
+
+
+class _AsAnnotated(tfmot.quantization.keras.default_8bit.Default8BitQuantizeScheme):
+    def get_layout_transformer(self):
+        return _LayoutAsItIs()
+
+
+def scope():
+    """A context in which Keras can load a model that PerChannelScheme quantized."""
+    own = (DepthwiseConfig, DepthwiseQuantizer, KernelConfig)
+    return tfmot.quantization.keras.quantize_scope({kind.__name__: kind for kind in own})
+
+
+def quantization_aware(model, kernel_bits=8, keep_float=()):
+    """`tfmot.quantization.keras.quantize_model(model)` under PerChannelScheme(kernel_bits); the model itself is left as it is.
+
+    keep_float: names of layers whose weights are trained in float32; the activations around them are quantized. `convert`
+    quantizes such weights all the same: take them out (`without_fake_quantization`) and let `requantize` make the file.
+    Raises ValueError for a layer that does not exist.
+    """
+    names = [layer.name for layer in model.layers]
+    unknown = [name for name in keep_float if name not in names]
+    if unknown:
+        raise ValueError(f"keep_float names {unknown[0]!r}, which is no layer of this model.")
+
+    float_parts = _float_parts(model, keep_float)
+
+    def annotated_layer(layer):
+        return tfmot.quantization.keras.quantize_annotate_layer(layer, float_parts.get(layer.name))
+
+    with scope():
+        annotated = (
+            tf.keras.models.clone_model(_copy(model), clone_function=annotated_layer)
+            if keep_float
+            else tfmot.quantization.keras.quantize_annotate_model(model)
+        )
+        return tfmot.quantization.keras.quantize_apply(annotated, PerChannelScheme(kernel_bits))
+
+
+def _float_parts(model, keep_float):
+    """Layer name -> its configuration, for each layer to keep in float and the batch norm behind it: the last of them
+    quantizes its output, unless a ReLU layer comes that does."""
+    parts, configs = {}, default_8bit_quantize_configs
+    for layer in map(model.get_layer, keep_float):
+        followers = _followers(layer)
+        if len(followers) == 1 and isinstance(followers[0], tf.keras.layers.BatchNormalization):
+            parts[layer.name] = configs.NoOpQuantizeConfig()
+            layer, followers = followers[0], _followers(followers[0])
+        read_as_it_is = any(not isinstance(follower, tf.keras.layers.ReLU) for follower in followers)
+        config = configs.Default8BitOutputQuantizeConfig if read_as_it_is else configs.NoOpQuantizeConfig
+        parts[layer.name] = config()
+    return parts
+
+
+def _followers(layer):
+    return [node.outbound_layer for node in layer.outbound_nodes]
+
+
+def quantization_aware_per_tensor(model):
+    """A quantization-aware copy of a model without batch norms in which every kernel has one range, as
+    `convert(..., per_channel=False)` gives it.
+
+    `Default8BitQuantizeScheme(disable_per_axis=True)` does not do that in tfmot 0.8: it leaves kernels before a batch norm
+    in float32, and those before a ReLU layer without fake quantization. Raises ValueError for a batch norm.
+    """
+    norms = [layer.name for layer in model.layers if isinstance(layer, tf.keras.layers.BatchNormalization)]
+    if norms:
+        raise ValueError(f"layer {norms[0]} is a batch norm: fold_batch_norms(model) first.")
+    kernels = {tf.keras.layers.DepthwiseConv2D: "depthwise_kernel", tf.keras.layers.Conv2D: "kernel"}
+
+    def annotated(layer):
+        attribute = next((name for kind, name in kernels.items() if isinstance(layer, kind)), None)
+        if attribute is None:
+            return tfmot.quantization.keras.quantize_annotate_layer(layer)
+        before_relu = any(isinstance(follower, tf.keras.layers.ReLU) for follower in _followers(layer))
+        config = KernelConfig([attribute], [] if before_relu else ["activation"], num_bits=8, per_axis=False)
+        return tfmot.quantization.keras.quantize_annotate_layer(layer, config)
+
+    with scope():
+        twin = tf.keras.models.clone_model(_copy(model), clone_function=annotated)
+        return tfmot.quantization.keras.quantize_apply(twin, _AsAnnotated())
+
+
+def without_fake_quantization(qat_model, float_model, into=None):
+    """A copy of the float model with the weights that quantization-aware training gave its layers.
+
+    into: a former result, to be filled again and returned; converting it again is quicker than converting a new one.
+    """
+    twin = into or tf.keras.models.clone_model(float_model)
+    found = {layer.name.removeprefix("quant_"): layer for layer in qat_model.layers}
+    for layer in twin.layers:
+        trained = {_base_name(weight): weight.numpy() for weight in found.get(layer.name, layer).weights}
+        layer.set_weights([trained[_base_name(weight)] for weight in layer.weights])
+    return twin
+
+
+def start_calibrated(qat_model, float_model, calibration, batch=100):
+    """Set every range of a quantization-aware model from a calibration set, so that it begins where PTQ ends.
+
+    tfmot starts all activation ranges at [-6, 6] and lets them follow the batches with a decay of 0.999, so a short
+    fine-tuning is spent on ranges instead of weights. Here activations get the smallest and largest value that the
+    float model shows on the calibration set, which is what the converter's PTQ uses, and kernels get the range of their
+    weights.
+
+    qat_model: what `tfmot.quantization.keras.quantize_model(float_model)` returned; changed in place and returned.
+    calibration: float32 (samples, ...), shown in parts of `batch`. Raises ValueError for an empty or ill-fitting set,
+    or an activation whose range is taken before it is applied (softmax, sigmoid).
+    """
+    _check(calibration, float_model.input_shape)
+    wrappers = {
+        layer.name.removeprefix("quant_"): layer for layer in qat_model.layers if hasattr(layer, "quantize_config")
+    }
+    ranged = [name for name, layer in wrappers.items() if _ranges(layer, "output") or _ranges(layer, "post_activation")]
+    probe = tf.keras.Model(float_model.inputs, [float_model.get_layer(name).output for name in ranged])
+    lows, highs = np.zeros(len(ranged)), np.zeros(len(ranged))  # a range must hold zero, or padding could not be exact
+    for start in range(0, len(calibration), batch):
+        outputs = probe(np.asarray(calibration[start : start + batch], "float32"), training=False)
+        outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+        lows = np.minimum(lows, [float(tf.reduce_min(output)) for output in outputs])
+        highs = np.maximum(highs, [float(tf.reduce_max(output)) for output in outputs])
+    for name, low, high in zip(ranged, lows, highs, strict=True):
+        for variables in (_ranges(wrappers[name], "output"), _ranges(wrappers[name], "post_activation")):
+            if variables:
+                variables["min_var"].assign(low)
+                variables["max_var"].assign(high)
+    for name, layer in wrappers.items():
+        if _ranges(layer, "pre_activation"):
+            raise ValueError(f"layer {name} quantizes before its activation: end the model in logits instead.")
+        for weight, quantizer, variables in layer._weight_vars:  # a mask too, where zeros are to be preserved
+            quantizer(weight, True, weights=variables)
+    for layer in qat_model.layers:
+        if hasattr(layer, "quantizer") and layer.quantizer:  # of the model's input
+            layer.quantizer(tf.constant(calibration, tf.float32), True, weights=_ranges(layer, layer.name))
+    return qat_model
+
+
+def hold_batch_statistics(qat_model):
+    """Let the batch norms of a quantization-aware model use their moving statistics while training goes on; changes
+    the model and returns it. Scale and shift are still trained (tfmot's wrappers do not freeze them)."""
+    for layer in qat_model.layers:
+        if isinstance(getattr(layer, "layer", None), tf.keras.layers.BatchNormalization):
+            layer.layer.trainable = False
+    return qat_model
+
+
+def _ranges(layer, name):
+    """The two variables of one range of a tfmot wrapper, as its quantizers take them; None if it has no such range."""
+    ends = {
+        f"{end}_var": weight
+        for weight in layer.weights
+        for end in ("min", "max")
+        if _base_name(weight) == f"{name}_{end}"
+    }
+    return ends or None
+
+
+def _base_name(weight):
+    return weight.name.split("/")[-1].split(":")[0]
+
+
+def _copy(model):
+    twin = tf.keras.models.clone_model(model)
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+def _check(calibration, input_shape):
+    """Raises ValueError unless a calibration set is finite samples of this shape (None, ...), at least one."""
+    shape = tuple(input_shape)[1:]
+    if calibration is None or np.size(calibration) == 0:
+        raise ValueError(f"calibration is empty: give at least 1 sample of shape {shape}; 100 is usual.")
+    if np.shape(calibration)[1:] != shape:
+        taken = ", ".join(map(str, shape))
+        raise ValueError(f"calibration has shape {np.shape(calibration)}: this model takes (samples, {taken}).")
+    if not np.isfinite(np.asarray(calibration, "float32")).all():
+        raise ValueError("calibration holds NaN or infinity: clean the samples first.")

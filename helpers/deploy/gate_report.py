@@ -1,0 +1,119 @@
+"""A decision of the gate, told to people (a table), and to machines (JSON, JUnit XML)."""
+
+import json
+import math
+import tempfile
+from pathlib import Path
+from xml.etree import ElementTree
+
+from rich.table import Table
+
+from helpers.base import repository
+from helpers.base.errors import InputError, OutputError
+from helpers.deploy.policy import FAIL, PASS
+
+
+def table(decision):
+    """The checks of a decision, then what else was measured, as a rich Table."""
+    shown = Table("", "check", "limit", "measured")
+    for check in decision.checks:
+        word = {PASS: "pass", FAIL: "FAIL"}.get(check.outcome, "?")
+        shown.add_row(word, check.name, _limit(check), check.because)
+    shown.add_section()
+    for name, estimate in decision.measured.items():
+        shown.add_row("", name, "", told(name, estimate))
+    return shown
+
+
+def told(name, estimate):
+    """A measured number as people read it; its name decides the form."""
+    forms = {"top1": ".1%", "agreement": ".1%", "delta_top1": "points", "peak_memory": "MB"}
+    first = name.split(".")[0]
+    if first == "size":
+        return f"{estimate.value:,.0f} bytes"
+    if first == "milliseconds":
+        return f"{estimate.value:.3g} ms"
+    return f"{estimate:{forms.get(first, '.2f')}}"
+
+
+def summary(decision):
+    """One sentence: the outcome and the checks that decided it."""
+    decisive = [check for check in decision.checks if check.outcome != PASS]
+    failed = [check for check in decisive if check.outcome == FAIL]
+    if not decisive:
+        return f"{decision.outcome}: all {len(decision.checks)} checks passed."
+    return f"{decision.outcome}: " + "; ".join(f"{check.name}: {check.because}" for check in failed or decisive) + "."
+
+
+def clear(path):
+    """Remove a former report, so that it does not outlive a run that decides nothing.
+
+    Raises InputError for another suffix than those of WRITERS, OutputError if nothing can be written there.
+    """
+    path = Path(path)
+    if path.suffix not in WRITERS:
+        raise InputError(f"--report={str(path)!r} must end in {' or '.join(WRITERS)}.")
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"--report={str(path)!r} cannot be written ({error.strerror or error}): name a file in a writable folder."
+        ) from error
+
+
+def write(decision, path):
+    """Write a decision as the suffix says: .json is everything that it holds, .xml its checks for a CI. Raises OutputError."""
+    repository.write(Path(path), WRITERS[Path(path).suffix](decision))
+
+
+def as_json(decision):
+    """Everything that a decision holds."""
+    return json.dumps(finite(decision.as_dict()), indent=1, allow_nan=False) + "\n"
+
+
+def as_junit(decision):
+    """The checks as JUnit test cases: one that fails is a failure, an undecided one an error of type undecided, so that no
+    CI shows it green."""
+    failures = [check for check in decision.checks if check.outcome == FAIL]
+    errors = [check for check in decision.checks if check.outcome not in (PASS, FAIL)]
+    counts = {"tests": len(decision.checks), "failures": len(failures), "errors": len(errors)}
+    suite = ElementTree.Element("testsuite", {"name": "gate", **{name: str(count) for name, count in counts.items()}})
+    for check in decision.checks:
+        case = ElementTree.SubElement(suite, "testcase", {"classname": "gate", "name": check.name})
+        if check in failures:
+            ElementTree.SubElement(case, "failure", {"message": check.because})
+        elif check in errors:
+            ElementTree.SubElement(case, "error", {"type": check.outcome, "message": check.because})
+        else:
+            ElementTree.SubElement(case, "system-out").text = check.because
+    root = ElementTree.Element("testsuites", {name: str(count) for name, count in counts.items()})
+    root.append(suite)
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
+
+
+WRITERS = {".json": as_json, ".xml": as_junit}
+
+
+def finite(value):
+    """Plain values with None for what JSON cannot say (NaN, infinity)."""
+    if isinstance(value, dict):
+        return {name: finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _limit(check):
+    if check.limit is None:
+        return ""
+    if check.name.endswith("drop"):
+        points = f"{-100 * check.limit:g}"
+        return f"{points} point{'' if points == '1' else 's'}"
+    if check.name in ("size", "peak memory"):
+        return f"{check.limit:,} bytes"
+    return f"{check.limit:g}" if check.name == "speedup" else f"{100 * check.limit:g}%"

@@ -1,0 +1,399 @@
+"""Every figure of the lab. The functions take tidy frames and return a Figure; `export` also writes it. The title of a
+figure is a sentence."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.ticker import PercentFormatter
+
+from helpers.evidence import style
+from helpers.evidence.style import export, write
+
+__all__ = [
+    "channels",
+    "curves",
+    "event_log",
+    "export",
+    "guide",
+    "histogram",
+    "images",
+    "input_mask",
+    "intervals",
+    "ledger",
+    "pareto",
+    "schedule",
+    "sensitivity",
+    "sizes",
+    "tradeoff",
+    "views",
+    "waterfall",
+    "write",
+]
+
+
+def images(pictures, labels, title, columns=10):
+    """A strip of images (n, height, width[, 3]) with their labels under them."""
+    rows = -(-len(pictures) // columns)
+    figure, axes = style.titled((0.9 * columns, 1.15 * rows + 0.3), title, rows, columns)
+    for axis, picture, label in zip(np.ravel(axes), pictures, labels, strict=False):
+        axis.imshow(picture, cmap="gray_r")
+        axis.set_xlabel(label, fontsize=9)
+    for axis in np.ravel(axes):
+        axis.set(xticks=[], yticks=[])
+        axis.grid(False)
+        axis.spines[:].set_visible(False)
+    return figure
+
+
+def curves(frame, x, y, by, title, x_label, y_label, percent="y", log_x=False, equal_steps=False, levels=None):
+    """Lines of y over x, one for each value of column `by`; columns low and high, where present, give error bars.
+
+    percent: which axes ("x", "y", "xy" or "") hold shares. equal_steps: give every x value the same distance. levels:
+    name -> y, horizontal lines to compare with.
+    """
+    figure, axis = style.titled((7, 4), title)
+    places = sorted(frame[x].unique())
+    for number, (name, part) in enumerate(frame.groupby(by, sort=False)):
+        where = [places.index(value) for value in part[x]] if equal_steps else part[x]
+        bars = None
+        if "low" in part and part["low"].notna().all():
+            bars = [part[y] - part["low"], part["high"] - part[y]]
+        look = number % len(style.COLOURS)
+        axis.errorbar(
+            where,
+            part[y],
+            yerr=bars,
+            label=name,
+            color=style.COLOURS[look],
+            marker=style.MARKERS[look],
+            linestyle=style.LINES[look],
+            capsize=3,
+            markersize=5,
+        )
+    for number, (name, level) in enumerate((levels or {}).items()):
+        axis.axhline(level, color="black", linewidth=1, linestyle=(":", "--")[number % 2], label=name)
+    if equal_steps:
+        axis.set_xticks(range(len(places)), [f"{value:.0%}" if "x" in percent else f"{value:g}" for value in places])
+    elif "x" in percent:
+        axis.xaxis.set_major_formatter(PercentFormatter(1))
+    if "y" in percent:
+        axis.yaxis.set_major_formatter(PercentFormatter(1))
+    if log_x:
+        axis.set_xscale("log")
+    axis.set(xlabel=f"{x_label} (steps not to scale)" if equal_steps else x_label, ylabel=y_label)
+    if frame[by].nunique() > 1 or levels:
+        axis.legend()
+    return figure
+
+
+def schedule(asked, logged, title):
+    """What a pruning schedule asks for (frame step, sparsity) as a line, what was logged (layer, step, sparsity) as marks."""
+    figure, axis = style.titled((7, 3.5), title)
+    axis.plot(asked["step"], asked["sparsity"], color=style.COLOURS[0], label="the schedule")
+    for number, (layer, part) in enumerate(logged.groupby("layer", sort=False), 1):
+        look = number % len(style.COLOURS)
+        axis.plot(
+            part["step"],
+            part["sparsity"],
+            style.MARKERS[look],
+            color=style.COLOURS[look],
+            markersize=max(3, 9 - 2 * number),
+            label=f"logged, {layer}",
+        )
+    axis.yaxis.set_major_formatter(PercentFormatter(1))
+    axis.set(xlabel="training step", ylabel="sparsity", ylim=(0, 1))
+    axis.legend()
+    return figure
+
+
+def input_mask(kernel, shape, title):
+    """How many weights each input pixel keeps: kernel (pixels, units) -> a picture of `shape` (height, width)."""
+    kept = (kernel != 0).mean(axis=1).reshape(shape)
+    figure, axis = style.titled((4.6, 3.6), title)
+    picture = axis.imshow(kept, cmap="cividis", vmin=0)
+    axis.set(xticks=[], yticks=[])
+    axis.grid(False)
+    figure.colorbar(picture, ax=axis, format=PercentFormatter(1, decimals=0), label="weights kept")
+    return figure
+
+
+def histogram(before, after, title, x_label="weight"):
+    """Two sets of weights (any shape) over the same bins, counts on a log scale."""
+    figure, axis = style.titled((7, 3.2), title)
+    bins = np.linspace(*np.quantile(np.concatenate([np.ravel(before), np.ravel(after)]), [0.0005, 0.9995]), 81)
+    axis.hist(np.ravel(before), bins, color=style.COLOURS[0], alpha=0.35, label="before")
+    axis.hist(np.ravel(after), bins, color=style.COLOURS[5], histtype="step", linewidth=1.5, label="after")
+    axis.set(yscale="log", xlabel=x_label, ylabel="how many")
+    axis.legend()
+    return figure
+
+
+def intervals(frame, title, x_label, reference=None, percent=False):
+    """Estimates one above the other: frame indexed by name with value, low, high; `reference` draws a vertical line."""
+    figure, axis = style.titled((7, 0.9 + 0.42 * len(frame)), title)
+    rows = range(len(frame))[::-1]
+    bars = [frame["value"] - frame["low"], frame["high"] - frame["value"]]
+    axis.errorbar(frame["value"], rows, xerr=bars, fmt="o", color=style.COLOURS[0], capsize=4)
+    if reference is not None:
+        axis.axvline(reference, color="black", linewidth=1, linestyle=":")
+    if percent:
+        axis.xaxis.set_major_formatter(PercentFormatter(1))
+        axis.locator_params("x", nbins=6)  # labels such as "-0.25%" are wide
+    axis.set_yticks(rows, frame.index)
+    axis.set(xlabel=x_label, ylim=(-0.6, len(frame) - 0.4))
+    return figure
+
+
+def channels(frame, title, y_label):
+    """A mark for every channel of every layer, layers side by side in the order of the network, on a log scale: frame with
+    layer, kind, range; kind gives colour and mark. A channel of range 0 is left out."""
+    figure, axis = style.titled((11, 4), title)
+    places = {layer: place for place, layer in enumerate(frame["layer"].unique())}
+    for number, (kind, part) in enumerate(frame[frame["range"] > 0].groupby("kind", sort=False)):
+        where = part["layer"].map(places) + 0.5 * (
+            part["channel"] / frame.groupby("layer")["channel"].max().max() - 0.5
+        )
+        axis.plot(
+            where,
+            part["range"],
+            style.MARKERS[number],
+            color=style.COLOURS[number],
+            markersize=3,
+            alpha=0.5,
+            label=kind,
+        )
+    axis.set(yscale="log", xlabel="layer, from the input to the logits", ylabel=y_label, xlim=(-1, len(places)))
+    axis.legend(markerscale=2)
+    return figure
+
+
+def sensitivity(frame, title):
+    """The network as bars, a layer each from input to output: height is the damage (KL divergence, log scale) when it is
+    quantized alone; colour and hatching tell its kind. frame: what `sensitivity.sweep` returned, with a column kind; where
+    it has a column scheme, each has a row of its own."""
+    alone = frame[frame["mode"] == "alone"]
+    alone = alone if "scheme" in alone else alone.assign(scheme="")
+    schemes, layers = list(alone["scheme"].unique()), list(alone["layer"].unique())
+    size = (max(7, 0.2 * len(layers) + 2), 2.4 + 2 * len(schemes))
+    figure, axes = style.titled(size, title, len(schemes), 1, sharex=True)
+    for axis, scheme in zip(np.ravel(axes), schemes, strict=True):
+        part = alone[alone["scheme"] == scheme]
+        damage = part["kl"].clip(lower=1e-6)
+        for number, kind in enumerate(alone["kind"].unique()):
+            here = part["kind"] == kind
+            axis.bar(
+                [layers.index(layer) for layer in part["layer"][here]],
+                damage[here],
+                color=style.COLOURS[number % len(style.COLOURS)],
+                hatch=style.HATCHES[number % len(style.HATCHES)],
+                edgecolor="white",
+                label=kind,
+            )
+        axis.set(yscale="log", ylim=(1e-6, 3 * alone["kl"].max()), xlim=(-1, len(layers)))
+        axis.set_title(scheme, fontsize=10, fontweight="normal")
+        axis.grid(axis="x", visible=False)
+    lowest = np.ravel(axes)[-1]
+    lowest.set_xticks(range(len(layers)), layers, rotation=90, fontsize=7)
+    figure.supylabel("damage: KL divergence of the outputs, nats", fontsize=10)
+    figure.legend(*lowest.get_legend_handles_labels(), loc="outside lower center", ncols=7)
+    return figure
+
+
+def views(frame, by, y, y_label, columns, title):
+    """The same models from several sides, a panel each: y (a share, with low and high) over each column, a line for every
+    value of column `by`. columns: name -> label; values up to 1 in all rows are shown as percent."""
+    figure, axes = style.titled((5.5 * len(columns), 4.2), title, 1, len(columns), sharey=True)
+    for axis, (column, label) in zip(np.ravel(axes), columns.items(), strict=True):
+        for number, (name, part) in enumerate(frame.groupby(by, sort=False)):
+            part = part.sort_values(column)
+            axis.errorbar(
+                part[column],
+                part[y],
+                yerr=[part[y] - part["low"], part["high"] - part[y]],
+                color=style.COLOURS[number],
+                marker=style.MARKERS[number],
+                linestyle=style.LINES[number],
+                capsize=3,
+                label=name,
+            )
+        if frame[column].max() <= 1:
+            axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.yaxis.set_major_formatter(PercentFormatter(1))
+        axis.set(xlabel=label)
+    np.ravel(axes)[0].set_ylabel(y_label)
+    figure.legend(*np.ravel(axes)[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def waterfall(frame, title):
+    """The steps of a pipeline, each alone and together, as bars from top to bottom: frame indexed by step with
+    milliseconds, and value, low, high of how many times as fast as the first row it is."""
+    figure, axis = style.titled((9, 1 + 0.5 * len(frame)), title)
+    rows = np.arange(len(frame))[::-1]
+    bars = axis.barh(rows, frame["milliseconds"], 0.6, color=style.COLOURS[0], edgecolor="white")
+    for bar in (bars[0], bars[-1]):
+        bar.set(facecolor=style.COLOURS[5], hatch="//")
+    factors = [
+        f" {row.milliseconds:,.0f} ms, x{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in frame.itertuples()
+    ]
+    axis.bar_label(bars, factors, padding=2, fontsize=9)
+    axis.set_yticks(rows, frame.index)
+    axis.set(xlabel="milliseconds (left is better)", xlim=(0, 1.4 * frame["milliseconds"].max()))
+    axis.grid(axis="y", visible=False)
+    return figure
+
+
+def pareto(frame, title):
+    """Accuracy against size, a panel for each scheme, a line for each order in which layers are protected: frame with
+    scheme, order, size (bytes), top1_change, low, high. Orders with one plan for each size are lines, others marks."""
+    schemes = list(frame["scheme"].unique())
+    figure, axes = style.titled((5.2 * len(schemes), 4.2), title, 1, len(schemes))
+    for axis, scheme in zip(np.ravel(axes), schemes, strict=True):
+        for number, order in enumerate(frame["order"].unique()):
+            part = frame[(frame["scheme"] == scheme) & (frame["order"] == order)].sort_values("size")
+            axis.errorbar(
+                part["size"] / 1000,
+                part["top1_change"],
+                yerr=[part["top1_change"] - part["low"], part["high"] - part["top1_change"]],
+                color=style.COLOURS[number],
+                marker=style.MARKERS[number],
+                linestyle=style.LINES[number] if part["size"].is_unique and len(part) > 1 and number < 2 else "none",
+                elinewidth=0.7,
+                markersize=5,
+                label=order,
+            )
+        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.set_title(scheme, fontsize=10, fontweight="normal")
+        axis.set(xlabel="size on disk in kB (left is better)")
+    np.ravel(axes)[0].set_ylabel("top-1 minus float32's (95% interval)")
+    figure.legend(*np.ravel(axes)[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return figure
+
+
+def event_log(scalars, histograms, title, x_label, y_label, histogram_label):
+    """As TensorBoard shows it: a scalar of several runs over the steps, and a histogram of one run, step behind step.
+    scalars: run, step, value. histograms: step, left, right, count."""
+    figure, axes = style.titled((11, 4.4), title, 1, 2)
+    for number, (run, part) in enumerate(scalars.groupby("run", sort=False)):
+        look = {"color": style.COLOURS[number], "marker": style.MARKERS[number], "linestyle": style.LINES[number]}
+        axes[0].plot(part["step"], part["value"], markersize=3, label=run, **look)
+    axes[0].set(xlabel=x_label, ylabel=y_label)
+    axes[0].legend()
+    steps = sorted(histograms["step"].unique())
+    for place, step in enumerate(steps):
+        part = histograms[histograms["step"] == step]
+        density = part["count"] / (part["right"] - part["left"]).clip(lower=1e-9)
+        centre = (part["left"] + part["right"]) / 2
+        height = 4 * density / density.max()
+        colour = plt.get_cmap("cividis")(place / max(1, len(steps) - 1))
+        axes[1].fill_between(centre, -place, height - place, color=colour, alpha=0.7, zorder=place, linewidth=0)
+    marks = range(0, len(steps), max(1, len(steps) // 8))
+    axes[1].set_yticks([-mark for mark in marks], [steps[mark] for mark in marks])
+    axes[1].set(xlabel=histogram_label, ylabel=x_label)
+    return figure
+
+
+def guide(frame, title):
+    """A table to choose by: a row for each technique; numbers are coloured, purple above the neutral value, orange and
+    with a ▼ below. The neutral value is 1 (a factor), or 0 for columns that hold negative numbers; words are left white."""
+    figure, axis = style.titled((2 + 1.2 * len(frame.columns), 1.2 + 0.42 * len(frame)), title)
+    colours = plt.get_cmap("PuOr")
+    for row, technique in enumerate(frame.index):
+        for column, name in enumerate(frame.columns):
+            value = frame.loc[technique, name]
+            strength, colour, text = 0.0, "white", str(value)
+            if not isinstance(value, str):
+                signed = (frame[name] < 0).any()
+                strength = (
+                    value / frame[name].abs().max() if signed else np.log(value) / np.log(frame[name]).abs().max()
+                )
+                colour, number = colours(0.5 + 0.4 * strength), f"{value:+.1f}" if signed else f"x{value:.2f}"
+                worse = float(number.strip("x")) < (0 if signed else 1)  # as it is shown: 0.998 is no loss
+                text = f"▼ {number}" if worse else number  # for those who see or print no colours
+            axis.add_patch(plt.Rectangle((column, row), 1, 1, facecolor=colour, edgecolor="white"))
+            ink = "white" if abs(strength) > 0.75 else "black"
+            axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=9, color=ink)
+    axis.set(xlim=(0, len(frame.columns)), ylim=(len(frame), 0))
+    axis.set_xticks(np.arange(len(frame.columns)) + 0.5, frame.columns)
+    axis.set_yticks(np.arange(len(frame)) + 0.5, frame.index)
+    axis.xaxis.tick_top()
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    axis.grid(False)
+    return figure
+
+
+def ledger(frame, title):
+    """Verdicts at a glance: frame with claim, statement, profile, machine, verdict; a row for each claim, a column for each
+    machine of each profile."""
+    looks = {"confirmed": ("o", 2), "refuted": ("X", 5), "depends": ("D", 1), "not testable here": ("v", 6)}
+    rows = frame.drop_duplicates("claim")
+    columns = [
+        (name, machine) for name, part in frame.groupby("profile", sort=False) for machine in part["machine"].unique()
+    ]
+    figure, axis = style.titled((11, 1.2 + 0.3 * len(rows)), title)
+    heights = {claim: -place for place, claim in enumerate(rows["claim"])}
+    for verdict, (marker, colour) in looks.items():
+        part = frame[frame["verdict"] == verdict]
+        where = [columns.index(column) for column in zip(part["profile"], part["machine"], strict=True)]
+        axis.plot(where, part["claim"].map(heights), marker, color=style.COLOURS[colour], markersize=9, label=verdict)
+    axis.set_yticks(
+        list(heights.values()), [f"{row.claim}  {_short(row.statement)}" for row in rows.itertuples()], fontsize=8
+    )
+    axis.set_xticks(range(len(columns)), ["\n".join(column) for column in columns], fontsize=8)
+    axis.xaxis.tick_top()
+    axis.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-len(rows) + 0.4, 0.6))
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+def tradeoff(frame, title):
+    """Accuracy against size, and against latency ratio: frame indexed by name with value, low, high (top-1), raw
+    (bytes), ratio, ratio_low, ratio_high."""
+    figure, axes = style.titled((11, 4.2), title, 1, 2)
+    accuracy = [frame["value"] - frame["low"], frame["high"] - frame["value"]]
+    latency = [frame["ratio"] - frame["ratio_low"], frame["ratio_high"] - frame["ratio"]]
+    for axis, x, spread, label in (
+        (axes[0], frame["raw"] / 1000, None, "size on disk in kB (left is better)"),
+        (axes[1], frame["ratio"], latency, "times as fast as float32 (right is better)"),
+    ):
+        for number, name in enumerate(frame.index):
+            own = None if spread is None else [[side.iloc[number]] for side in spread]
+            axis.errorbar(
+                x.iloc[number],
+                frame["value"].iloc[number],
+                xerr=own,
+                yerr=[[side.iloc[number]] for side in accuracy],
+                fmt=style.MARKERS[number % 7],
+                color=style.COLOURS[number % 7],
+                fillstyle="full" if number < 7 else "none",
+                capsize=3,
+                label=name,
+            )
+        axis.yaxis.set_major_formatter(PercentFormatter(1))
+        axis.set(xlabel=label)
+    axes[0].set(ylabel="top-1 (95% interval)")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
+    return figure
+
+
+def sizes(frame, title):
+    """Raw and gzipped size of each model: frame indexed by name with raw and gzip in bytes."""
+    figure, axis = style.titled((7, 1 + 0.55 * len(frame)), title)
+    rows = np.arange(len(frame))[::-1]
+    for column, offset, colour, hatch, label in (
+        ("raw", 0.2, style.COLOURS[0], "", "on disk"),
+        ("gzip", -0.2, style.COLOURS[1], "//", "after gzip -9"),
+    ):
+        bars = axis.barh(
+            rows + offset, frame[column] / 1000, 0.38, color=colour, hatch=hatch, edgecolor="white", label=label
+        )
+        axis.bar_label(bars, [f"{value / 1000:,.0f}" for value in frame[column]], padding=3, fontsize=9)
+    axis.set_yticks(rows, frame.index)
+    axis.set(xlabel="size in kB", ylim=(-0.6, len(frame) - 0.4))
+    axis.grid(axis="y", visible=False)
+    axis.legend()
+    return figure
+
+
+def _short(text, most=95):
+    return text if len(text) <= most else text[: most - 1].rsplit(" ", 1)[0] + " …"

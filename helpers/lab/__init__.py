@@ -1,0 +1,16 @@
+"""Runs the notebooks and tells of them: parameters, runs, tours, sweeps, recordings, exercises, README, the site.
+
+A notebook begins with `run = lab.begin(name, globals())`.
+"""
+
+
+def __getattr__(name):
+    if name == "begin":
+        from helpers.lab.run import begin
+
+        return begin
+    if name == "overview":
+        from helpers.lab.notebook import overview
+
+        return overview
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,194 @@
+"""What README, WORKSHOP.md and RESULTS.md say of `results/` is generated, so that no number there is typed by hand.
+
+README and WORKSHOP.md are written by people, with generated parts in them; RESULTS.md is generated throughout.
+"""
+
+import re
+
+import pandas as pd
+
+from helpers.base import repository
+from helpers.base.errors import InputError
+from helpers.evidence import claims, results
+from helpers.lab.notebook import find, overview
+
+README = repository.REPOSITORY / "README.md"
+WORKSHOP = repository.REPOSITORY / "WORKSHOP.md"
+RESULTS = repository.REPOSITORY / "RESULTS.md"
+NOT_RECORDED = "-"
+VALUE = re.compile(r"<!-- value (\S+) (\S+) (\S+) (\S+) -->.*?<!-- end -->")
+# How a number is told, by the first part of its name that has an entry; ".3g" otherwise.
+FORMS = {
+    **dict.fromkeys(("top1", "qat", "start", "sparsity", "kept", "agreement", "recovered", "size_ratio"), ".1%"),
+    **dict.fromkeys(("delta_top1", "gain", "schedule_gap"), "points"),
+    **dict.fromkeys(("size", "size_gzip", "peak_memory"), "kB"),
+    **dict.fromkeys(("latency_ratio", "sweep"), ".2f"),
+    **dict.fromkeys(("sensitivity.rank", "channels", "gate"), ".0f"),
+}
+INTRODUCTION = """# Results
+
+Generated from `results/` by `make record`; a test says when it is not current. Numbers stand with their 95% interval in brackets;
+differences are in points, paired on the same examples. A *profile* is a set of parameters: `quick` is what `make run` runs, on
+data that come with this repository; `full` takes all of MNIST and Fashion-MNIST, `full_flowers` photos of flowers at 224 px.
+
+Accuracy has a column for each profile, from the machine whose outputs stand in the notebooks; a rerun elsewhere stays within the
+tolerance that is recorded beside each number. Latency has a row for each machine, named by what decides it. A ratio above 1 is
+faster; one thread, one sample at a time, interleaved with the baseline.
+"""
+
+
+def render(text=None):
+    """A text, README's by default, with everything generated in it made anew.
+
+    A part stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; a single number between
+    `<!-- value PROFILE[/MACHINE] NOTEBOOK NUMBER FORMAT -->` and `<!-- end -->` (see `value`).
+    """
+    text = README.read_text(encoding="utf-8") if text is None else text
+    for name, make in PARTS.items():
+        begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->"
+        if begin in text:
+            before, rest = text.split(begin, 1)
+            text = before + begin + make() + "\n" + end + rest.split(end, 1)[1]
+    return VALUE.sub(
+        lambda found: f"<!-- value {' '.join(found.groups())} -->{value(*found.groups())}<!-- end -->", text
+    )
+
+
+def update():
+    """Write README, WORKSHOP.md and RESULTS.md with all that is generated in them made anew."""
+    for path in (README, WORKSHOP):
+        repository.write(path, render(path.read_text(encoding="utf-8")))
+    repository.write(RESULTS, results_page())
+
+
+def value(profile, notebook, number, form):
+    """One recorded number as text, with its interval if it has one; NOT_RECORDED if the notebook has not run.
+
+    profile: its name, of the reference machine, or "quick/x86-64-avx2" for another one. notebook: as "01", or "all" for the
+    sum over those that were recorded. number: its name, or "minutes" that the recorded run took. form: as `Estimate` takes
+    them, "points+" for points without the word. Raises InputError for a number that the notebook does not have.
+    """
+    if notebook == "all":
+        single = (value(profile, name, number, ".6f") for name in overview().index)
+        return format(sum(float(text) for text in single if text != NOT_RECORDED), form)
+    name, _, machine = profile.partition("/")
+    try:
+        content = results.read(find(notebook).stem, name, machine or None)
+    except InputError:
+        return NOT_RECORDED
+    if number == "minutes":
+        return format(content["provenance"]["seconds"] / 60, form)
+    if number not in content["numbers"]:
+        raise InputError(f"number={number!r} is not among the results of {notebook}: look into results/{profile}/.")
+    return _told(content["numbers"][number], form)
+
+
+def notebooks_table():
+    """The notebooks in order with the question each asks and the minutes of its recorded run, as a Markdown table."""
+    listed = overview().reset_index()
+    rows = {
+        f"[{row.notebook}](notebooks/{row.notebook}.ipynb)": [
+            row.question,
+            NOT_RECORDED if pd.isna(row.seconds) else f"{row.seconds / 60:.1f}",
+        ]
+        for row in listed.itertuples()
+    }
+    return _markdown(pd.DataFrame.from_dict(rows, orient="index", columns=["it asks", "minutes"]))
+
+
+def results_page():
+    """The text of RESULTS.md."""
+    parts = [
+        INTRODUCTION,
+        "## The article's claims\n",
+        "![Every claim and its verdict](figures/07_ledger.svg)\n",
+        claims_table(),
+    ]
+    apart = claims_by_machine()
+    if apart:
+        parts += ["\nWhere the machines of one profile come to different verdicts:\n", apart]
+    for name, row in overview().iterrows():
+        tables = notebook_tables(name)
+        if tables:
+            parts += [f"\n## [{row.question}](notebooks/{name}.ipynb)\n", *tables, *_pictures(name)]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def claims_table():
+    """The claims with their verdicts by profile, on its reference machine, and the reason of the profile that counts most, as
+    a Markdown table."""
+    ledger = claims.ledger()
+    first = ledger.drop_duplicates(["claim", "profile"])
+    profiles = list(dict.fromkeys(it.profile for it in results.recordings() if it.profile in set(ledger["profile"])))
+    table = first.pivot(index="claim", columns="profile", values="verdict")[profiles].fillna(NOT_RECORDED)
+    reasons = claims.decisive(ledger)
+    table.insert(0, "the article says", reasons["statement"])
+    because = reasons["because"] + " (" + reasons["profile"] + ", " + reasons["machine"] + ")"
+    return _markdown(table.assign(because=because))
+
+
+def claims_by_machine():
+    """The claims on which machines of one profile disagree, as a Markdown table, or "" if there are none."""
+    ledger = claims.ledger()
+    apart = ledger.groupby(["claim", "profile"]).filter(lambda part: part["verdict"].nunique() > 1)
+    rows = {f"{row.claim}, {row.profile}, {row.machine}": [row.verdict, row.because] for row in apart.itertuples()}
+    return _markdown(pd.DataFrame.from_dict(rows, orient="index", columns=["verdict", "because"])) if rows else ""
+
+
+def notebook_tables(notebook):
+    """The labelled numbers of a notebook as Markdown: accuracy by profile, then latency by machine; [] if it has none."""
+    found = {}
+    for it in results.recordings(notebook=notebook):
+        found[it.profile, it.machine] = results.read(notebook, it.profile, it.machine)
+    labels = next((content["labels"] for content in found.values() if content["labels"]), {})
+    tolerances = {name: content["tolerances"][name] for content in found.values() for name in content["tolerances"]}
+    by_machine = [name for name in labels if tolerances.get(name, 0) is None]
+    columns, machines, rows = {}, {}, {}
+    for (profile, machine), content in found.items():
+        if profile not in {name for name, _ in machines}:
+            data = content["provenance"]["data"]
+            title = f"{profile}: {data['name']}" if data else profile
+            columns[title] = {labels[name]: _entry(content, name) for name in labels if name not in by_machine}
+        told = content["provenance"]["machine"]
+        machines[profile, machine] = f"{told['cpu']} ({', '.join(told['cpu_features'])}), {told['cores']} cores"
+        rows[f"{profile}, {machine}"] = {labels[name]: _entry(content, name) for name in by_machine}
+    tables = []
+    if len(labels) > len(by_machine):
+        tables.append(_markdown(pd.DataFrame(columns)) + "\n")
+    if by_machine:
+        tables.append(_markdown(pd.DataFrame.from_dict(rows, orient="index")) + "\n")
+    if tables:
+        where = "; ".join(f"{', '.join(key)}: {machine}" for key, machine in machines.items())
+        tables.append(f"Measured on {where}.\n")
+    return tables
+
+
+def form_of(name):
+    """How a number is told, by its name: one of FORMS."""
+    parts = name.split(".")
+    places = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return next((FORMS[place] for place in places if place in FORMS), ".3g")
+
+
+def _entry(content, name):
+    return _told(content["numbers"][name], form_of(name)) if name in content["numbers"] else NOT_RECORDED
+
+
+def _told(estimate, form):
+    if form == "points+":  # where the sentence itself says "points"
+        return f"{estimate:points}".replace(" points", "")
+    return format(estimate, form)
+
+
+def _pictures(notebook):
+    figures = sorted((repository.REPOSITORY / "figures").glob(f"{notebook[:2]}_*.svg"))
+    return [f"![{path.stem[3:].replace('_', ' ')}](figures/{path.name})\n" for path in figures]
+
+
+def _markdown(table):
+    lines = [["", *table.columns], ["---"] * (1 + len(table.columns))]
+    lines += [[name, *row] for name, row in zip(table.index, table.to_numpy().tolist(), strict=True)]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+PARTS = {"notebooks": notebooks_table}

@@ -1,0 +1,296 @@
+"""The tour: the notebooks in order with papermill, resumable, with one table at the end; and recording them.
+
+What a tour writes goes under `repository.output_root()`: `<profile>/<notebook>.ipynb` are the executed copies,
+`<profile>/tour.json` is the journal, and the notebooks themselves write `results/` and `figures/`.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import papermill
+from jupyter_client.manager import AsyncKernelManager
+from papermill.exceptions import PapermillExecutionError
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Column, Table
+
+from helpers.base import repository, runtime_env
+from helpers.base.errors import InputError, OutputError, ResultsError
+from helpers.evidence import results
+from helpers.lab import notebook, parameters
+
+INTERRUPTED = 130  # what a shell reports for Ctrl-C
+# papermill, and nbclient through it, log what is reported here in one line, or is of no use to the reader.
+logging.getLogger("papermill").setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """One notebook of a tour: its file, the parameters to change (name -> value), the profile under which it
+    records, and a key that changes with whatever decides its outcome."""
+
+    path: Path
+    changes: dict
+    profile: str
+    key: str
+
+    @property
+    def name(self):
+        return self.path.stem
+
+
+def run(only=(), profile=repository.QUICK, given=None, fresh=False):
+    """Execute notebooks one after the other, print what happens, and return an exit code.
+
+    only: notebooks by number, name or path; all if empty. profile: a name or a YAML file. given: parameters
+    as typed, name -> text; each goes to every notebook that declares it. fresh: forget an interrupted tour.
+    Returns 0, 1 if a notebook failed or nothing could be written, 130 after Ctrl-C.
+    Raises InputError before anything is started.
+    """
+    stops = plan(only, profile, given or {})
+    label = (
+        repository.CUSTOM if given else Path(profile).stem
+    )  # a run with other parameters stays apart from the profile's own
+    folder = repository.output_root() / label
+    journal = folder / ("-".join(["tour", *(stop.name[:2] for stop in stops if only)]) + ".json")
+    finished = {} if fresh else _resumable(journal, stops)
+    if finished:
+        print(f"Resuming the interrupted tour: {', '.join(finished)} finished before (--fresh reruns all).")
+    try:
+        _note(journal, finished)  # tells before the first notebook whether the folder can be written
+        for stop in stops:
+            if stop.name not in finished:
+                finished[stop.name] = _visit(stop, folder)
+                _note(journal, finished)
+        _note(journal, finished, complete=True)
+    except KeyboardInterrupt:
+        print("Interrupted: the next run resumes after the last finished notebook.")
+        return INTERRUPTED
+    except OSError as error:
+        print(f"Error: {error}")
+        return 1
+    Console(markup=False, highlight=False).print(_summary({stop.name: finished[stop.name] for stop in stops}))
+    return int(any(entry["error"] for entry in finished.values()))
+
+
+def plan(only, profile, given):
+    """The stops of a tour, every parameter checked. Arguments and errors as for `run`."""
+    paths = notebook.selected(only)
+    changes = {path: parameters.load_profile(profile, path.stem) for path in paths}
+    if profile != repository.QUICK:
+        skipped = [path.stem for path in paths if not changes[path]]
+        paths = [path for path in paths if changes[path]]
+        if not paths:
+            raise InputError(f"profile={profile!r} mentions none of {', '.join(skipped)}.")
+        if skipped:
+            print(f"Skipped, since profile {profile} does not mention them: {', '.join(skipped)}.")
+    declared = {path: list(parameters.declared(path)) for path in paths}
+    known = sorted({name for names in declared.values() for name in names})
+    for name in given:
+        if name not in known:
+            raise InputError(
+                f"parameter {name!r} is unknown to {', '.join(path.stem for path in paths)}: "
+                f"choose one of {', '.join(known)}."
+            )
+    stops = []
+    for path in paths:
+        own = {name: text for name, text in given.items() if name in declared[path]}
+        wanted = {**changes[path], **{name: parameters.parse(path, name, text) for name, text in own.items()}}
+        stops.append(stop_at(path, wanted))
+    return stops
+
+
+def stop_at(path, wanted):
+    """The Stop of one notebook with parameters `wanted` (name -> value). Raises InputError as `parameters.check` does."""
+    used = parameters.check(path, wanted)
+    return Stop(path, {name: used[name] for name in wanted}, parameters.profile_of(path, used), _key(path, used))
+
+
+def record(names=()):
+    """Execute notebooks with their defaults and save them in place, without what differs from run to run.
+
+    Results and figures go to the repository, where this machine becomes the reference. A notebook that fails stays as it
+    was. Prints what happens and returns an exit code as `run` does; raises InputError for an unknown name.
+    """
+    code = 0
+    for path in notebook.selected(names):
+        copy = repository.REPOSITORY / "runs" / "record" / path.name
+        try:
+            environment = {repository.OUTPUT_VARIABLE: str(repository.REPOSITORY)}
+            failure = execute(notebook.to_record(path), {}, copy, environment)
+            if failure:
+                _tell(path.stem, failure, copy)
+                code = 1
+            else:
+                executed = notebook.without_noise(nbformat.read(copy, as_version=4))
+                repository.write(path, nbformat.writes(executed) + "\n")
+        except KeyboardInterrupt:
+            print(f"Interrupted: {path.name} is unchanged.")
+            return INTERRUPTED
+        except OSError as error:
+            print(f"Error: {error}")
+            return 1
+    return code
+
+
+def keep(profile, machine=False):
+    """Copy the results of a finished run of `profile` from the output folder into the repository, its figures too.
+
+    machine: keep only the results, as those of one machine more, and leave reference and figures as they are.
+    Returns the names of the notebooks whose results were kept. Raises ResultsError when there are none.
+    """
+    root = repository.output_root()
+    kept = results.keep(profile, root, reference=not machine)
+    figures = [] if machine else sorted((root / repository.figures_folder(profile)).glob("*.svg"))
+    for path in figures:
+        repository.write(repository.REPOSITORY / repository.figures_folder(profile) / path.name, path.read_bytes())
+    return kept
+
+
+def _key(path, used):
+    """A hash of the notebook's cells without their outputs, of the helpers and of the parameters."""
+    code = notebook.code_hash(path)
+    return hashlib.sha256(f"{code}\n{json.dumps(used, sort_keys=True)}".encode()).hexdigest()
+
+
+def _resumable(journal, stops):
+    """The entries of an interrupted tour that still hold: name -> entry. A tour that ended leaves none."""
+    try:
+        former = json.loads(journal.read_text())
+        entries = {} if former["complete"] else former["notebooks"]
+    except (OSError, ValueError, KeyError, TypeError):  # none, or damaged: nothing is lost but time
+        return {}
+    return {
+        stop.name: entry
+        for stop in stops
+        if (entry := entries.get(stop.name)) and entry["key"] == stop.key and not entry["error"]
+    }
+
+
+def _note(journal, finished, complete=False):
+    repository.write(journal, json.dumps({"complete": complete, "notebooks": finished}, indent=1) + "\n")
+
+
+def _visit(stop, folder):
+    """Execute one stop; its journal entry."""
+    copy = folder / stop.path.name
+    started, clock = time.time(), time.monotonic()
+    failure = execute(str(stop.path), stop.changes, copy, {repository.PROFILE_VARIABLE: folder.name})
+    seconds = round(time.monotonic() - clock, 1)
+    if failure:
+        _tell(stop.name, failure, copy)
+    numbers, verdicts = ([], {}) if failure else _recorded(stop, started)
+    error = failure[0].partition(":")[0] if failure else None
+    return {"key": stop.key, "seconds": seconds, "error": error, "numbers": numbers, "verdicts": verdicts}
+
+
+def execute(source, changes, copy, environment, progress=True):
+    """Run a notebook (path or node) with other parameters and put the executed copy in place in one step.
+
+    environment: variables for the kernel, over those of this process. progress: whether to show a bar.
+    Returns None, or the lines of the error that stopped the notebook; its copy is then `<copy>.failed.ipynb`. Raises
+    OutputError when the copy cannot be written, KeyboardInterrupt when the user stops it; a former copy is then unchanged.
+    """
+    partial = copy.with_name(f".{copy.name}")
+    try:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        failure = _failure(source, changes, partial, environment, progress)
+        failed = copy.with_suffix(".failed.ipynb")
+        failed.unlink(missing_ok=True)
+        partial.replace(failed if failure else copy)  # a failing run does not take a good copy's place
+    except OSError as error:
+        raise OutputError(
+            f"{os.path.relpath(copy)} could not be made ({error.strerror or error}): free some space or "
+            f"choose a writable folder in ${repository.OUTPUT_VARIABLE}; former files are unchanged."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+    return failure
+
+
+def _failure(source, changes, copy, environment, progress):
+    class Kernel(AsyncKernelManager):  # not os.environ: notebooks may run side by side in threads
+        def start_kernel(self, **options):
+            return super().start_kernel(**options, env={**os.environ, **environment})
+
+    try:
+        papermill.execute_notebook(
+            source,
+            copy,
+            changes,
+            kernel_name="python3",
+            language="python",
+            coalesce_streams=True,
+            extra_arguments=["--log-level=CRITICAL"],  # else the kernel warns of TCP, in the midst of the progress bar
+            progress_bar={"desc": copy.stem.strip("."), "dynamic_ncols": True} if progress else False,
+            kernel_manager_class=Kernel,
+        )
+    except PapermillExecutionError as error:
+        return f"{error.ename}: {error.evalue}".splitlines()
+    except OSError:
+        raise
+    except Exception as error:  # a kernel that dies or does not start raises many kinds
+        if not copy.exists():  # papermill did not get as far as the notebook
+            raise
+        return f"{type(error).__name__}: {error}".splitlines()
+    return None
+
+
+def _tell(name, failure, copy):
+    lines = failure if len(failure) <= 6 else [failure[0], "…", *failure[-4:]]
+    print(
+        f"{name} failed:",
+        *lines,
+        f"Executed copy: {os.path.relpath(copy.with_suffix('.failed.ipynb'))}",
+        sep="\n  ",
+        flush=True,
+    )
+
+
+def _recorded(stop, started):
+    """What came out (texts), and the verdicts (claim -> verdict); both are empty if this run recorded nothing.
+
+    Key numbers stand beside those that this very machine recorded before; how many agree is counted against the reference,
+    whichever machine that was, since numbers that belong to the machine are not compared.
+    """
+    root = repository.output_root()
+    path = root / "results" / stop.profile / runtime_env.machine_name() / f"{stop.name}.json"
+    if not path.is_file() or path.stat().st_mtime < started:
+        return [], {}
+    content = results.read(stop.name, stop.profile, runtime_env.machine_name(), root)
+    numbers, here = content["numbers"], {}
+    with contextlib.suppress(ResultsError):
+        here = results.read(stop.name, stop.profile, runtime_env.machine_name())["numbers"]
+    told = []
+    for name in notebook.key_numbers(stop.path, numbers):
+        former = f" (was {_short(here[name])})" if name in here else ""
+        told.append(f"{name} {_short(numbers[name])}{former}")
+    with contextlib.suppress(ResultsError):  # nothing was recorded under these parameters
+        agrees = results.compare(numbers, results.read(stop.name, stop.profile))["agrees"].dropna()
+        told.append(f"{agrees.sum()} of {len(agrees)} numbers as recorded")
+    return told, content["verdicts"]
+
+
+def _short(estimate):
+    value = f"{estimate.value:,.0f}" if abs(estimate.value) >= 1000 else f"{estimate.value:.4g}"
+    return f"{value} {estimate.unit}".strip()
+
+
+def _summary(entries):
+    """A table for a terminal of 80 columns."""
+    table = Table("notebook", Column("s", justify="right"), "what came out", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name, entry in entries.items():
+        parts = [f"failed: {entry['error']}"] if entry["error"] else entry["numbers"]
+        for verdict in dict.fromkeys(entry["verdicts"].values()):
+            claims = " ".join(claim for claim, given in entry["verdicts"].items() if given == verdict)
+            parts = [*parts, f"{verdict}: {claims}"]
+        table.add_row(name, f"{entry['seconds']:.0f}", "; ".join(parts))
+    return table

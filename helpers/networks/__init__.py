@@ -1,0 +1,1 @@
+"""Keras, before anything is compressed: data, models, training, checkpoints."""

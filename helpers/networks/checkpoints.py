@@ -1,0 +1,194 @@
+"""A trained model that the repository keeps, as a checkpoint with its card.
+
+A checkpoint is `checkpoints/<name>.keras`; its card `checkpoints/<name>.json` says from which data, by which recipe
+and how well. `RECIPES` holds those that the repository ships; `compression-lab train NAME` runs one again.
+"""
+
+import io
+import json
+import tempfile
+import time
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from helpers.base import repository, runtime_env
+from helpers.base.errors import InputError
+from helpers.evidence import stats
+from helpers.networks import data, models, training
+
+with runtime_env.quiet():
+    import tensorflow as tf
+
+CHECKPOINTS = repository.REPOSITORY / "checkpoints"
+# A recipe's model -> how to build it, what the card calls it, and under which licence its weights are.
+NETWORKS = {
+    "mobilenet_v2": (
+        models.mobilenet_v2,
+        "MobileNetV2, alpha 0.35",
+        "Started from Keras' ImageNet weights of MobileNetV2 (alpha 0.35, 224 px), Apache License 2.0",
+    ),
+    "cnn": (models.cnn, "Small convolutional network", "Trained from scratch; MIT, as this repository"),
+    "resnet8": (models.resnet8, "ResNet-8 of MLPerf Tiny", "Trained from scratch; MIT, as this repository"),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a checkpoint is trained: data set, input size (pixels), and Adam with a cosine-decayed learning rate.
+
+    model: a key of NETWORKS.
+    smallest_crop: training images are flipped at random and cropped to a random share of their sides of at least
+    this much. selection: share of the training set held out to choose by.
+    """
+
+    dataset: str
+    size: int
+    epochs: int
+    learning_rate: float = 1e-3
+    batch_size: int = 64
+    smallest_crop: float = 0.85
+    selection: float = 0.1
+    seed: int = 0
+    model: str = "mobilenet_v2"
+
+
+RECIPES = {
+    "mobilenetv2_fashion_96": Recipe("fashion_mnist", size=96, epochs=5),
+    "mobilenetv2_flowers_96": Recipe("flowers", size=96, epochs=20, smallest_crop=0.6),
+    "mobilenetv2_flowers_224": Recipe("flowers", size=224, epochs=8, smallest_crop=0.6),
+    "cnn_fashion_28": Recipe(
+        "fashion8k", size=28, epochs=6, learning_rate=5e-3, smallest_crop=1.0, selection=0.02, model="cnn"
+    ),
+    "resnet8_fashion_32": Recipe(
+        "fashion_mnist", size=32, epochs=10, learning_rate=3e-3, batch_size=128, model="resnet8"
+    ),
+}
+
+
+def train(name, report=print):
+    """Train the checkpoint `name` of RECIPES, judge it on the whole test set, write it and its card. Returns the card.
+
+    report: takes a line of progress after each epoch. Raises InputError for an unknown name.
+    """
+    if name not in RECIPES:
+        raise InputError(f"checkpoint={name!r} has no recipe: choose one of {', '.join(RECIPES)}.")
+    recipe, started = RECIPES[name], time.monotonic()
+    dataset = data.load(recipe.dataset)
+    parts = training.split(dataset, selection=recipe.selection, seed=recipe.seed)
+    fit, selection = parts["fit"], parts["selection"]
+    runtime_env.seed_everything(recipe.seed)
+    build, title, licence = NETWORKS[recipe.model]
+    model = build(recipe.size, len(dataset.classes))
+    per_epoch = len(fit) // recipe.batch_size
+    models.compile_classifier(
+        model, tf.keras.optimizers.schedules.CosineDecay(recipe.learning_rate, per_epoch * recipe.epochs)
+    )
+    batches = training.batches(
+        dataset.x_train[fit],
+        dataset.y_train[fit],
+        recipe.size,
+        recipe.batch_size,
+        recipe.seed,
+        recipe.epochs,
+        recipe.smallest_crop,
+    )
+
+    def tell(epoch, logs):
+        chosen = models.correct(model, dataset.x_train[selection], dataset.y_train[selection]).mean()
+        report(
+            f"{name}: epoch {epoch + 1} of {recipe.epochs}, loss {logs['loss']:.3f}, selection top-1 {chosen:.3f}, "
+            f"{time.monotonic() - started:.0f} s"
+        )
+
+    model.fit(
+        batches,
+        steps_per_epoch=per_epoch,
+        epochs=recipe.epochs,
+        verbose=0,
+        callbacks=[tf.keras.callbacks.LambdaCallback(on_epoch_end=tell)],
+    )
+    accuracy = stats.proportion(models.correct(model, dataset.x_test, dataset.y_test))
+    card = {
+        "model": f"{title}, {recipe.size} px, {len(dataset.classes)} classes, logits",
+        "data": {"name": dataset.name, "sha256": dataset.sha256, "trained_on": len(fit)},
+        "recipe": asdict(recipe),
+        "command": f"compression-lab train {name}",
+        "top1_test": {
+            "value": accuracy.value,
+            "low": accuracy.low,
+            "high": accuracy.high,
+            "images": len(dataset.x_test),
+        },
+        "licence": licence,
+        "provenance": {
+            "seconds": round(time.monotonic() - started),
+            "versions": runtime_env.versions(),
+            "machine": runtime_env.machine(),
+        },
+    }
+    save(model, name, card)
+    return card
+
+
+def save(model, name, card):
+    """Write a checkpoint and its card into `checkpoints/`, each in one step."""
+    repository.write(CHECKPOINTS / f"{name}.keras", packed(model))
+    repository.write(CHECKPOINTS / f"{name}.json", json.dumps(card, indent=1) + "\n")
+
+
+def packed(model):
+    """The bytes of a model's `.keras` file: compressed, without the optimizer's variables and without time stamps, so that
+    equal weights give equal bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        loose = Path(folder) / "model.keras"
+        models.copy(model).save(loose)
+        content = io.BytesIO()
+        with (
+            zipfile.ZipFile(loose) as source,
+            zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as target,
+        ):
+            for entry in sorted(source.namelist()):
+                part = source.read(entry)
+                if entry == "metadata.json":
+                    part = json.dumps({**json.loads(part), "date_saved": ""}).encode()
+                target.writestr(zipfile.ZipInfo(entry), part, zipfile.ZIP_DEFLATED)
+    return content.getvalue()
+
+
+def path(name):
+    """The `.keras` file of a checkpoint: its name, or a path. Raises InputError if there is none."""
+    file = CHECKPOINTS / f"{name}.keras" if not str(name).endswith(".keras") else Path(name)
+    if not file.is_file():
+        known = sorted(each.stem for each in CHECKPOINTS.glob("*.keras"))
+        raise InputError(
+            f"checkpoint={str(name)!r} does not exist: there are {', '.join(known) or 'none'}; "
+            "`compression-lab train NAME` makes one."
+        )
+    return file
+
+
+def load(name, size=None, classes=None):
+    """A checkpoint as a Keras model, not compiled. Name, or the path of a `.keras` file.
+
+    size (pixels) and classes, where given, must be those of the model; InputError otherwise, or if there is none.
+    """
+    file = path(name)
+    try:
+        model = tf.keras.models.load_model(file, compile=False)
+    except Exception as error:  # zip, HDF5 and Keras each raise their own
+        raise InputError(
+            f"checkpoint {file.name} cannot be loaded ({type(error).__name__}): fetch or train it again."
+        ) from error
+    found = (model.input_shape[1], model.output_shape[-1])
+    for what, wanted, has in (("size", size, found[0]), ("classes", classes, found[1])):
+        if wanted is not None and wanted != has:
+            raise InputError(
+                f"checkpoint {file.name} was made for {what}={has}, not {wanted}: name another, or train one."
+            )
+    return model
+
+
+def card(name):
+    """The card of a checkpoint as a dict."""
+    return json.loads((CHECKPOINTS / f"{name}.json").read_text())

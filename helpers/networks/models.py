@@ -1,0 +1,204 @@
+"""The models that the lab compresses."""
+
+import weakref
+
+import numpy as np
+
+from helpers.base import runtime_env
+from helpers.base.errors import InputError
+
+with runtime_env.quiet():
+    import tensorflow as tf
+
+_traces = weakref.WeakKeyDictionary()
+
+
+def mlp(hidden_units=(256, 128), inputs=784, classes=10, batch_norms=False):
+    """The article's multilayer perceptron: Dense-ReLU layers, then logits. Keras Sequential, not compiled.
+
+    batch_norms: put one between each hidden layer and its ReLU. Raises ValueError if a layer has less than one unit.
+    """
+    if not hidden_units or min(hidden_units) < 1:
+        raise InputError(f"hidden_units={list(hidden_units)} must name at least one layer, each with 1 unit or more.")
+    layers = [tf.keras.layers.Input((inputs,))]
+    for number, units in enumerate(hidden_units, 1):
+        activation = None if batch_norms else "relu"
+        layers.append(tf.keras.layers.Dense(units, activation=activation, name=f"hidden_{number}"))
+        if batch_norms:
+            layers += [tf.keras.layers.BatchNormalization(name=f"norm_{number}"), tf.keras.layers.ReLU()]
+    return tf.keras.Sequential([*layers, tf.keras.layers.Dense(classes, name="logits")], name="mlp")
+
+
+def cnn(size, classes, channels=3):
+    """Three strided convolutions with batch norms, then two dense layers: one flat functional model with random weights,
+    logits out. size: input pixels. Raises InputError for a size below 8 or fewer than two classes."""
+    if size < 8 or classes < 2:
+        raise InputError(f"size={size} must be at least 8 and classes={classes} at least 2.")
+    layers = tf.keras.layers
+    x = inputs = layers.Input((size, size, channels), name="image")
+    for number, width in enumerate((16, 32, 64), 1):
+        x = layers.Conv2D(width, 3, 2, padding="same", name=f"conv_{number}")(x)
+        x = layers.ReLU(name=f"relu_{number}")(layers.BatchNormalization(momentum=0.9, name=f"norm_{number}")(x))
+    x = layers.Dense(64, activation="relu", name="hidden")(layers.Flatten(name="flat")(x))
+    return tf.keras.Model(inputs, layers.Dense(classes, name="logits")(x), name="cnn")
+
+
+def mobilenet_v2(size, classes, alpha=0.35):
+    """MobileNetV2 (Sandler et al. 2018) with Keras' ImageNet weights of 224 px: one flat functional model, logits out.
+
+    size: input pixels, a multiple of 32. Keras' batch norms average over 1,000 steps (momentum 0.999), longer than a
+    fine-tuning lasts; here they average over 100.
+    Raises InputError when the weights can be neither found nor downloaded.
+    """
+    if size % 32 or size < 32 or classes < 2:
+        raise InputError(f"size={size} must be a multiple of 32 and classes={classes} at least 2.")
+
+    def build(side, weights):
+        return tf.keras.applications.MobileNetV2(
+            (side, side, 3), alpha, include_top=False, weights=weights, pooling="avg"
+        )
+
+    try:
+        with runtime_env.quiet():
+            trained = build(224, "imagenet")
+    except Exception as error:  # Keras wraps every failure to download in a bare Exception
+        raise InputError(
+            f"ImageNet weights of MobileNetV2 (alpha {alpha}) cannot be had ({str(error).splitlines()[0]}): "
+            "connect to the network once, or put Keras' weight file into ~/.keras/models."
+        ) from error
+    base = build(size, None)
+    base.set_weights(trained.get_weights())
+    wide = tf.keras.Model(base.input, tf.keras.layers.Dense(classes, name="logits")(base.output), name="mobilenet_v2")
+
+    def quicker(layer):
+        config = layer.get_config()
+        if isinstance(layer, tf.keras.layers.BatchNormalization):
+            config["momentum"] = 0.99
+        return type(layer).from_config(config)
+
+    model = tf.keras.models.clone_model(wide, clone_function=quicker)
+    model.set_weights(wide.get_weights())
+    return model
+
+
+def resnet8(size, classes, channels=3):
+    """ResNet-8 of MLPerf Tiny (Banbury et al. 2021): three stacks of 16, 32 and 64 channels, each two convolutions beside
+    a shortcut. One flat functional model with random weights, logits out.
+
+    size: input pixels, 32 in the original. Raises InputError for a size below 8 or fewer than two classes.
+    """
+    if size < 8 or classes < 2:
+        raise InputError(f"size={size} must be at least 8 and classes={classes} at least 2.")
+    layers = tf.keras.layers
+
+    def convolution(x, width, side, stride, name):
+        return layers.Conv2D(width, side, stride, padding="same", kernel_initializer="he_normal", name=f"{name}_conv")(
+            x
+        )
+
+    def normed(x, width, stride, name):
+        return layers.BatchNormalization(name=f"{name}_bn")(convolution(x, width, 3, stride, name))
+
+    inputs = layers.Input((size, size, channels), name="image")
+    x = layers.ReLU(name="stem_relu")(normed(inputs, 16, 1, "stem"))
+    for number, width in enumerate((16, 32, 64), 1):
+        stride, name = 1 if number == 1 else 2, f"stack_{number}"
+        y = layers.ReLU(name=f"{name}_1_relu")(normed(x, width, stride, f"{name}_1"))
+        y = normed(y, width, 1, f"{name}_2")
+        shortcut = x if number == 1 else convolution(x, width, 1, stride, f"{name}_shortcut")
+        x = layers.ReLU(name=f"{name}_out")(layers.Add(name=f"{name}_add")([shortcut, y]))
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return tf.keras.Model(inputs, layers.Dense(classes, name="logits")(x), name="resnet8")
+
+
+def resnet50(size=224, classes=1000, weights=None, seed=0):
+    """ResNet-50 (He et al. 2016) as Keras has it: one flat functional model, logits out.
+
+    weights: None for random ones drawn from `seed` (He et al. 2015), or "imagenet", which Keras downloads; size and speed
+    are the same. Raises InputError when those can be neither found nor downloaded, or have other classes than 1,000.
+    """
+    if size < 32 or classes < 2:
+        raise InputError(f"size={size} must be at least 32 and classes={classes} at least 2.")
+    if weights not in (None, "imagenet") or (weights and classes != 1000):
+        raise InputError(f"weights={weights!r} must be None, or 'imagenet' with classes=1000, not {classes}.")
+    try:
+        with runtime_env.quiet():
+            model = tf.keras.applications.ResNet50(
+                weights=weights, input_shape=(size, size, 3), classes=classes, classifier_activation=None
+            )
+    except Exception as error:  # Keras wraps every failure to download in a bare Exception
+        raise InputError(
+            f"ImageNet weights of ResNet-50 cannot be had ({str(error).splitlines()[0]}): "
+            "connect to the network once, or put Keras' weight file into ~/.keras/models."
+        ) from error
+    if weights is None:
+        random = np.random.default_rng(seed)
+        for variable in model.trainable_variables:
+            if "kernel" in variable.name:
+                deviation = np.sqrt(2 / np.prod(variable.shape[:-1]))
+                variable.assign(deviation * random.standard_normal(variable.shape, np.float32))
+    return model
+
+
+def network_input(images, size, boxes=None):
+    """Images as the network takes them: uint8 (n, height, width[, 3]) -> float32 tensor (n, size, size, 3) in [-1, 1].
+
+    Grey images get three equal channels. boxes: float32 (n, 4), the part of each image to take (top, left, bottom,
+    right, as shares); the whole by default.
+    """
+    images = tf.convert_to_tensor(images)
+    if images.shape.rank == 3:
+        images = images[..., None]
+    number = tf.shape(images)[0]
+    if boxes is None:
+        boxes = tf.tile([[0.0, 0.0, 1.0, 1.0]], [number, 1])
+    resized = tf.image.crop_and_resize(images, boxes, tf.range(number), (size, size)) / 127.5 - 1
+    return tf.image.grayscale_to_rgb(resized) if images.shape[-1] == 1 else resized
+
+
+def compile_classifier(model, learning_rate=1e-3):
+    """Compile a model that outputs logits: Adam, cross-entropy from logits, no metrics. Returns the model.
+
+    A training step that creates no variable is traced once instead of twice, so the optimizer's are made here.
+    """
+    model.compile(
+        optimizer=tf.keras.optimizers.Adam(learning_rate),
+        loss=tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def inference(model):
+    """A Keras model with one input as a concrete function, batch size left open, in inference mode.
+
+    Traced once for each model: its weights stay variables, so that it follows them in training.
+    """
+    if model not in _traces:
+        itself = weakref.proxy(model)  # else the trace would keep its own key alive
+        signature = tf.TensorSpec((None, *model.input_shape[1:]), model.inputs[0].dtype, name="input")
+        _traces[model] = tf.function(lambda x: itself(x, training=False)).get_concrete_function(signature)
+    return _traces[model]
+
+
+def copy(model):
+    """A model of its own with the same layers and weights, not compiled."""
+    twin = tf.keras.models.clone_model(model)
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+def correct(model, x, y, batch=200):
+    """Which samples a Keras classifier gets right (top-1): bool (n,).
+
+    x: float32 (n, ...) as the model takes them, or images, uint8 (n, height, width[, 3]), which become a network's input
+    first. y: int (n,). Raises InputError unless there is one label a sample.
+    """
+    if np.shape(y) != (len(x),):
+        raise InputError(f"y has shape {np.shape(y)}: give one label for each of the {len(x)} samples.")
+    answers, infer = [], inference(model)
+    for start in range(0, len(x), batch):
+        part = x[start : start + batch]
+        part = network_input(part, model.input_shape[1]) if part.dtype == np.uint8 else tf.convert_to_tensor(part)
+        answers.append(infer(part).numpy().argmax(axis=-1))
+    return np.concatenate(answers) == np.asarray(y)

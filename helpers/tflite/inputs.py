@@ -1,0 +1,110 @@
+"""A user's files, models as bytes and the arrays of an `.npz`: read in one place, refused in one sentence. Loads no TensorFlow."""
+
+from pathlib import Path
+
+import numpy as np
+
+from helpers.base.errors import InputError
+
+ARRAYS = {"x": "x (samples)", "y": "y (labels)", "slice": "slice (the part of the data that a sample belongs to)"}
+
+
+def content(model, parameter="model"):
+    """The bytes of a model that is given as bytes or as a path. Raises InputError, which names the parameter."""
+    if isinstance(model, bytes):
+        return model
+    try:
+        return Path(model).read_bytes()
+    except OSError as problem:
+        raise InputError(
+            f"{parameter}={str(model)!r} cannot be read ({problem.strerror}): give the path of a file that is there."
+        ) from problem
+
+
+def arrays(path, parameter="data", needed=("x",)):
+    """Those of x, y and slice that an `.npz` holds: name -> array, x as `float_samples` gives it, the others as they are.
+
+    parameter: what messages call the file. needed: names that it must hold. Raises InputError.
+    """
+    named, given = f"{parameter}={str(path)!r}", ", ".join(f"{name}=..." for name in needed)
+    try:
+        with np.load(path) as loaded:
+            held = loaded.files
+            found = {name: loaded[name] for name in ARRAYS if name in held}
+    except Exception as error:  # besides NumPy, zipfile and zlib raise errors of their own for damaged files
+        cause = getattr(error, "strerror", None) or "it is no .npz file of plain arrays"
+        raise InputError(f"{named} cannot be read ({cause}): save it with numpy.savez({given}).") from error
+    for name in needed:
+        if name not in found:
+            wanted = " and ".join(ARRAYS[each] for each in needed)
+            shown = ", ".join(held[:8]) + (", …" if len(held) > 8 else "")
+            raise InputError(f"{named} holds no {name} (it holds {shown or 'nothing'}): it must hold {wanted}.")
+    if "x" in found:
+        found["x"] = float_samples(found["x"], f"{named}: ")
+    return found
+
+
+def samples(path, parameter="data", labelled=False):
+    """x, float32 (n, ...), and y as it is, of an `.npz` with samples as the model takes them; y is None if it holds none.
+
+    labelled: y must be there. Raises InputError as `arrays` does.
+    """
+    found = arrays(path, parameter, ("x", "y") if labelled else ("x",))
+    return found["x"], found.get("y")
+
+
+def float_samples(x, label=""):
+    """x as float32, contiguous. Raises InputError unless it is floating-point (raw pixels, most likely) and finite.
+
+    label: what the sentence begins with, before "x is".
+    """
+    if x.dtype.kind != "f":
+        raise InputError(f"{label}x is {x.dtype}: it must be float32 samples, scaled as the model takes them.")
+    x = np.ascontiguousarray(x, "float32")
+    wild = x.size - np.count_nonzero(np.isfinite(x))
+    if wild:
+        raise InputError(f"{label}x is NaN or infinity in {wild:,} of {x.size:,} values: clean the samples first.")
+    return x
+
+
+def labels(y, n, label=""):
+    """y as int64 (n,). Raises InputError unless it is integers of that shape, with the cure where there is one."""
+    if y.shape != (n,) or y.dtype.kind not in "iu":
+        form = f"it must be integers of shape ({n},), one label a sample.{_label_cure(y, n)}"
+        raise InputError(f"{label}y is {y.dtype} of shape {y.shape}: {form}")
+    return np.ascontiguousarray(y, "int64")
+
+
+def representative(calibration, input_shape):
+    """The generator that the converter wants of a calibration set: one sample at a time, batch dimension kept.
+
+    calibration: float (samples, ...) that fits input_shape (None, ...). Raises InputError otherwise.
+    """
+    shape = tuple(input_shape)[1:]
+    if calibration is None or np.size(calibration) == 0:
+        raise InputError(
+            f"calibration is empty: integer recipes need at least 1 sample of shape {shape}; 100 is usual."
+        )
+    samples = np.asarray(calibration, "float32")
+    if samples.shape[1:] != shape:
+        raise InputError(
+            f"calibration has shape {samples.shape}: this model takes (samples, {', '.join(map(str, shape))})."
+        )
+    if not np.isfinite(samples).all():  # the converter would leave the model in float32 without a word
+        raise InputError("calibration holds NaN or infinity: clean the samples first.")
+    return lambda: ([sample[None]] for sample in samples)
+
+
+def is_tflite(blob):
+    """Whether these bytes claim to be a `.tflite` file."""
+    return blob[4:8] == b"TFL3"
+
+
+def _label_cure(y, n):
+    """What makes labels, int (n,), of an array that is of another form: a sentence after a space, or ""."""
+    cure = ""
+    if y.ndim == 2 and len(y) == n and y.dtype.kind in "biuf":
+        cure = "ravel()" if y.shape[1] == 1 else "argmax(1)"
+    if y.shape in ((n,), (n, 1)) and (y.dtype.kind == "b" or (y.dtype.kind == "f" and (y == np.round(y)).all())):
+        cure += ".astype(int)" if cure else "astype(int)"
+    return f" Give y.{cure}." if cure else ""

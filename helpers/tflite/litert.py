@@ -1,0 +1,296 @@
+"""A `.tflite` file in hand: load it, look inside, run it in batches, weigh it.
+
+Wherever a model is taken, it may be given as bytes or as the path of a file.
+"""
+
+import contextlib
+import functools
+import gzip
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from helpers.base import runtime_env
+from helpers.base.errors import InputError
+from helpers.tflite import inputs, runner
+
+with runtime_env.quiet():
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+BATCH = 64
+GZIP_LEVEL = 9
+WEIGHT_OPERATORS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+
+
+@dataclass(frozen=True)
+class Size:
+    """Bytes on disk, and after `gzip -9`: zeros and repeated values show up only in the second."""
+
+    raw: int
+    gzip: int
+
+    def __str__(self):
+        return f"{self.raw / 1000:,.0f} kB, gzipped {self.gzip / 1000:,.0f} kB"
+
+
+def content(model):
+    """The bytes of a model. Raises InputError if there are none or they are not a TFLite flatbuffer."""
+    name, blob = "model" if isinstance(model, bytes) else str(model), inputs.content(model)
+    if not blob:
+        raise InputError(f"{name} is empty (0 bytes): give a .tflite file as the converter wrote it.")
+    if not inputs.is_tflite(blob):
+        raise InputError(f"{name} ({len(blob):,} bytes) is not a TFLite model: its bytes 4 to 8 should read TFL3.")
+    return blob
+
+
+def interpreter(model, threads=1, batch=None, delegates=True):
+    """An interpreter with its tensors allocated, for a batch of that many samples (None: as the file says).
+
+    delegates: False for the built-in kernels instead of XNNPACK's, which are the default on CPUs.
+    Raises InputError for a truncated or otherwise unusable file.
+    """
+    blob = content(model)
+    try:
+        with runtime_env.quiet():
+            kernels = OpResolverType.AUTO if delegates else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            loaded = Interpreter(model_content=blob, num_threads=threads, experimental_op_resolver_type=kernels)
+            if batch is not None:
+                details = loaded.get_input_details()[0]
+                loaded.resize_tensor_input(details["index"], [batch, *details["shape"][1:]])
+            loaded.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        cause = str(error).strip().splitlines()[0]
+        name = "model" if isinstance(model, bytes) else str(model)
+        raise InputError(
+            f"{name} ({len(blob):,} bytes) cannot be loaded ({cause}): convert or copy it again."
+        ) from error
+    return loaded
+
+
+def predict(model, x, batch=BATCH, threads=runtime_env.THREADS, admits_batches=None):
+    """Run a model with one input and one output over samples: float32 (n, ...) -> float32 (n, outputs).
+
+    Batches are what makes this fast; the numbers are the same as one sample at a time, which is what a model gets that
+    cannot take them. Integer inputs and outputs are quantized and dequantized with the file's own scale and zero point.
+    admits_batches: whether it can take them, where its graph is known; None to find out (`runner.admits_batches`), which
+    takes some 20 ms for MobileNetV2.
+    Raises ValueError when the samples do not fit the model's input.
+    """
+    x = np.asarray(x)
+    if batch < 1:
+        raise InputError(f"batch={batch!r} must be 1 or more.")
+    size = -(-len(x) // -(-len(x) // batch)) if x.ndim and x.size else 1  # as few batches, and as even, as can be
+    if admits_batches is None:
+        admits_batches = size == 1 or runner.admits_batches(content(model), size)
+    if not admits_batches:
+        size = 1  # a file made for one sample may answer a batch with the first one's values
+    loaded = interpreter(model, threads, batch=size)
+    source, target = loaded.get_input_details()[0], loaded.get_output_details()[0]
+    if x.shape[1:] != tuple(source["shape"][1:]) or not x.size:
+        raise InputError(
+            f"x has shape {x.shape}: this model takes (n, {', '.join(map(str, source['shape'][1:]))}), n at least 1."
+        )
+    return runner.real_numbers(np.concatenate(list(runner.batches(loaded, x, size))), target)
+
+
+def size(model):
+    """Size of a model, raw and gzipped."""
+    blob = content(model)
+    return Size(len(blob), len(gzip.compress(blob, GZIP_LEVEL, mtime=0)))
+
+
+def tensors(model):
+    """Every tensor of the main graph, a row each: name, shape, dtype, constant, scales (how many; 0 is float),
+    zeros (share of zero values, constants only; those that a sparse encoding leaves out count).
+
+    Raises InputError for a damaged file.
+    """
+    rows = []
+    blob = content(model)
+    with _parsed(blob) as parsed:
+        for tensor in parsed.subgraphs[0].tensors:
+            data = _data(parsed.buffers[tensor.buffer], blob)
+            constant = len(data) > 0
+            dtype = _names(schema.TensorType)[tensor.type].lower()
+            shape = tuple(int(n) for n in tensor.shape) if tensor.shape is not None else ()
+            scales = tensor.quantization.scale if tensor.quantization else None
+            zeros = np.nan
+            if constant and dtype in ("float32", "int8", "float16"):
+                zeros = 1 - np.count_nonzero(data.view(dtype)) / math.prod(shape)
+            rows.append(
+                {
+                    "name": tensor.name.decode(),
+                    "shape": shape,
+                    "dtype": dtype,
+                    "constant": constant,
+                    "scales": 0 if scales is None else len(scales),
+                    "zeros": zeros,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def weight_layers(model):
+    """Every convolution and dense layer, a row each in order of the graph: layer (its name in Keras), op, name (of the
+    output tensor), weights (how many numbers the kernel has), dtype (of the kernel).
+
+    The converter keeps Keras' names in those of tensors, several joined where it fused operators; a tensor that keeps
+    none gets the scope of its first name. Raises InputError for a damaged file.
+    """
+    rows = []
+    with _parsed(content(model)) as parsed:
+        graph = parsed.subgraphs[0]
+        for operator in graph.operators:
+            op = _operator_name(parsed, operator)
+            if op not in WEIGHT_OPERATORS:
+                continue
+            name, kernel = graph.tensors[operator.outputs[0]].name.decode(), graph.tensors[operator.inputs[1]]
+            rows.append(
+                {
+                    "layer": _keras_name(name, kernel.name.decode()),
+                    "op": op,
+                    "name": name,
+                    "weights": math.prod(kernel.shape),
+                    "dtype": _names(schema.TensorType)[kernel.type].lower(),
+                }
+            )
+    return pd.DataFrame(rows, columns=["layer", "op", "name", "weights", "dtype"])
+
+
+def kernels_in(model):
+    """The integer kernels of convolutions and dense layers, also those that are unpacked to float32 before use, a row each
+    in order of the graph: op, name (of the output tensor), integers (int8 array as stored), scales (float32 (channels,) or
+    (1,)), axis (of the output channels).
+
+    Raises InputError for a damaged file.
+    """
+    rows, blob = [], content(model)
+    with _parsed(blob) as parsed:
+        graph, packed = parsed.subgraphs[0], {}
+        for operator in graph.operators:
+            op = _operator_name(parsed, operator)
+            if op == "DEQUANTIZE":
+                packed[operator.outputs[0]] = operator.inputs[0]
+            if op not in WEIGHT_OPERATORS:
+                continue
+            kernel = graph.tensors[packed.get(operator.inputs[1], operator.inputs[1])]
+            data = _data(parsed.buffers[kernel.buffer], blob)
+            if kernel.type == schema.TensorType.INT4:  # two in a byte, the lower half first
+                data = (np.stack([data << 4, data & 0xF0], axis=-1).view(np.int8) >> 4).ravel()[
+                    : math.prod(kernel.shape)
+                ]
+            elif kernel.type != schema.TensorType.INT8:
+                continue
+            rows.append(
+                {
+                    "op": op,
+                    "name": graph.tensors[operator.outputs[0]].name.decode(),
+                    "integers": data.view(np.int8).reshape(kernel.shape),
+                    "scales": np.asarray(kernel.quantization.scale, np.float32),
+                    "axis": 3 if op == "DEPTHWISE_CONV_2D" else 0,
+                }
+            )
+    return pd.DataFrame(rows, columns=["op", "name", "integers", "scales", "axis"])
+
+
+def per_channel(model):
+    """How many integer kernels have a scale for every output channel: Series, operator -> such as "17 of 17"."""
+    kernels = kernels_in(model)
+    several = (kernels["scales"].map(len) > 1).groupby(kernels["op"])
+    return several.sum().astype(str) + " of " + several.size().astype(str)
+
+
+def layer_outputs(model, x):
+    """What every convolution and dense layer puts out for a batch: list of float32 arrays in order of the graph.
+
+    Runs in built-in kernels, since a delegate shows nothing of what happens inside it. x: float32 (n, ...).
+    """
+    blob = content(model)
+    with _parsed(blob) as parsed:
+        operators_ = parsed.subgraphs[0].operators
+        outputs = [o.outputs[0] for o in operators_ if _operator_name(parsed, o) in WEIGHT_OPERATORS]
+    with runtime_env.quiet():  # it warns of the memory that all these tensors take
+        loaded = Interpreter(
+            model_content=blob,
+            num_threads=runtime_env.THREADS,
+            experimental_preserve_all_tensors=True,
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
+        source = loaded.get_input_details()[0]
+        loaded.resize_tensor_input(source["index"], x.shape)
+        loaded.allocate_tensors()
+        loaded.set_tensor(source["index"], runner.as_stored(np.asarray(x), source))
+        loaded.invoke()
+    details = {tensor["index"]: tensor for tensor in loaded.get_tensor_details()}
+    return [runner.real_numbers(loaded.get_tensor(index), details[index]) for index in outputs]
+
+
+def operators(model):
+    """Every operator of the main graph in order, a row each: op, and the dtypes of its first two inputs.
+
+    Raises InputError for a damaged file.
+    """
+    rows = []
+    with _parsed(content(model)) as parsed:
+        graph = parsed.subgraphs[0]
+        dtypes = [_names(schema.TensorType)[tensor.type].lower() for tensor in graph.tensors]
+        for operator in graph.operators:
+            name = _operator_name(parsed, operator)
+            inputs = [dtypes[index] for index in operator.inputs[:2] if index >= 0]
+            rows.append(
+                {"op": name, "input": inputs[0] if inputs else "", "weights": inputs[1] if len(inputs) > 1 else ""}
+            )
+    return pd.DataFrame(rows)
+
+
+def kernels(model):
+    """Which kernels run a model here, in words: XNNPACK's for the whole graph, for parts of it, or the built-in ones."""
+    # The public interface does not tell what a delegate took over; this private one lists the nodes after delegation.
+    nodes = [node["op_name"] for node in interpreter(model)._get_ops_details()]
+    parts = nodes.count("DELEGATE")
+    if parts == 0:
+        return "built-in, no XNNPACK"
+    return "XNNPACK" if parts == 1 else f"XNNPACK in {parts} parts, built-in between"
+
+
+def _keras_name(*tensors):
+    """'net/relu/Relu6;net/bn/FusedBatchNormV3;net/conv/Conv2D1' -> 'conv'; the first of the names that holds one.
+
+    Keras 3 calls the operator "convolution".
+    """
+    for part in ";".join(tensors).split(";"):
+        *path, operation = part.split("/")
+        if path and operation.startswith(("Conv2D", "convolution", "depthwise", "MatMul")):
+            return path[-1]
+    *path, operation = tensors[0].split(";")[0].split("/")
+    return path[-1] if path else operation
+
+
+def _data(buffer, blob):
+    """A buffer's bytes, uint8 (n,). Some writers put large ones behind the flatbuffer and leave their place in it."""
+    if buffer.offset:
+        return np.frombuffer(blob, np.uint8, buffer.size, buffer.offset)
+    return np.asarray([] if buffer.data is None else buffer.data, np.uint8)
+
+
+def _operator_name(parsed, operator):
+    code = parsed.operatorCodes[operator.opcodeIndex]
+    return _names(schema.BuiltinOperator)[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+
+@functools.cache
+def _names(enumeration):
+    return {value: name for name, value in vars(enumeration).items() if isinstance(value, int)}
+
+
+@contextlib.contextmanager
+def _parsed(blob):
+    try:
+        yield schema.ModelT.InitFromPackedBuf(blob, 0)
+    except Exception as error:  # a damaged file makes the generated reader, or what it read, fail in any way
+        raise InputError(
+            f"model of {len(blob):,} bytes is damaged ({type(error).__name__}): convert or copy it again."
+        ) from error

@@ -1,0 +1,218 @@
+"""Accuracy, latency and peak memory of `.tflite` models, measured so that two of them can be compared.
+
+What is timed and how is in `runner`, which also runs in child processes and on other machines; here it is asked for
+and made into numbers with intervals.
+"""
+
+import contextlib
+import functools
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers.base import runtime_env
+from helpers.base.errors import InputError, RunError
+from helpers.evidence import stats
+from helpers.tflite import inputs, litert, runner
+
+ROUNDS = 60
+MOST_ROUNDS_VARIABLE = "COMPRESSION_LAB_MOST_ROUNDS"  # bounds every timing from outside, where nobody reads it
+SAMPLES = "samples.npy"
+TARGET_SAMPLES = 256  # that a target answers, to compare with the answers given here
+
+
+@contextlib.contextmanager
+def stopwatch():
+    """Time a block: yields a function that tells the seconds from its beginning to its end."""
+    start, ends = time.perf_counter(), []
+    yield lambda: (ends[0] if ends else time.perf_counter()) - start
+    ends.append(time.perf_counter())
+
+
+def correct(model, x, y, batch=litert.BATCH, threads=runtime_env.THREADS):
+    """Which test samples a model gets right (top-1): bool (n,). x: float32 (n, ...), y: int (n,).
+
+    Raises ValueError unless there is one label a sample.
+    """
+    if np.shape(y) != (len(x),):
+        raise InputError(f"y has shape {np.shape(y)}: give one label for each of the {len(x)} samples.")
+    return litert.predict(model, x, batch, threads).argmax(axis=-1) == np.asarray(y)
+
+
+def latency(models, baseline, x, rounds=ROUNDS, threads=1, plain=()):
+    """Time one sample (batch 1) on several models, interleaved: A B C, A B C, …
+
+    models: name -> `.tflite`; baseline: the name to compare with; x: float32 (1, ...). plain: names of models to run in
+    built-in kernels, without XNNPACK. $COMPRESSION_LAB_MOST_ROUNDS bounds rounds.
+    Where an interpreter's buffers happen to lie shifts its times by some percent for as long as it lives. So the
+    rounds are spread over blocks, each with interpreters of its own, and it is the blocks that are repetitions.
+    Returns a frame indexed by name: milliseconds (median), ratio (baseline / model, so above 1 is faster; the geometric
+    mean of the blocks' medians, each round having timed both), low, high (95% t interval over the blocks' logarithms).
+    Raises KeyError when baseline is not among the models, ValueError for fewer rounds than blocks.
+    """
+    _check(models, baseline, rounds)
+    rounds = _bounded(rounds)
+    load = {
+        name: functools.partial(litert.interpreter, model, batch=1, delegates=name not in plain)
+        for name, model in models.items()
+    }
+    return _ratios(runner.interleaved(load, np.asarray(x), rounds, threads=threads), baseline)
+
+
+def peak_memory(model, threads=1, repeats=3):
+    """Bytes that loading and running one model adds to the resident high-water mark of a fresh process.
+
+    A child process runs the model, another runs nothing; the Estimate is the median difference, with the smallest
+    and the largest one as its ends. Raises RunError when the child fails.
+    """
+    with staged({"model": litert.content(model)}) as (folder, names):
+        return _memory(names, runner.run_all(_memory_jobs(names, threads, repeats), folder))["model"]
+
+
+@contextlib.contextmanager
+def staged(models, x=None):
+    """A temporary folder with copies of models and samples, as jobs for `runner` need them.
+
+    models: name -> bytes or path of a `.tflite`, which is not looked into; x: (n, ...), stored as float32 in SAMPLES.
+    Yields (folder, name -> file name in it). Raises InputError when a model cannot be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="compression_lab_") as folder:
+        names = {name: f"{number}.tflite" for number, name in enumerate(models)}
+        for name, model in models.items():
+            (Path(folder) / names[name]).write_bytes(inputs.content(model, name))
+        if x is not None:
+            np.save(Path(folder) / SAMPLES, np.asarray(x, "float32"))
+        yield folder, names
+
+
+def jobs(names, baseline, rounds=ROUNDS, threads=1, repeats=3, limits=None):
+    """The jobs for `runner.run_all`, or a target's, that measure latency and peak memory of staged models.
+
+    names: name -> file; limits: as `runner` takes them. `table` reads the answers.
+    Raises KeyError and ValueError as `latency` does.
+    """
+    _check(names, baseline, rounds)
+    timing = {
+        "task": "time",
+        "models": names,
+        "samples": SAMPLES,
+        "rounds": rounds,
+        "blocks": runner.BLOCKS,
+        "threads": threads,
+    }
+    return [{**job, "limits": limits} if limits else job for job in (timing, *_memory_jobs(names, threads, repeats))]
+
+
+def table(names, baseline, answers):
+    """The answers to `jobs` as the frame that `latency` gives, with a column memory of Estimates in bytes.
+
+    Raises RunError for a job that failed.
+    """
+    timing, *memory = answers
+    if "error" in timing:
+        raise RunError(f"the process that times the models failed: {timing['error']}")
+    frame = _ratios(timing["blocks"], baseline)
+    frame["memory"] = pd.Series(_memory(names, memory))
+    return frame
+
+
+def prediction(file, threads=runtime_env.THREADS, show=0, limits=None):
+    """The job for `runner` that answers the staged samples, with the outputs of the first `show` of them."""
+    job = {
+        "task": "predict",
+        "model": file,
+        "samples": SAMPLES,
+        "batch": litert.BATCH,
+        "threads": threads,
+        "show": show,
+    }
+    return {**job, "limits": limits} if limits else job
+
+
+def report(models, baseline, x=None, rounds=ROUNDS, threads=1, target=None):
+    """Size, latency and peak memory of several models, here or on a `remote.Target`: (frame, machine).
+
+    models, baseline: as in `latency`. x: samples, float32 (n, ...); without them random ones of the baseline's input shape,
+    which cost the same time. The frame is that of `table` with the columns size and gzip (bytes) and, with a target,
+    same: share of the first TARGET_SAMPLES answers that are those given here, or NaN for what is no classifier.
+    machine: system, cpu, cores and versions, where it was measured.
+    Raises KeyError and ValueError as `latency` does, InputError, RunError, and what the target raises.
+    """
+    sizes = {name: litert.size(model) for name, model in models.items()}
+    if x is None:
+        shape = litert.interpreter(models[baseline]).get_input_details()[0]["shape"][1:]
+        x = np.random.default_rng(0).normal(size=(16, *shape))
+    x = np.asarray(x, "float32")[:TARGET_SAMPLES]
+    rounds = _bounded(rounds)
+    with staged(models, x) as (folder, names):
+        answering = [prediction(file, show=0) for file in names.values()] if target else []
+        here = runner.run_all(answering, folder)
+        asked = [{"task": "machine"}, *jobs(names, baseline, rounds, threads), *answering]
+        machine, *answers = (target or runner).run_all(asked, folder)
+    there = [answers.pop() for _ in answering][::-1]
+    frame = table(names, baseline, answers)
+    frame["size"], frame["gzip"] = [size.raw for size in sizes.values()], [size.gzip for size in sizes.values()]
+    if target:
+        pairs = zip(here, there, strict=True)
+        frame["same"] = [
+            np.equal(one["classes"], other["classes"]).mean() if {"classes"} <= one.keys() & other.keys() else np.nan
+            for one, other in pairs
+        ]
+    return frame, machine
+
+
+def _bounded(rounds):
+    return min(rounds, int(os.environ.get(MOST_ROUNDS_VARIABLE) or rounds))
+
+
+def _check(models, baseline, rounds):
+    if baseline not in models:
+        raise InputError(f"baseline={baseline!r} is not one of {', '.join(models)}.")
+    if rounds < runner.BLOCKS:
+        raise InputError(f"rounds={rounds} must be at least {runner.BLOCKS}, one for each block of fresh interpreters.")
+
+
+def _ratios(blocks, baseline):
+    blocks = [pd.DataFrame(turns) for turns in blocks]
+    times = pd.concat(blocks)
+    rows = []
+    for name in times:
+        estimate = stats.geometric_mean([(block[baseline] / block[name]).median() for block in blocks])
+        rows.append(
+            {
+                "model": name,
+                "milliseconds": 1000 * times[name].median(),
+                "ratio": estimate.value,
+                "low": estimate.low,
+                "high": estimate.high,
+            }
+        )
+    return pd.DataFrame(rows).set_index("model")
+
+
+def _memory_jobs(names, threads, repeats):
+    """Each model by itself, then none, and again."""
+    return [
+        {"task": "memory", "model": file, "threads": threads}
+        for _ in range(repeats)
+        for file in (*names.values(), None)
+    ]
+
+
+def _memory(names, answers):
+    found = {name: [] for name in (*names, None)}
+    for number, answer in enumerate(answers):
+        name = list(found)[number % len(found)]
+        if "error" in answer:
+            raise RunError(f"the child process that runs the {name or 'empty'} failed: {answer['error']}")
+        found[name].append(answer["bytes"])
+    without = found.pop(None)
+    differences = {name: np.subtract(each, without) for name, each in found.items()}
+    return {
+        name: stats.Estimate(float(np.median(each)), float(min(each)), float(max(each)), "bytes")
+        for name, each in differences.items()
+    }

@@ -1,0 +1,318 @@
+"""`notebooks/your_own_model.ipynb` on models of no other notebook, and each way in which a model or samples can be unusable."""
+
+import keras as keras_3
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.base import repository, runtime_env
+from helpers.base.errors import InputError
+from helpers.compress import own_model, quantize
+from helpers.deploy import package
+from helpers.lab import tour
+from helpers.networks import data, models
+from helpers.tflite import litert
+
+with runtime_env.quiet():
+    import tensorflow as tf
+
+layers = tf.keras.layers
+NOTEBOOK = repository.NOTEBOOKS / "your_own_model.ipynb"
+
+
+def digit_layers(kit):
+    """The layers of a small network of digits, of either Keras."""
+    return [
+        kit.layers.Input((28, 28, 1)),
+        kit.layers.Conv2D(8, 5, 2, activation="relu", name="wide"),
+        kit.layers.DepthwiseConv2D(3, padding="same", name="spread"),
+        kit.layers.BatchNormalization(name="norm"),
+        kit.layers.Conv2D(24, 3, 2, activation="relu", name="mix"),
+        kit.layers.Flatten(name="flat"),
+        kit.layers.Dense(10, activation="softmax", name="answer"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    found = data.load("mnist5k")
+    return [part[..., None] / np.float32(255) for part in (found.x_train, found.x_test)], found.y_train, found.y_test
+
+
+@pytest.fixture(scope="module")
+def net(digits):
+    (x, _), y, _ = digits
+    runtime_env.seed_everything(0)
+    model = tf.keras.Sequential(digit_layers(tf.keras), name="digits")
+    model.compile(tf.keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy")
+    model.fit(x, y, 64, 3, verbose=0)
+    return models.copy(model)
+
+
+@pytest.fixture(scope="module")
+def shelf(net, digits, tmp_path_factory):
+    """A folder with the network in every form, and samples; nothing in it is changed."""
+    folder = tmp_path_factory.mktemp("shelf")
+    modern = keras_3.Sequential(digit_layers(keras_3))
+    modern.set_weights(net.get_weights())
+    with runtime_env.quiet():
+        net.save(folder / "digits.keras")
+        net.save(folder / "digits.h5")
+        net.save(folder / "digits_saved")
+        modern.save(folder / "modern.keras")
+        modern.export(folder / "modern_saved")
+    (folder / "digits.tflite").write_bytes(quantize.convert(net))
+    x, y = np.concatenate(digits[0]), np.concatenate(digits[1:])
+    np.savez(folder / "digits.npz", x=x[3000:], y=y[3000:])
+    return folder
+
+
+# --- the notebook
+
+
+def run(shelf, model, output, **given):
+    changes = {"model_path": str(shelf / model), "data_path": str(shelf / "digits.npz"), "latency_rounds": 6, **given}
+    failure = tour.execute(
+        str(NOTEBOOK), changes, output / "copy.ipynb", {repository.OUTPUT_VARIABLE: str(output)}, progress=False
+    )
+    assert not failure, failure
+    cells = nbformat.read(output / "copy.ipynb", as_version=4).cells
+    return "".join(each.get("text", "") for cell in cells if cell.cell_type == "code" for each in cell.outputs)
+
+
+def test_a_keras_model_becomes_a_package_that_verifies(shelf, net, digits, tmp_path):
+    told = run(shelf, "digits.keras", tmp_path, max_drop=0.05, min_speedup=0.0)
+    assert "a model of Keras 2, takes (28, 28, 1), 10 classes" in told and "top-1 without training" in told
+    manifest = package.verify(tmp_path / "packages" / "digits")
+    assert manifest["policy"]["max_drop"] == 0.05 and manifest["provenance"]["data"]["samples"] == 1330
+    shipped = litert.content(tmp_path / "packages" / "digits" / "model.tflite")
+    assert len(shipped) < 0.5 * len(quantize.convert(net))
+    (_, x), _, y = digits
+    assert (litert.predict(shipped, x).argmax(axis=-1) == y).mean() > models.correct(net, x, y).mean() - 0.05
+
+
+def test_a_tflite_file_skips_what_needs_keras_and_an_impossible_target_ships_nothing(shelf, tmp_path):
+    told = run(shelf, "digits.tflite", tmp_path, max_size=1000)
+    assert "A .tflite cannot be converted anew" in told and "top-1 without training" not in told
+    assert "int8: rejected: size: " in told and "Nothing to ship: no candidate passed" in told
+    assert "training helps" not in told
+    assert not (tmp_path / "packages").exists()
+
+
+# --- models
+
+
+@pytest.mark.parametrize(
+    "name, kind, prunable",
+    [
+        ("digits.keras", "a model of Keras 2", True),
+        ("digits.h5", "a model of Keras 2", True),
+        ("digits_saved", "a SavedModel of Keras 2", True),
+        ("modern.keras", "a model of Keras 3", False),
+        ("modern_saved", "a SavedModel without a Keras model", False),
+        ("digits.tflite", "a .tflite file", False),
+    ],
+)
+def test_every_form_of_a_model_answers_alike(shelf, net, digits, name, kind, prunable):
+    own = own_model.load(shelf / name)
+    assert (own.kind, own.input_shape, own.classes) == (kind, (28, 28, 1), 10)
+    assert bool(own.keras) is prunable and bool(own.skipped) is not prunable
+    assert (own.graph is None) is (name == "digits.tflite")
+    x = digits[0][1][:50]
+    np.testing.assert_allclose(litert.predict(own.file, x), net(x), atol=1e-5)
+    named = [layer.split("_")[0] for layer in litert.weight_layers(own.file).layer]  # Keras 3 may count: wide_1
+    assert named == ["wide", "spread", "mix", "answer"]
+    if own.graph:
+        assert len(quantize.convert(own.graph, "int8", x)) < 0.6 * len(own.file)
+
+
+def test_the_profile_counts_weights_and_operations(net):
+    table = own_model.profile(quantize.convert(net)).set_index("op")
+    assert list(table.weights) == [200, 72, 1728, 6000]
+    assert list(table.macs) == [12 * 12 * 200, 12 * 12 * 72, 25 * 1728, 6000]
+    assert list(table.layer) == ["wide", "spread", "mix", "answer"]
+    assert table.weights_share.sum() == pytest.approx(1) == table.macs_share.sum()
+
+
+class Doubling(layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+
+def saved(model, path):
+    with runtime_env.quiet():
+        model.save(path)
+    return path
+
+
+def test_a_layer_of_the_authors_own_is_named(tmp_path):
+    own = tf.keras.Sequential([layers.Input((4,)), Doubling(), layers.Dense(2)])
+    for name in ("own.keras", "own.h5"):
+        with pytest.raises(InputError, match="needs the class Doubling, which only its author's code has"):
+            own_model.load(saved(own, tmp_path / name))
+    assert own_model.load(saved(own, tmp_path / "own")).classes == 2
+    code = tf.keras.Sequential([layers.Input((4,)), layers.Lambda(lambda x: 2 * x), layers.Dense(2)])
+    with pytest.raises(InputError, match="holds Lambda layers, which are code"):
+        own_model.load(saved(code, tmp_path / "code.keras"))
+
+
+def ends(inputs, outputs):
+    return tf.keras.Model(inputs, outputs)
+
+
+FLAT, OTHER, OPEN = layers.Input((4,)), layers.Input((4,)), layers.Input((None, None, 3))
+TOKENS = layers.Input((4,), dtype="int32")
+
+
+@pytest.mark.parametrize(
+    "model, message",
+    [
+        (ends([FLAT, OTHER], layers.Dense(3)(FLAT + OTHER)), "has 2 inputs and 1 outputs: it must have one of each"),
+        (ends(FLAT, [layers.Dense(3)(FLAT), layers.Dense(2)(FLAT)]), "has 1 inputs and 2 outputs"),
+        (ends(TOKENS, layers.Dense(3)(tf.cast(TOKENS, "float32"))), "takes int32: it must take float32"),
+        (ends(FLAT, layers.Dense(1)(FLAT)), r"answers with \(n, 1\): it must be a classifier"),
+        (ends(FLAT, layers.Reshape((2, 2))(FLAT)), r"answers with \(n, 2, 2\): it must be a classifier"),
+        (
+            ends(OPEN, layers.Dense(3)(layers.GlobalAveragePooling2D()(OPEN))),
+            r"takes \(n, \?, \?, 3\): every size but that of the batch must be known",
+        ),
+    ],
+    ids=["inputs", "outputs", "dtype", "one class", "shape", "open size"],
+)
+def test_models_with_other_ends_are_refused(tmp_path, model, message):
+    with pytest.raises(InputError, match=message):
+        own_model.load(saved(model, tmp_path / "other.keras"))
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("none.keras", None, "does not exist: give a .keras, .h5 or .tflite file"),
+        ("net.onnx", b"abc", "ends in .onnx: give a .keras"),
+        ("net", b"abc", "ends in no suffix: give a .keras"),
+        ("net.keras", b"abc", r"cannot be loaded by Keras 2 or 3 \(.+\)\."),
+        ("net.h5", b"", r"cannot be loaded by Keras 2 or 3 \(.+\)\."),
+        ("net.tflite", b"abcdefgh", "is not a TFLite model"),
+    ],
+)
+def test_files_that_are_no_models(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        own_model.load(tmp_path / name)
+
+
+def test_folders_that_are_no_models(tmp_path):
+    with pytest.raises(InputError, match=r"is a folder without a saved_model\.pb"):
+        own_model.load(tmp_path)
+    (tmp_path / "saved_model.pb").write_bytes(b"nonsense")
+    with pytest.raises(InputError, match=r"cannot be loaded as a SavedModel \(.+\)\."):
+        own_model.load(tmp_path)
+
+
+@pytest.mark.parametrize("recipe, dtype", [("int8", "int8"), ("dynamic", "int8"), ("float16", "float16")])
+def test_a_compressed_tflite_is_refused(net, digits, tmp_path, recipe, dtype):
+    (tmp_path / "small.tflite").write_bytes(quantize.convert(net, recipe, digits[0][1][:10]))
+    with pytest.raises(InputError, match=f"has {dtype} weights already: give the float32 model"):
+        own_model.load(tmp_path / "small.tflite")
+
+
+def test_weights_that_are_not_finite_are_refused(net, tmp_path):
+    broken = models.copy(net)
+    broken.get_layer("answer").bias.assign(np.full(10, np.nan))
+    with pytest.raises(InputError, match="hold NaN"):
+        own_model.load(saved(broken, tmp_path / "broken.keras"))
+
+
+# --- samples
+
+
+@pytest.fixture(scope="module")
+def own(shelf):
+    return own_model.load(shelf / "digits.tflite")
+
+
+X, Y = np.zeros((6, 28, 28, 1), "float32"), np.arange(6)
+
+
+@pytest.mark.parametrize(
+    "x, y, message",
+    [
+        (X[..., 0], Y, r"has x of shape \(6, 28, 28\): this model takes \(n, 28, 28, 1\).* Give x\[\.\.\., None\]"),
+        (X[:0], Y[:0], "n at least 1"),
+        (X, Y[:5], r": y is int64 of shape \(5,\): it must be integers of shape \(6,\), one label a sample"),
+        (X, Y / 1, r": y is float64 of shape \(6,\).* Give y\.astype\(int\)\."),
+        (X, np.eye(6, dtype=int), r": y is int64 of shape \(6, 6\).* Give y\.argmax\(1\)\."),
+        (X, Y + 5, "has labels from 5 to 10: this model has 10 classes, 0 to 9"),
+        (X, Y - 1, "has labels from -1 to 4"),
+    ],
+)
+def test_samples_that_do_not_fit_are_refused(own, tmp_path, x, y, message):
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    with pytest.raises(InputError, match=message):
+        own_model.samples(tmp_path / "data.npz", own)
+
+
+def test_a_model_without_samples_is_told_what_is_missing(own):
+    with pytest.raises(InputError, match=r"data_path is empty: give an \.npz with x and y, or a folder with"):
+        own_model.samples("", own)
+
+
+def test_raw_pixels_wild_values_and_missing_labels_are_refused(own, tmp_path):
+    for arrays, message in (
+        ({"x": X.astype("uint8"), "y": Y}, "x is uint8"),
+        ({"x": X * np.nan, "y": Y}, "x is NaN or infinity in 4,704 of 4,704 values"),
+        ({"x": X}, "holds no y"),
+    ):
+        np.savez(tmp_path / "data.npz", **arrays)
+        with pytest.raises(InputError, match=message):
+            own_model.samples(tmp_path / "data.npz", own)
+
+
+def pictures(folder, classes):
+    for name in range(classes):
+        (folder / f"class_{name}").mkdir()
+        Image.new("RGB", (40, 30), (255, 0, 0)).save(folder / f"class_{name}" / "red.png")
+    return folder
+
+
+@pytest.mark.parametrize("scaling, low, high", [("-1 to 1", -1, 1), ("0 to 1", 0, 1), ("0 to 255", 0, 255)])
+def test_a_folder_of_images_is_scaled_and_made_grey_as_the_model_wants(own, tmp_path, scaling, low, high):
+    x, y = own_model.samples(pictures(tmp_path, 10), own, scaling)
+    assert x.shape == (10, 28, 28, 1) and x.dtype == "float32" and list(y) == list(range(10))
+    np.testing.assert_allclose(x, low + 0.299 * (high - low), rtol=1e-5)
+
+
+def test_folders_that_do_not_fit_are_refused(own, tmp_path):
+    folder = pictures(tmp_path, 2)
+    with pytest.raises(InputError, match=r"has 2 classes \(class_0, class_1\): this model has 10"):
+        own_model.samples(folder, own)
+    with pytest.raises(InputError, match=r"scaling='zscore' is unknown: choose one of -1 to 1"):
+        own_model.samples(folder, own, "zscore")
+    mlp = tf.keras.Sequential([layers.Input((4,)), layers.Dense(2)])
+    flat = own_model.load(saved(mlp, tmp_path / "mlp.keras"))
+    with pytest.raises(InputError, match=r"is a folder of images, but this model takes \(4,\)"):
+        own_model.samples(folder, flat)
+
+
+def test_the_parts_are_disjoint_and_whole():
+    parts = own_model.split(1000, 100, 0.3, seed=1)
+    assert {part: len(indices) for part, indices in parts.items()} == {
+        "calibration": 100,
+        "selection": 270,
+        "test": 630,
+    }
+    assert sorted(np.concatenate(list(parts.values()))) == list(range(1000))
+    for number in (50, 100, 101):
+        with pytest.raises(InputError, match=f"data holds {number} samples: calibration_samples=100"):
+            own_model.split(number, 100, 0.3)
+
+
+def test_the_example_is_made_once_and_can_be_loaded(tmp_path):
+    model_path, data_path = own_model.example(tmp_path)
+    own = own_model.load(model_path)
+    x, y = own_model.samples(data_path, own)
+    assert (litert.predict(own.file, x).argmax(axis=-1) == y).mean() > 0.8
+    before = model_path.read_bytes()
+    assert own_model.example(tmp_path) == (model_path, data_path) and model_path.read_bytes() == before

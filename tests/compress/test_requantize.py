@@ -1,0 +1,220 @@
+"""Quantizing a `.tflite`: what the file then holds, that it still computes the same, and what is refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers.base import runtime_env
+from helpers.base.errors import InputError
+from helpers.compress import quantize, requantize
+from helpers.compress.requantize import EVERYTHING, Format
+from helpers.networks import data, models
+from helpers.tflite import litert
+
+with runtime_env.quiet():
+    import tensorflow as tf
+    from ai_edge_litert import schema_py_generated as schema
+
+layers = tf.keras.layers
+INT8, PER_TENSOR, WEIGHTS_ONLY = Format(), Format(per_channel=False), Format(activations=None)
+KERNELS = {
+    "CONV_2D": [(16, 3, 3, 3), (24, 1, 1, 16)],
+    "DEPTHWISE_CONV_2D": [(1, 3, 3, 16)],
+    "FULLY_CONNECTED": [(9, 24)],
+}
+SAMPLES = np.random.default_rng(0).normal(size=(64, 12, 12, 3)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def network():
+    runtime_env.seed_everything(0)
+    x = inputs = layers.Input((12, 12, 3))
+    x = layers.ReLU(6.0)(layers.Conv2D(16, 3, strides=2, padding="same")(x))
+    x = layers.ReLU(6.0)(layers.DepthwiseConv2D(3, padding="same")(x))
+    x = layers.GlobalAveragePooling2D()(layers.ReLU()(layers.Conv2D(24, 1)(x)))
+    return quantize.convert(tf.keras.Model(inputs, layers.Dense(9)(x)))
+
+
+@pytest.fixture(scope="module")
+def ranges(network):
+    return requantize.calibrate(network, SAMPLES)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("mnist5k")
+
+
+@pytest.fixture(scope="module")
+def mlp(digits):
+    runtime_env.seed_everything(0)
+    model = models.compile_classifier(models.mlp())
+    model.fit(data.unit_rows(digits.x_train), digits.y_train, 128, epochs=2, verbose=0)
+    return model
+
+
+def kernels(file):
+    """What the file says of each kernel: shape -> (dtype, number of scales)."""
+    table = litert.tensors(file)
+    table = table[table.constant & (table["shape"].map(len) > 1)]
+    return {row.shape: (row.dtype, row.scales) for row in table.itertuples()}
+
+
+def off(file, float_file, x=SAMPLES):
+    """The largest difference of outputs, as a share of the largest output."""
+    expected = litert.predict(float_file, x)
+    return np.abs(litert.predict(file, x) - expected).max() / np.abs(expected).max()
+
+
+def assert_float32_outside(file):
+    runner = litert.interpreter(file)
+    assert {d["dtype"] for d in (*runner.get_input_details(), *runner.get_output_details())} == {np.float32}
+
+
+# --- what the file holds
+
+
+@pytest.mark.parametrize(
+    "formats, per_tensor",
+    [
+        ({EVERYTHING: INT8}, set()),
+        ({EVERYTHING: PER_TENSOR}, set(KERNELS)),
+        ({EVERYTHING: INT8, "DEPTHWISE_CONV_2D": PER_TENSOR}, {"DEPTHWISE_CONV_2D"}),
+        ({EVERYTHING: PER_TENSOR, "DEPTHWISE_CONV_2D": INT8}, {"CONV_2D", "FULLY_CONNECTED"}),
+        ({EVERYTHING: WEIGHTS_ONLY}, set()),
+        ({EVERYTHING: Format(activations=None, per_channel=False)}, set(KERNELS)),
+        ({EVERYTHING: Format(activations=16)}, set()),
+    ],
+)
+def test_every_kernel_has_the_scales_that_were_asked_for(network, ranges, formats, per_tensor):
+    file = requantize.apply(network, formats, ranges)
+    expected = {
+        shape: ("int8", 1 if operator in per_tensor else shape[-1 if operator == "DEPTHWISE_CONV_2D" else 0])
+        for operator, shapes in KERNELS.items()
+        for shape in shapes
+    }
+    assert kernels(file) == expected
+    assert_float32_outside(file)
+    assert off(file, network) < 0.05
+    between = {8: "int8", 16: "int16", None: "float32"}[formats[EVERYTHING].activations]
+    operators = litert.operators(file)
+    assert set(operators[operators.op.isin(list(KERNELS))].input) == {between}
+
+
+def test_four_bits_halve_the_kernels(network, ranges):
+    four = Format(weights=4, activations=None)
+    file = requantize.apply(network, {"CONV_2D": four})
+    found = kernels(file)
+    assert found[16, 3, 3, 3] == ("int4", 16) and found[24, 1, 1, 16] == ("int4", 24)
+    assert found[1, 3, 3, 16] == found[9, 24] == ("float32", 0)
+    assert len(file) < len(requantize.apply(network, {"CONV_2D": WEIGHTS_ONLY}))
+    assert_float32_outside(file)
+    assert 0 < off(file, network) < 0.3
+
+
+def test_four_bits_of_the_mlp_next_to_eight(mlp, digits):
+    float_file, x = quantize.convert(mlp), data.unit_rows(digits.x_test)
+    eight = requantize.apply(float_file, {EVERYTHING: WEIGHTS_ONLY})
+    four = requantize.apply(float_file, {EVERYTHING: Format(4, activations=None)})
+    assert len(four) < 0.6 * len(eight) < 0.6 * 0.3 * len(float_file)
+    assert {dtype for dtype, _ in kernels(four).values()} == {"int4"}
+    assert (litert.predict(four, x).argmax(1) == litert.predict(float_file, x).argmax(1)).mean() > 0.9
+
+
+def test_later_formats_win_and_none_leaves_float(network, ranges):
+    file = requantize.apply(network, {EVERYTHING: INT8, "CONV_2D": None}, ranges)
+    found = kernels(file)
+    assert found[16, 3, 3, 3] == found[24, 1, 1, 16] == ("float32", 0)
+    assert found[1, 3, 3, 16] == ("int8", 16)
+    everything = requantize.apply(network, {"CONV_2D": None, EVERYTHING: INT8}, ranges)
+    assert everything == requantize.apply(network, {EVERYTHING: INT8}, ranges)
+
+
+def test_constants_stored_behind_the_flatbuffer_are_seen(mlp):
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([quantize.freeze(mlp)], tf.Module())
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter._experimental_use_buffer_offset = True  # as large models are written
+    with runtime_env.quiet():
+        file = converter.convert()
+    assert any(buffer.offset > 1 for buffer in schema.ModelT.InitFromPackedBuf(file, 0).buffers)
+    pd.testing.assert_frame_equal(litert.tensors(file), litert.tensors(quantize.convert(mlp, "dynamic")))
+
+
+# --- as the converter does
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_it_answers_as_the_converters_int8(mlp, digits, per_channel):
+    x, calibration = data.unit_rows(digits.x_test), data.unit_rows(digits.x_train[::40])
+    float_file = quantize.convert(mlp)
+    ours = requantize.apply(
+        float_file, {EVERYTHING: Format(per_channel=per_channel)}, requantize.calibrate(float_file, calibration)
+    )
+    theirs = quantize.convert(mlp, "int8", calibration, per_channel=per_channel)
+    assert kernels(ours) == kernels(theirs)
+    assert (litert.predict(ours, x).argmax(1) == litert.predict(theirs, x).argmax(1)).mean() >= 0.97
+
+
+def test_ranges_are_the_smallest_and_largest_values(network, ranges):
+    entry, *_ = [value for name, value in ranges.items() if "serving_default_input" in name]
+    assert (entry["min"].item(), entry["max"].item()) == (SAMPLES.min(), SAMPLES.max())
+
+
+def test_a_path_serves_as_well(network, ranges, tmp_path):
+    (tmp_path / "model.tflite").write_bytes(network)
+    assert requantize.apply(tmp_path / "model.tflite", {EVERYTHING: INT8}, ranges) == requantize.apply(
+        network, {EVERYTHING: INT8}, ranges
+    )
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"weights": 3}, "weights=3 must be 4 or 8 bits"),
+        ({"activations": 4}, "activations=4 must be 8 or 16 bits, or None"),
+    ],
+)
+def test_other_bits_are_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        Format(**arguments)
+
+
+@pytest.mark.parametrize(
+    "formats, message",
+    [
+        ({EVERYTHING: INT8}, "ranges is empty: .* calibrate"),
+        ({"CONV2D": WEIGHTS_ONLY}, "formats names 'CONV2D': there is no such operator"),
+        ({"DEPTHWISE_CONV_2D": Format(4, None)}, r"formats asks Format\(weights=4.* of DEPTHWISE_CONV_2D.*try 8 bits"),
+    ],
+)
+def test_a_bad_request_is_refused_by_name(network, formats, message):
+    with pytest.raises(InputError, match=message):
+        requantize.apply(network, formats)
+
+
+@pytest.mark.parametrize(
+    "calibration, message",
+    [
+        (SAMPLES[:0], r"calibration is empty: .* sample of shape \(12, 12, 3\)"),
+        (None, "calibration is empty"),
+        (SAMPLES[:, 1:], r"calibration has shape \(64, 11, 12, 3\): this model takes \(samples, 12, 12, 3\)"),
+        (SAMPLES[0], r"calibration has shape \(12, 12, 3\)"),
+        (SAMPLES * np.nan, "calibration holds NaN"),
+    ],
+)
+def test_a_bad_calibration_set_is_refused(network, calibration, message):
+    with pytest.raises(InputError, match=message):
+        requantize.calibrate(network, calibration)
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda file: file[:1000], lambda file: file[:-10], lambda file: b"", lambda _: b"x" * 99]
+)
+def test_a_damaged_file_is_refused(network, ranges, spoil):
+    with pytest.raises(InputError):
+        requantize.calibrate(spoil(network), SAMPLES)
+    with pytest.raises(InputError):
+        requantize.apply(spoil(network), {EVERYTHING: WEIGHTS_ONLY})

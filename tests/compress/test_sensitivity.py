@@ -1,0 +1,255 @@
+"""Which layers suffer from quantization: the sweep, its resumption, the order and the plan, and the command."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner
+
+from helpers import __main__
+from helpers.base import runtime_env
+from helpers.base.errors import InputError
+from helpers.compress import quantize, requantize, sensitivity
+from helpers.networks import checkpoints, data, models
+from helpers.tflite import litert
+
+layers = tf.keras.layers
+
+
+@pytest.fixture(scope="module")
+def branched():
+    """A float `.tflite` of a small net with a residual and a concatenated branch, its samples and the Keras model.
+
+    One channel of the depthwise layer is a thousand times the others, so per-tensor quantization hurts there.
+    """
+    runtime_env.seed_everything(0)
+    inputs = layers.Input((12, 12, 3))
+    x = layers.ReLU()(layers.Conv2D(8, 3, padding="same", name="stem")(inputs))
+    y = layers.ReLU()(layers.DepthwiseConv2D(3, padding="same", name="spread")(x))
+    x = layers.Add()([x, layers.Conv2D(8, 1, name="mix")(y)])
+    x = layers.Concatenate()(
+        [layers.Conv2D(4, 3, padding="same", name="left")(x), layers.Conv2D(4, 1, name="right")(x)]
+    )
+    model = tf.keras.Model(inputs, layers.Dense(5, name="logits")(layers.GlobalAveragePooling2D()(x)))
+    kernel, bias = model.get_layer("spread").get_weights()
+    kernel[..., 0, :] *= 1000
+    model.get_layer("spread").set_weights([kernel, bias])
+    mix = model.get_layer("mix")
+    kernel, bias = mix.get_weights()
+    kernel[..., 0, :] /= 1000
+    mix.set_weights([kernel, bias])
+    samples = np.random.default_rng(0).normal(size=(64, 12, 12, 3)).astype("float32")
+    return quantize.convert(model), samples, model
+
+
+PER_TENSOR = requantize.Format(per_channel=False)
+
+
+@pytest.fixture(scope="module")
+def table(branched):
+    file, samples, _ = branched
+    return sensitivity.sweep(file, samples, samples, form=PER_TENSOR)
+
+
+def test_every_layer_alone_and_left_out_and_all(table):
+    names = ["stem", "spread", "mix", "left", "right", "logits"]
+    for mode in (sensitivity.ALONE, sensitivity.ALL_BUT):
+        assert sorted(table[table["mode"] == mode].layer) == sorted(names)
+    assert (table["mode"] == sensitivity.ALL).sum() == 1
+    assert (table.low <= table.top1_change).all() and (table.top1_change <= table.high).all()
+
+
+def test_the_layer_with_the_spread_is_found(table):
+    alone = table[table["mode"] == sensitivity.ALONE].set_index("layer")
+    assert alone.kl.idxmax() == "spread" == alone.sqnr_db.idxmin()
+    assert sensitivity.order(table).layer.iloc[0] == "spread"
+    everything = table[table["mode"] == sensitivity.ALL].iloc[0]
+    without = table[(table["mode"] == sensitivity.ALL_BUT) & (table.layer == "spread")].iloc[0]
+    assert without.kl < 0.7 * everything.kl
+
+
+def test_alone_means_alone(branched):
+    file, samples, _ = branched
+    scheme = requantize.Scheme(PER_TENSOR, requantize.calibrate(file, samples))
+    name = sensitivity.weight_layers(file).set_index("layer").name["mix"]
+    alone = litert.kernels_in(requantize.apply(file, {name: PER_TENSOR}, scheme.ranges))
+    assert len(alone) == 1
+    assert len(litert.kernels_in(sensitivity.protect(file, [name], scheme))) == 5
+
+
+def test_the_plan_stops_when_the_target_is_reached(branched, table):
+    file, samples, model = branched
+    labels = model.predict(samples, verbose=0).argmax(axis=-1)
+    names = sensitivity.order(table)["name"]
+    scheme = requantize.Scheme(PER_TENSOR, requantize.calibrate(file, samples))
+    steps = sensitivity.plan(file, names, scheme, samples, labels, target=0.05)
+    assert (steps.top1_change.iloc[:-1] < -0.05).all()
+    assert steps.top1_change.iloc[-1] >= -0.05 or steps.layers.iloc[-1] == 6
+    assert steps["size"].is_monotonic_increasing
+
+
+def test_a_plan_tries_the_numbers_of_layers_that_are_asked_for(branched, table):
+    file, samples, model = branched
+    labels = model.predict(samples, verbose=0).argmax(axis=-1)
+    names = sensitivity.order(table)["name"]
+    scheme = requantize.Scheme(PER_TENSOR, requantize.calibrate(file, samples))
+    steps = sensitivity.plan(file, names, scheme, samples, labels, target=None, counts=[0, 2, 6])
+    assert list(steps.layers) == [0, 2, 6]
+    assert steps["size"].is_monotonic_increasing and steps.top1_change.iloc[-1] == 0
+
+
+def test_a_protected_layer_may_have_activations_of_16_bits(branched):
+    file, samples, _ = branched
+    ranges = requantize.calibrate(file, samples)
+    names = sensitivity.weight_layers(file).set_index("layer").name
+    scheme = requantize.Scheme(PER_TENSOR, ranges, instead=requantize.Format(8, 16, False))
+    wide = sensitivity.protect(file, names[["mix"]], scheme)
+    inputs = litert.operators(wide).query("op == 'CONV_2D'").input
+    assert sorted(inputs.value_counts().items()) == [("int16", 1), ("int8", 3)]
+
+
+def test_the_place_of_a_layer_has_an_interval(table):
+    worst = sensitivity.rank(table, "spread")
+    assert (worst.value, worst.low) == (1, 1) and worst.high <= 2
+    unsure = sensitivity.rank(table.assign(kl_error=1e9), "spread")
+    assert (unsure.low, unsure.high) == (1, 6)
+    with pytest.raises(InputError, match="'spreat' is not one of stem"):
+        sensitivity.rank(table, "spreat")
+
+
+def test_order_by_damage_or_by_damage_per_byte():
+    table = pd.DataFrame({"mode": "alone", "layer": ["large", "small"], "kl": [2.0, 1.0], "weights": [1000, 10]})
+    assert list(sensitivity.order(table).layer) == ["small", "large"]
+    assert list(sensitivity.order(table, per_byte=False).layer) == ["large", "small"]
+
+
+def test_every_layer_has_a_part_in_its_network(branched, table):
+    parts = dict(zip(table["layer"], sensitivity.kinds(table), strict=True))
+    assert parts == {
+        "": "",
+        "stem": "stem",
+        "spread": "depthwise",
+        "mix": "convolution",
+        "left": "convolution",
+        "right": "convolution",
+        "logits": "classifier",
+    }
+
+
+def test_depthwise_layers_keep_8_bits_where_the_others_have_4(branched):
+    file, samples, _ = branched
+    table = sensitivity.sweep(file, samples, samples, form=requantize.Format(weights=4), modes=("alone",))
+    assert list(table["mode"]) == ["all", *["alone"] * 6]
+    scheme = requantize.Scheme(requantize.Format(weights=4), requantize.calibrate(file, samples))
+    everything = sensitivity.protect(file, [], scheme)
+    kernels = litert.kernels_in(everything).set_index("op").integers
+    assert np.abs(kernels["DEPTHWISE_CONV_2D"].astype(int)).max() > 7
+    assert all(np.abs(kernel.astype(int)).max() <= 8 for kernel in kernels["CONV_2D"])
+
+
+def test_an_operator_of_ones_own_is_refused(branched, tmp_path):
+    """What the interpreter cannot run cannot be judged, and the message says so."""
+    _, samples, _ = branched
+    inputs = tf.keras.Input((12, 12, 3))
+    signal = tf.keras.layers.Lambda(lambda x: tf.raw_ops.BesselI0(x=x))(layers.Conv2D(4, 1)(inputs))
+    converter = tf.lite.TFLiteConverter.from_keras_model(tf.keras.Model(inputs, layers.Flatten()(signal)))
+    converter.allow_custom_ops = True
+    with runtime_env.quiet():
+        custom = converter.convert()
+    with pytest.raises(InputError, match="BesselI0"):
+        sensitivity.sweep(custom, samples, samples)
+
+
+def test_a_stopped_sweep_resumes(branched, table, tmp_path, monkeypatch):
+    file, samples, _ = branched
+    cache = tmp_path / "sweep.csv"
+
+    def stopping(variants):
+        for number, variant in enumerate(variants):
+            if number == 5:
+                raise KeyboardInterrupt
+            yield variant
+
+    with pytest.raises(KeyboardInterrupt):
+        sensitivity.sweep(file, samples, samples, form=PER_TENSOR, cache=cache, progress=stopping)
+    made, apply = [], requantize.apply
+    monkeypatch.setattr(requantize, "apply", lambda *given: made.append(1) or apply(*given))
+    resumed = sensitivity.sweep(file, samples, samples, form=PER_TENSOR, cache=cache)
+    assert len(made) == 13 - 5
+    np.testing.assert_allclose(resumed.kl, table.kl, rtol=1e-12)
+    assert sensitivity.sweep(file, samples, samples, form=PER_TENSOR, cache=cache).kl.equals(resumed.kl)
+    assert len(made) == 13 - 5
+    sensitivity.sweep(file, samples[:32], samples, form=PER_TENSOR, cache=cache)  # other calibration: all anew
+    assert len(made) == 13 - 5 + 13
+
+
+def keras_names(model):
+    return [
+        layer.name for layer in model.layers if isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense))
+    ]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        models.mlp,
+        lambda: checkpoints.load("mobilenetv2_fashion_96"),
+        lambda: tf.keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3), classifier_activation=None),
+    ],
+    ids=["mlp", "mobilenetv2", "resnet50"],
+)
+def test_layers_have_the_names_that_keras_gave_them(make):
+    model = make()
+    found = litert.weight_layers(quantize.convert(model))
+    assert sorted(found.layer) == sorted(keras_names(model))
+    sizes = {layer.name: layer.count_params() for layer in model.layers}
+    assert all(row.weights <= sizes[row.layer] for row in found.itertuples())
+
+
+def test_models_without_layers_or_already_quantized_are_refused(branched):
+    file, samples, model = branched
+    inputs = layers.Input((12, 12, 3))
+    empty = quantize.convert(tf.keras.Model(inputs, layers.GlobalAveragePooling2D()(inputs)))
+    with pytest.raises(InputError, match="nothing to quantize"):
+        sensitivity.sweep(empty, samples, samples)
+    with pytest.raises(InputError, match="quantized already"):
+        sensitivity.sweep(quantize.convert(model, "int8", samples), samples, samples)
+    with pytest.raises(InputError, match="shape"):
+        sensitivity.sweep(file, samples[:, :8], samples)
+
+
+@pytest.mark.parametrize("name", ["net.tflite", "saved_model"])
+def test_the_command(branched, tmp_path, name):
+    file, samples, model = branched
+    (tmp_path / "net.tflite").write_bytes(file)
+    model.save(tmp_path / "saved_model", save_format="tf")
+    np.savez(tmp_path / "samples.npz", x=samples)
+    arguments = ["sensitivity", str(tmp_path / name), "--calibration", str(tmp_path / "samples.npz")]
+    result = CliRunner().invoke(__main__.main, [*arguments, "--per-tensor", "--output", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert "spread" in result.output
+    assert (tmp_path / "out" / "sensitivity.csv").is_file() and (tmp_path / "out" / "sensitivity.svg").is_file()
+
+
+@pytest.mark.parametrize(
+    "arrays, message",
+    [({"y": np.zeros(3)}, "must hold x"), ({"x": np.zeros((3, 12, 12, 3), int)}, "x is int64: it must be float32")],
+)
+def test_the_command_wants_float_samples(branched, tmp_path, arrays, message):
+    (tmp_path / "net.tflite").write_bytes(branched[0])
+    np.savez(tmp_path / "samples.npz", **arrays)
+    result = CliRunner().invoke(
+        __main__.main,
+        ["sensitivity", str(tmp_path / "net.tflite"), "--calibration", str(tmp_path / "samples.npz")],
+    )
+    assert result.exit_code == 2 and message in result.output
+
+
+def test_a_softmax_at_the_end_is_no_logits():
+    digits = data.load("mnist5k")
+    x = data.unit_rows(digits.x_test[:50])
+    logits = models.mlp()
+    softmax = tf.keras.Sequential([*logits.layers, layers.Softmax()])
+    softmax.build((None, 784))
+    kl = [sensitivity.sweep(quantize.convert(model), x, x).kl.iloc[0] for model in (logits, softmax)]
+    assert kl[0] == pytest.approx(kl[1], abs=0.01)

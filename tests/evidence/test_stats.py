@@ -1,0 +1,259 @@
+"""Intervals: against published values, against scipy's own, and by simulation of what "95%" promises."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from helpers.base.errors import InputError
+from helpers.evidence import stats
+
+Z = scipy_stats.norm.ppf(0.975)
+
+
+def share(right, total):
+    return np.arange(total) < right
+
+
+def table(both, gained, lost, neither):
+    """Two judged models, baseline and candidate, with these counts of agreement and disagreement."""
+    baseline = np.repeat([True, False, True, False], [both, gained, lost, neither])
+    candidate = np.repeat([True, True, False, False], [both, gained, lost, neither])
+    return baseline, candidate
+
+
+def tables():
+    counts = st.lists(st.integers(0, 60), min_size=4, max_size=4).filter(any)
+    return counts.map(lambda numbers: table(*numbers))
+
+
+def width(estimate):
+    return estimate.high - estimate.low
+
+
+# --- how an estimate prints
+
+
+def test_an_estimate_prints_with_its_interval_and_takes_a_format():
+    assert str(stats.Estimate(0.94321, 0.93, 0.95499)) == "0.943 [0.930, 0.955]"
+    assert f"{stats.Estimate(0.94321, 0.93, 0.95499):.1%}" == "94.3% [93.0%, 95.5%]"
+    assert f"{stats.Estimate(2.5):.2f}" == "2.50"
+
+
+@pytest.mark.parametrize(
+    "estimate, spec, told",
+    [
+        (stats.Estimate(0.00512, -0.001, 0.0114), "points", "+0.5 points [-0.1, +1.1]"),
+        (stats.Estimate(-0.03), "points", "-3.0 points"),
+        (stats.Estimate(941_234, 900_000, 1_250_499), "kB", "941 kB [900, 1,250]"),
+        (stats.Estimate(12_345_678.0), "kB", "12,346 kB"),
+        (stats.Estimate(12_345_678, 9_000_000, 1_234_567_890), "MB", "12.3 MB [9.0, 1,234.6]"),
+        (stats.Estimate(60_000), "MB", "0.1 MB"),
+    ],
+)
+def test_an_estimate_is_told_in_points_and_in_bytes(estimate, spec, told):
+    assert f"{estimate:{spec}}" == told
+
+
+@pytest.mark.parametrize("spec", ["point", "kb", "GB", ".1f points"])
+def test_another_form_is_as_unknown_as_to_a_number(spec):
+    with pytest.raises(ValueError, match=r"[Ii]nvalid format spec|Unknown format code"):
+        format(stats.Estimate(0.5, 0.4, 0.6), spec)
+
+
+# --- a proportion
+
+
+@pytest.mark.parametrize(
+    "right, total, low, high",  # Newcombe (1998), Statistics in Medicine 17, table I, method 3
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0000, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_gives_the_published_intervals(right, total, low, high):
+    found = stats.proportion(share(right, total))
+    assert (found.value, found.unit) == (right / total, "share")
+    assert (round(found.low, 4), round(found.high, 4)) == (low, high)
+
+
+@given(st.integers(1, 400).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total))))
+@settings(deadline=None)
+def test_wilsons_ends_are_where_the_score_test_just_rejects(counts):
+    right, total = counts
+    found = stats.proportion(share(right, total))
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    for end in {found.low, found.high} - {0.0, 1.0}:
+        assert abs(found.value - end) == pytest.approx(Z * np.sqrt(end * (1 - end) / total), rel=1e-6)
+
+
+def test_a_proportion_over_seeds_is_their_mean():
+    correct = np.array([share(90, 100), share(80, 100)])
+    found = stats.proportion(correct)
+    assert found.value == 0.85
+    assert found.low < 0.85 < found.high
+
+
+# --- the difference of two models on the same examples
+
+
+@pytest.mark.parametrize(
+    "counts, low, high",
+    [
+        # Bonett and Price (2012), examples 1 and 4, to the digits of the tests of R's package esci
+        ((60, 22, 50, 68), -0.2198621, -0.05736562),
+        ((158, 290, 515, 1134), -0.1333205, -0.08106726),
+        # the example of ci.prop.ps in Bonett's own R package, statpsych
+        ((12, 26, 4, 6), 0.2548067, 0.6251933),
+    ],
+)
+def test_paired_difference_gives_the_published_intervals(counts, low, high):
+    found = stats.paired_difference(*table(*counts))
+    assert (found.value, found.unit) == ((counts[1] - counts[2]) / sum(counts), "share")
+    assert (found.low, found.high) == pytest.approx((low, high), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "gained, lost, total, most",
+    [(0.03, 0.06, 300, 0.97), (0.05, 0.05, 500, 0.97), (0.2, 0.1, 100, 0.97), (0.005, 0.005, 500, 1)],
+)
+def test_its_95_percent_interval_covers_the_truth_95_percent_of_the_time(gained, lost, total, most):
+    agreeing = (1 - gained - lost) / 2
+    drawn = np.random.default_rng(0).multinomial(total, [agreeing, gained, lost, agreeing], size=2000)
+    found = [stats.paired_difference(*table(*counts)) for counts in drawn]
+    covered = np.mean([estimate.low <= gained - lost <= estimate.high for estimate in found])
+    assert 0.93 <= covered <= most  # where models hardly ever disagree, it errs on the side of width
+
+
+@given(tables())
+@settings(deadline=None)
+def test_it_contains_the_observed_difference_and_stays_in_range(judged):
+    found = stats.paired_difference(*judged)
+    assert -1 <= found.low <= found.value <= found.high <= 1
+    assert found.value == pytest.approx(judged[1].mean() - judged[0].mean())
+
+
+@given(tables())
+@settings(deadline=None)
+def test_swapping_the_models_mirrors_it(judged):
+    there, back = stats.paired_difference(*judged), stats.paired_difference(*judged[::-1])
+    assert (back.value, back.low, back.high) == pytest.approx((-there.value, -there.high, -there.low), abs=1e-12)
+
+
+@given(st.integers(1, 2000))
+@settings(deadline=None)
+def test_two_models_that_never_disagree_are_not_proven_equal(total):
+    found = stats.paired_difference(share(total // 2, total), share(total // 2, total))
+    assert found.value == 0
+    assert found.low == pytest.approx(-found.high)
+    assert width(found) > 0
+
+
+def test_more_confidence_is_wider():
+    judged = table(80, 5, 10, 5)
+    assert width(stats.paired_difference(*judged, confidence=0.99)) > width(stats.paired_difference(*judged))
+
+
+# --- several seeds
+
+
+def seeds_apart(*accuracies, examples=400):
+    """One row a seed: the same examples, right in this share of them, at random."""
+    random = np.random.default_rng(0)
+    return np.array([random.random(examples) < accuracy for accuracy in accuracies])
+
+
+def test_seeds_that_differ_widen_the_interval():
+    candidate = seeds_apart(0.95, 0.85, 0.75)
+    baseline = np.ones_like(candidate)
+    found = stats.paired_difference(baseline, candidate)
+    assert found.value == pytest.approx(candidate.mean() - 1)
+    assert width(found) > 2 * width(stats.paired_difference(baseline.ravel(), candidate.ravel()))
+
+
+def test_the_same_seed_thrice_is_no_more_evidence_than_once():
+    baseline, candidate = table(800, 40, 90, 70)
+    once = stats.paired_difference(baseline, candidate)
+    thrice = stats.paired_difference(np.tile(baseline, (3, 1)), np.tile(candidate, (3, 1)))
+    assert thrice.value == pytest.approx(once.value)
+    assert width(thrice) == pytest.approx(width(once), rel=0.1)
+
+
+def test_the_bootstrap_is_repeatable_and_mirrored_by_a_swap():
+    baseline, candidate = seeds_apart(0.9, 0.9), seeds_apart(0.8, 0.85)
+    there, again = stats.paired_difference(baseline, candidate), stats.paired_difference(baseline, candidate)
+    back = stats.paired_difference(candidate, baseline)
+    assert there == again
+    assert (back.value, back.low, back.high) == pytest.approx((-there.value, -there.high, -there.low))
+
+
+# --- mean and median of repetitions
+
+
+def test_a_mean_has_students_interval():
+    found = stats.mean([1, 2, 3], unit="ms")
+    half = 4.302653 / np.sqrt(3)  # t with 2 degrees of freedom; the standard deviation is 1
+    assert (found.value, found.unit) == (2, "ms")
+    assert (found.low, found.high) == pytest.approx((2 - half, 2 + half), rel=1e-6)
+
+
+def test_a_single_repetition_has_no_interval():
+    assert stats.mean([2.5]) == stats.Estimate(2.5)
+
+
+def test_ratios_are_averaged_as_logarithms():
+    found = stats.geometric_mean([2, 0.5, 4, 0.25])
+    assert found.value == pytest.approx(1) and found.low == pytest.approx(1 / found.high)
+    wide = stats.geometric_mean([0.1, 10])
+    assert 0 < wide.low < wide.value == pytest.approx(1)
+    assert stats.geometric_mean([1, 1, 1]) == stats.Estimate(1, 1, 1)
+    assert stats.geometric_mean([2.5]).value == pytest.approx(2.5) and stats.geometric_mean([2.5]).low is None
+
+
+def test_the_medians_interval_is_made_of_order_statistics():
+    found = stats.median(range(1, 21))
+    assert (found.value, found.low, found.high) == (10.5, 6, 15)  # 5 or fewer of 20 coins: 2.07%
+    assert (stats.median(range(6)).low, stats.median(range(6)).high) == (0, 5)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=6, max_size=60))
+@settings(deadline=None)
+def test_the_medians_interval_holds_it_and_consists_of_measured_values(values):
+    found = stats.median(values)
+    assert found.low <= found.value <= found.high
+    assert {found.low, found.high} <= set(values)
+
+
+def test_the_medians_interval_covers_the_truth():
+    drawn = np.random.default_rng(0).exponential(size=(1000, 31))
+    found = [stats.median(values) for values in drawn]
+    covered = np.mean([estimate.low <= np.log(2) <= estimate.high for estimate in found])
+    assert covered >= 0.94
+
+
+# --- refusals
+
+RIGHT = share(5, 10)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: stats.proportion([]), r"correct is float64 of shape \(0,\)"),
+        (lambda: stats.proportion(np.ones(3)), "correct is float64"),
+        (lambda: stats.proportion(np.ones((2, 2, 2), bool)), r"correct is bool of shape \(2, 2, 2\)"),
+        (lambda: stats.paired_difference(RIGHT.astype(int), RIGHT), "baseline is int64"),
+        (lambda: stats.paired_difference(RIGHT, RIGHT.astype(int)), "candidate is int64"),
+        (lambda: stats.paired_difference(RIGHT, RIGHT[:9]), r"baseline has shape \(10,\) and candidate \(9,\)"),
+        (lambda: stats.mean([]), r"values=\[\]"),
+        (lambda: stats.geometric_mean([1, 0]), "values holds 0: ratios must be above 0"),
+        (lambda: stats.mean(["fast"]), r"values=\['fast'\]"),
+        (lambda: stats.mean([1, float("nan")]), r"values=\[1.0, nan\]"),
+        (lambda: stats.median([1, 2, 3, 4, 5]), "values has 5 entries, too few for a 95% interval"),
+        (lambda: stats.proportion(RIGHT, confidence=95), "confidence=95"),
+        (lambda: stats.paired_difference(RIGHT, RIGHT, confidence=95), "confidence=95"),
+        (lambda: stats.mean([1, 2], confidence=1.0), "confidence=1.0"),
+        (lambda: stats.median(range(9), confidence=float("nan")), "confidence=nan"),
+    ],
+)
+def test_bad_input_is_refused_by_name(call, message):
+    with pytest.raises(InputError, match=message):
+        call()

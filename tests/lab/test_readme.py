@@ -1,0 +1,123 @@
+"""README, RESULTS.md, the notebooks' glossary and the recorded results say the same."""
+
+import json
+import re
+
+import pytest
+
+import helpers
+from helpers.base import repository
+from helpers.base.errors import InputError
+from helpers.evidence import claims, results
+from helpers.evidence.stats import Estimate
+from helpers.lab import readme
+
+RECORDED = [it for it in results.recordings() if (repository.NOTEBOOKS / f"{it.notebook}.ipynb").is_file()]
+MOST_LINES = 120
+
+
+def test_generated_parts_are_current():
+    assert readme.render() == readme.README.read_text(), "README is not current: run `make record`, or readme.update()"
+
+
+def test_the_results_page_is_current():
+    assert readme.results_page() == readme.RESULTS.read_text(), "RESULTS.md is not current: run readme.update()"
+
+
+def test_readme_is_short():
+    assert len(readme.README.read_text().splitlines()) <= MOST_LINES
+
+
+def test_a_changed_digit_is_noticed():
+    text = readme.README.read_text()
+    numbers = list(readme.VALUE.finditer(text))
+    assert len(numbers) >= 5
+    for number in numbers:
+        place = number.start() + re.search(r"-->[^<]*?(\d)", number.group()).start(1)
+        changed = text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :]
+        assert readme.render(changed) == text
+
+
+def test_no_number_of_a_result_is_typed_by_hand():
+    text = readme.VALUE.sub("", readme.README.read_text())
+    for name in readme.PARTS:
+        text = re.sub(rf"<!-- begin {name} -->.*?<!-- end {name} -->", "", text, flags=re.S)
+    text = re.sub(r"```.*?```", "", text, flags=re.S)
+    assert not re.search(r"\d(\.\d+)?( ?%| kB| MB| ms\b| points|x faster)", text)
+
+
+def test_links_and_pictures_exist():
+    for page in (readme.README, readme.RESULTS):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (repository.REPOSITORY / target).exists(), target
+
+
+@pytest.mark.parametrize("it", RECORDED, ids=lambda it: f"{it.profile}/{it.machine}/{it.notebook}")
+def test_recorded_verdicts_follow_from_recorded_numbers(it):
+    content = results.read(it.notebook, it.profile, it.machine)
+    assert claims.judge(content["numbers"], *content["verdicts"]).verdict.to_dict() == content["verdicts"]
+
+
+def test_glossary_names_exist():
+    named = re.findall(r"`helpers\.(\w+)\.(\w+)`", (repository.NOTEBOOKS / "00_start_here.ipynb").read_text())
+    assert len(named) > 8
+    for module, name in named:
+        assert hasattr(getattr(helpers, module), name), f"helpers.{module}.{name}"
+
+
+@pytest.mark.parametrize(
+    "name, form",
+    [
+        ("delta_top1.int8", "points"),
+        ("top1.float32", ".1%"),
+        ("size.int8", "kB"),
+        ("latency_ratio.int8", ".2f"),
+        ("sensitivity.rank.first_conv.int4", ".0f"),
+        ("sensitivity.layers", ".3g"),
+    ],
+)
+def test_a_number_is_told_by_its_name(name, form):
+    assert readme.form_of(name) == form
+
+
+def entry(value, tolerance, label=None):
+    number = {"value": value, "low": value - 0.01, "high": value + 0.01, "unit": "", "tolerance": tolerance}
+    return {**number, "label": label} if label else number
+
+
+def test_tables_follow_from_labels(monkeypatch, tmp_path):
+    machine = {"cpu": "a chip", "cpu_features": ["AVX2"], "cores": 2, "system": "Linux x86_64"}
+    monkeypatch.setattr(results, "RECORDED", tmp_path / "results")
+    numbers = {
+        "delta_top1.a": entry(-0.02, 0.01, "a: change in top-1"),
+        "latency_ratio.a": entry(2.0, None, "a: times as fast"),
+        "top1.hidden": entry(0.9, 0.01),
+    }
+    for where, year in (("here", 2026), ("there", 2025)):
+        content = {
+            "notebook": "09_x",
+            "profile": "quick",
+            "reference": where == "here",
+            "numbers": numbers,
+            "verdicts": {},
+        }
+        content["provenance"] = {"recorded": f"{year}", "machine": machine, "data": {"name": "d", "sha256": "0"}}
+        repository.write(tmp_path / "results" / "quick" / where / "09_x.json", json.dumps(content))
+    accuracy, latency, where = readme.notebook_tables("09_x")
+    assert "| a: change in top-1 | -2.0 points [-3.0, -1.0] |" in accuracy and "hidden" not in accuracy
+    assert accuracy.startswith("|  | quick: d |")
+    assert "| quick, here | 2.00 [1.99, 2.01] |" in latency and "| quick, there | 2.00" in latency
+    assert "quick, here: a chip (AVX2), 2 cores" in where
+
+
+def test_another_machines_number_can_be_cited(monkeypatch):
+    found = {"x86-64-vnni": Estimate(1.5), None: Estimate(0.9)}
+
+    def read(notebook, profile, machine=None):
+        return {"numbers": {"latency_ratio.int8": found[machine]}}
+
+    monkeypatch.setattr(results, "read", read)
+    assert readme.value("quick", "03", "latency_ratio.int8", ".1f") == "0.9"
+    assert readme.value("quick/x86-64-vnni", "03", "latency_ratio.int8", ".1f") == "1.5"
+    with pytest.raises(InputError, match=r"latency_ratio\.misspelt"):
+        readme.value("quick", "03", "latency_ratio.misspelt", ".1f")

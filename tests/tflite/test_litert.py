@@ -1,0 +1,288 @@
+"""A `.tflite` file in hand: batches give the very numbers of the one-sample loop, and bad files never crash."""
+
+import gzip
+
+import flatbuffers
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from helpers.base import runtime_env
+from helpers.base.errors import InputError
+from helpers.compress import quantize, requantize, sparsity
+from helpers.networks import models
+from helpers.tflite import litert
+
+INPUTS, CLASSES = 48, 10
+KERNELS = [(64, INPUTS), (32, 64), (CLASSES, 32)]  # as the file stores them: outputs first
+SAMPLES = np.random.default_rng(0).random((130, INPUTS)).astype("float32")
+RECIPES = ("float32", "dynamic", "int8", "full_int8", "int16x8")
+
+
+@pytest.fixture(scope="module")
+def mlp():
+    runtime_env.seed_everything(0)
+    return models.mlp((64, 32), INPUTS, CLASSES)
+
+
+@pytest.fixture(scope="module")
+def converted(mlp):
+    """The same network by each recipe: name -> bytes."""
+    return {recipe: quantize.convert(mlp, recipe, SAMPLES) for recipe in RECIPES}
+
+
+@pytest.fixture(scope="module")
+def pruned(mlp):
+    return sparsity.one_shot(models.copy(mlp), 0.75)
+
+
+def one_by_one(model, samples):
+    """The loop of the official tutorials: one sample at a time, one thread."""
+    runner = litert.interpreter(model)
+    source, target = runner.get_input_details()[0], runner.get_output_details()[0]
+    outputs = []
+    for sample in samples:
+        if source["dtype"] == np.int8:
+            scale, zero_point = source["quantization"]
+            sample = np.clip(np.rint(sample / scale) + zero_point, -128, 127).astype("int8")
+        runner.set_tensor(source["index"], sample[None])
+        runner.invoke()
+        outputs.append(runner.get_tensor(target["index"])[0])
+    outputs = np.array(outputs)
+    if target["dtype"] == np.int8:
+        scale, zero_point = target["quantization"]
+        outputs = (outputs.astype("float32") - zero_point) * np.float32(scale)
+    return outputs
+
+
+# --- running
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_batches_give_the_bits_of_one_sample_at_a_time(converted, recipe):
+    expected = one_by_one(converted[recipe], SAMPLES)
+    for number in (1, 63, 64, 65, 130):
+        found = litert.predict(converted[recipe], SAMPLES[:number])
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, expected[:number], err_msg=f"{number} samples")
+
+
+@pytest.mark.parametrize("batch, threads", [(1, 1), (7, 1), (64, 2), (130, 2), (1000, 1)])
+def test_neither_batch_size_nor_threads_change_the_bits(converted, batch, threads):
+    expected = litert.predict(converted["float32"], SAMPLES)
+    np.testing.assert_array_equal(litert.predict(converted["float32"], SAMPLES, batch, threads), expected)
+
+
+def test_a_model_that_is_int8_throughout_takes_and_gives_real_numbers(converted, mlp):
+    details = litert.interpreter(converted["full_int8"]).get_output_details()[0]
+    assert details["dtype"] == np.int8
+    scale, zero_point = details["quantization"]
+    found = litert.predict(converted["full_int8"], SAMPLES)
+    steps = found / scale + zero_point
+    np.testing.assert_allclose(steps, np.round(steps), atol=1e-3)
+    np.testing.assert_allclose(found, mlp(SAMPLES).numpy(), atol=10 * scale)
+
+
+def test_a_model_may_be_given_as_a_path(converted, tmp_path):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(converted["float32"])
+    for given in (path, str(path)):
+        np.testing.assert_array_equal(litert.predict(given, SAMPLES), litert.predict(converted["float32"], SAMPLES))
+        assert litert.size(given) == litert.size(converted["float32"])
+
+
+@pytest.mark.parametrize("x", [SAMPLES[:, :-1], SAMPLES[0], SAMPLES[:0], SAMPLES[..., None], np.float32(1), []])
+def test_samples_of_another_shape_are_refused(converted, x):
+    with pytest.raises(InputError, match=r"x has shape \(.*\): this model takes \(n, 48\), n at least 1"):
+        litert.predict(converted["float32"], x)
+
+
+@pytest.mark.parametrize("batch", [0, -1])
+def test_an_impossible_batch_is_refused(converted, batch):
+    with pytest.raises(InputError, match=f"batch={batch} must be 1 or more"):
+        litert.predict(converted["float32"], SAMPLES, batch)
+
+
+# --- looking inside
+
+
+def test_size_is_bytes_before_and_after_gzip(converted, pruned):
+    model = converted["float32"]
+    assert litert.size(model).raw == len(model)
+    assert litert.size(model).gzip == len(gzip.compress(model, 9, mtime=0))
+    assert str(litert.Size(941_234, 249_876)) == "941 kB, gzipped 250 kB"
+    zeros = quantize.convert(pruned)
+    assert litert.size(zeros).raw == pytest.approx(litert.size(model).raw, rel=0.01)
+    assert litert.size(zeros).gzip < 0.6 * litert.size(model).gzip
+
+
+def kernels(model):
+    """The rows of `litert.tensors` that describe the weights, first layer first."""
+    table = litert.tensors(model)
+    return table[table.constant & table["shape"].isin(KERNELS)].sort_values(
+        "shape", key=lambda it: it.map(KERNELS.index)
+    )
+
+
+@pytest.mark.parametrize(
+    "recipe, dtypes, scales, activation",
+    [
+        ("float32", ["float32"] * 3, [0, 0, 0], ("float32", 0)),
+        ("dynamic", ["int8", "int8", "float32"], [64, 32, 0], ("float32", 0)),  # under 1,024 weights stay float32
+        ("int8", ["int8"] * 3, [64, 32, 10], ("int8", 1)),
+        ("full_int8", ["int8"] * 3, [64, 32, 10], ("int8", 1)),
+        ("int16x8", ["int8"] * 3, [64, 32, 10], ("int16", 1)),
+    ],
+)
+def test_tensors_tell_types_and_the_number_of_scales(converted, recipe, dtypes, scales, activation):
+    found = kernels(converted[recipe])
+    assert found["shape"].tolist() == KERNELS
+    assert found["dtype"].tolist() == dtypes
+    assert found["scales"].tolist() == scales
+    table = litert.tensors(converted[recipe])
+    hidden = table[~table.constant & (table["shape"] == (1, 64))]
+    assert [(row.dtype, row.scales) for row in hidden.itertuples()] == [activation]
+    assert table.zeros.notna().tolist() == (table.constant & table["dtype"].isin(["float32", "int8"])).tolist()
+
+
+def test_tensors_count_zeros_however_they_are_stored(converted, pruned):
+    assert kernels(converted["float32"]).zeros.tolist() == [0, 0, 0]
+    for sparse in (False, True):
+        assert kernels(quantize.convert(pruned, sparse=sparse)).zeros.tolist() == [0.75] * 3
+
+
+@pytest.mark.parametrize(
+    "recipe, expected",
+    [
+        ("float32", [("FULLY_CONNECTED", "float32", "float32")] * 3),
+        ("full_int8", [("FULLY_CONNECTED", "int8", "int8")] * 3),
+        (
+            "int16x8",
+            [("QUANTIZE", "float32", ""), *[("FULLY_CONNECTED", "int16", "int8")] * 3, ("DEQUANTIZE", "int16", "")],
+        ),
+    ],
+)
+def test_operators_are_listed_in_order_with_their_types(converted, recipe, expected):
+    found = litert.operators(converted[recipe])
+    assert list(found.itertuples(index=False, name=None)) == expected
+
+
+# --- files that are none
+
+LOOKING = [lambda model: litert.predict(model, SAMPLES), litert.tensors, litert.operators]
+
+
+@pytest.mark.parametrize("look", [*LOOKING, litert.size])
+@pytest.mark.parametrize(
+    "blob, message",
+    [
+        (b"", r"model is empty \(0 bytes\)"),
+        (b"\x1c\0\0\0", r"model \(4 bytes\) is not a TFLite model"),
+        (b"<html>404 Not Found</html>" * 50, r"model \(1,300 bytes\) is not a TFLite model"),
+    ],
+)
+def test_what_is_no_model_is_refused(look, blob, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        look(blob)
+    path = tmp_path / "model.tflite"
+    path.write_bytes(blob)
+    with pytest.raises(InputError, match=r"model\.tflite"):
+        look(path)
+
+
+@pytest.mark.parametrize("look", [*LOOKING, litert.size])
+def test_a_path_that_leads_nowhere_is_named(look, tmp_path):
+    for path in (tmp_path / "nowhere.tflite", tmp_path):
+        with pytest.raises(InputError, match=f"^model='{path}' cannot be read"):
+            look(path)
+
+
+@pytest.mark.parametrize("look", LOOKING)
+@pytest.mark.parametrize("recipe", ["float32", "full_int8"])
+def test_a_truncated_model_is_refused_wherever_it_ends(converted, recipe, look):
+    model = converted[recipe]
+    for length in np.linspace(8, len(model) - 1, 60, dtype=int):
+        with pytest.raises(InputError, match=r"bytes\)? (cannot be loaded|is damaged)"):
+            look(model[:length])
+
+
+@pytest.mark.parametrize("look", [litert.tensors, litert.operators])
+def test_looking_into_a_scrambled_model_gives_a_table_or_is_refused(converted, look):
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(200):
+        scrambled = bytearray(converted["full_int8"])
+        scrambled[random.integers(8, len(scrambled))] ^= random.integers(1, 256)
+        try:
+            look(bytes(scrambled))
+        except InputError:
+            refused += 1
+    assert 0 < refused < 200
+
+
+# --- inside quantized layers
+
+
+@pytest.fixture(scope="module")
+def small_network():
+    runtime_env.seed_everything(0)
+    layers = tf.keras.layers
+    inputs = layers.Input((8, 8, 3))
+    x = layers.Conv2D(5, 3, name="first")(inputs)
+    x = layers.DepthwiseConv2D(3, name="second")(x)
+    return tf.keras.Model(inputs, layers.Dense(7, name="third")(layers.GlobalAveragePooling2D()(x)))
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_integers_times_scale_are_the_weights(small_network, bits):
+    formats = {"*": requantize.Format(bits, None)}
+    kernels = litert.kernels_in(requantize.apply(quantize.convert(small_network), formats)).set_index("op")
+    first, third = (small_network.get_layer(name).get_weights()[0] for name in ("first", "third"))
+    for op, wanted in (("CONV_2D", first.transpose(3, 0, 1, 2)), ("FULLY_CONNECTED", third.T)):
+        row = kernels.loc[op]
+        scales = row.scales.reshape(-1, *[1] * (wanted.ndim - 1))
+        assert row.integers.shape == wanted.shape
+        assert np.abs(row.integers).max() == 2 ** (bits - 1) - 1
+        assert (np.abs(row.integers * scales - wanted) <= 0.501 * scales).all()
+    assert kernels.loc["DEPTHWISE_CONV_2D"].axis == 3
+
+
+def test_layer_outputs_are_those_of_keras(small_network):
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32")
+    probe = tf.keras.Model(
+        small_network.inputs, [small_network.get_layer(n).output for n in ("first", "second", "third")]
+    )
+    for recipe, tolerance in (("float32", 1e-5), ("int8", 0.05)):
+        outputs = litert.layer_outputs(quantize.convert(small_network, recipe, x), x)
+        for wanted, got in zip(probe.predict(x, verbose=0), outputs, strict=True):
+            np.testing.assert_allclose(got, wanted, atol=tolerance * np.abs(wanted).max())
+
+
+def test_a_model_made_for_one_sample_is_run_one_by_one():
+    inputs = tf.keras.Input((4,), batch_size=1)
+    first = tf.keras.layers.Lambda(lambda x: tf.slice(x, [0, 0], [1, 4]))(tf.keras.layers.Dense(4)(inputs))
+    model = tf.keras.Model(inputs, first)
+    with runtime_env.quiet():
+        file = tf.lite.TFLiteConverter.from_keras_model(model).convert()
+    x = np.random.default_rng(0).normal(size=(10, 4)).astype("float32")
+    wanted = np.concatenate([model(sample[None]) for sample in x])
+    np.testing.assert_allclose(litert.predict(file, x), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "tensor, layer",
+    [
+        ("net/relu/Relu6;net/norm/FusedBatchNormV3;net/conv/Conv2D1", "conv"),
+        ("net_1/mix_1/Relu;net_1/mix_1/BiasAdd;net_1/mix_1/convolution;net_1/mix_1/Squeeze1", "mix_1"),
+        ("net/odd/Einsum;net/other/Add", "odd"),
+        ("StatefulPartitionedCall:0", "StatefulPartitionedCall:0"),
+    ],
+)
+def test_layers_are_named_shortly_whoever_named_the_tensors(converted, tensor, layer):
+    parsed = litert.schema.ModelT.InitFromPackedBuf(converted["float32"], 0)
+    operator, graph = parsed.subgraphs[0].operators[0], parsed.subgraphs[0]
+    for index in (operator.inputs[1], operator.outputs[0]):
+        graph.tensors[index].name = tensor.encode()
+    builder = flatbuffers.Builder()
+    builder.Finish(parsed.Pack(builder), b"TFL3")
+    assert litert.weight_layers(bytes(builder.Output())).layer[0] == layer

@@ -1,0 +1,165 @@
+"""The real front end: notebook 01 in JupyterLab, and the site, in a headless Chromium. Only `make test-browser` runs it.
+
+It installs nothing. It needs Playwright and a Chromium; each is asked for in one sentence if it is missing. Screenshots
+go to `runs/browser/`.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from helpers.base import repository
+from helpers.evidence import claims, results
+from helpers.lab import website
+
+pytestmark = pytest.mark.browser
+NOTEBOOK = "01_mnist_mlp_pruning"
+CHROMIUM_VARIABLE = "COMPRESSION_LAB_CHROMIUM"
+MINUTES = 30  # until every cell has run; three on two idle cores
+PHONE, DESK = 390, 1200  # pixels
+SETTINGS = {
+    # All cells stay in the page, also those that are out of sight.
+    "@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {"windowingMode": "none"},
+    "@jupyterlab/apputils-extension/notification.jupyterlab-settings": {"fetchNews": "false", "checkForUpdates": False},
+}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        pytest.fail("This test needs Playwright: pip install playwright (its own browsers are not needed).")
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    path = os.environ.get(CHROMIUM_VARIABLE) or next(filter(None, map(shutil.which, names)), None)
+    if not path:
+        pytest.fail(f"This test needs a Chromium: install one, or name its program in ${CHROMIUM_VARIABLE}.")
+    with sync_playwright() as playwright:
+        # Chromium refuses its sandbox to root, who is at home in containers.
+        words = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+        running = playwright.chromium.launch(executable_path=path, args=words)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """Where screenshots go: kept, so that somebody can look at them."""
+    folder = repository.REPOSITORY / "runs" / "browser"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """JupyterLab on copies of the notebooks, since it saves what it runs: (address, token, output folder)."""
+    shutil.copytree(repository.NOTEBOOKS, tmp_path / "notebooks")
+    for name, content in SETTINGS.items():
+        repository.write(tmp_path / "settings" / name, json.dumps(content))
+    token, port = secrets.token_hex(16), _free_port()
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(repository.REPOSITORY),
+        repository.OUTPUT_VARIABLE: str(tmp_path / "output"),
+        "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces"),
+        "JUPYTER_CONFIG_DIR": str(tmp_path / "config"),
+        "JUPYTER_DATA_DIR": str(tmp_path / "data"),
+        "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
+    }
+    words = ["lab", "--no-browser", "--allow-root", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
+    words += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={tmp_path / 'notebooks'}"]
+    with open(tmp_path / "server.log", "w") as log:
+        server = subprocess.Popen([sys.executable, "-m", "jupyter", *words], env=environment, stdout=log, stderr=log)
+        try:
+            address = f"http://127.0.0.1:{port}"
+            _wait_for(f"{address}/api", server, tmp_path / "server.log")
+            yield address, token, tmp_path / "output"
+        finally:
+            server.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(timeout=60)
+            server.kill()  # its kernels end by themselves when it is gone
+
+
+def _free_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def _wait_for(address, server, log, seconds=120):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and server.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5):
+            return
+        time.sleep(0.5)
+    pytest.fail(f"JupyterLab did not start:\n{Path(log).read_text()[-2000:]}")
+
+
+def test_notebook_01_runs_in_jupyterlab(browser, lab, pictures):
+    address, token, output = lab
+    page = browser.new_page(viewport={"width": DESK, "height": 1000})
+    page.goto(f"{address}/lab/tree/{NOTEBOOK}.ipynb?token={token}")
+    page.locator(".jp-NotebookPanel .jp-CodeCell").first.wait_for(timeout=120_000)
+    page.get_by_text("Python 3", exact=False).first.wait_for(timeout=120_000)  # the kernel's name, once it is there
+    # The recorded outputs must go, or they would pass for new ones.
+    for menu, entry in (("Edit", "Clear Outputs of All Cells"), ("Run", "Run All Cells")):
+        page.get_by_role("menuitem", name=menu, exact=True).first.click()
+        page.get_by_role("menuitem", name=entry, exact=True).first.click()
+    code = json.loads((repository.NOTEBOOKS / f"{NOTEBOOK}.ipynb").read_text())["cells"]
+    many = sum(cell["cell_type"] == "code" for cell in code)
+    page.wait_for_function(
+        """many => {
+            const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(p => p.innerText.trim());
+            const stopped = document.querySelector('[data-mime-type="application/vnd.jupyter.stderr"]');
+            return stopped || (prompts.length === many && prompts.every(text => /^\\[\\d+\\]:?$/.test(text)));
+        }""",
+        arg=many,
+        timeout=MINUTES * 60_000,
+    )
+    told = page.locator('[data-mime-type="application/vnd.jupyter.stderr"]').all_inner_texts()  # tracebacks, too
+    assert not told, "\n".join(told)
+    table = page.locator(".jp-OutputArea table", has_text="verdict").last
+    table.scroll_into_view_if_needed()
+    page.screenshot(path=pictures / "jupyterlab.png")
+    shown = table.inner_text()
+    page.close()
+    rows = [row.split("\t") for row in shown.splitlines() if "\t" in row]
+    found = {row[0].strip(): row[-1].strip() for row in rows if row[0].strip().startswith("C")}
+    assert found == results.read(NOTEBOOK, root=output)["verdicts"], "what this run recorded is what it shows"
+    timed = {name for name in found if any(need.startswith("latency") for need in claims.catalogue()[name].needs)}
+    recorded = results.read(NOTEBOOK)["verdicts"]
+    assert found.keys() == recorded.keys() and found.items() - recorded.items() <= {
+        (name, found[name]) for name in timed
+    }
+
+
+@pytest.mark.parametrize("width", [PHONE, DESK])
+def test_the_site_fits_and_is_complete(browser, pictures, tmp_path, monkeypatch, width):
+    monkeypatch.setenv(repository.OUTPUT_VARIABLE, str(tmp_path))
+    page = browser.new_page(viewport={"width": width, "height": 844})
+    outside, failed = [], []
+    page.on(
+        "request", lambda request: None if request.url.startswith(("file:", "data:")) else outside.append(request.url)
+    )
+    page.on("requestfailed", lambda request: failed.append(request.url))
+    for path in sorted(website.build().parent.glob("*.html")):
+        page.goto(path.as_uri())
+        page.screenshot(path=pictures / f"{path.stem}_{width}.png")
+        wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wider <= 0, f"{path.name} is {wider} px wider than the window"
+        missing = page.evaluate("[...document.images].filter(image => !image.naturalWidth).map(image => image.src)")
+        assert not missing, path.name
+    assert not outside and not failed

@@ -1,0 +1,110 @@
+"""Whatever wrong file a command is given, it answers in one sentence, with the exit code of a refusal, and no traceback."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from helpers.__main__ import main
+from helpers.base.errors import LabError
+
+REFUSED, NOT_JUDGED = 2, 3
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Wrong files of many kinds, by name: {name} in a command's words becomes the path."""
+    folder = tmp_path_factory.mktemp("wrong")
+    (folder / "empty.tflite").touch()
+    (folder / "text.tflite").write_text("no model at all")
+    (folder / "cut.tflite").write_bytes(b"\x1c\x00\x00\x00TFL3" + b"\x00" * 40)
+    (folder / "text.keras").write_text("no model at all")
+    (folder / "model.onnx").write_bytes(b"\x08\x07")
+    (folder / "text.npz").write_text("no arrays")
+    (folder / "policy.yaml").write_text("max_dorp: 0.02\n")
+    (folder / "broken.yaml").write_text("a: [1\n")
+    (folder / "broken.ipynb").write_text("{")
+    np.savez(folder / "pixels.npz", x=np.zeros((3, 4), "uint8"), y=np.zeros(3, int))
+    np.savez(folder / "unlabelled.npz", x=np.zeros((3, 4), "float32"))
+    np.savez(folder / "good.npz", x=np.zeros((3, 4), "float32"), y=np.zeros(3, int))
+    (folder / "folder").mkdir()
+    names = {path.name: str(path) for path in folder.iterdir()}
+    return {**names, "missing": str(folder / "missing.tflite"), "missing.npz": str(folder / "missing.npz")}
+
+
+@pytest.mark.parametrize(
+    "words, code, told",
+    [
+        ("measure {missing}", REFUSED, "cannot be read"),
+        ("measure {empty.tflite}", REFUSED, "is empty"),
+        ("measure {text.tflite}", REFUSED, "is not a TFLite model"),
+        ("measure {cut.tflite}", REFUSED, "cut.tflite"),
+        ("measure {folder}", REFUSED, "cannot be read"),
+        ("measure {text.tflite} --data {text.npz}", REFUSED, "cannot be read"),
+        ("measure {text.tflite} --data {pixels.npz}", REFUSED, "x is uint8"),
+        ("measure {text.tflite} --target http://host", REFUSED, "must read ssh://"),
+        ("gate {missing} --baseline {text.tflite} --data {good.npz}", NOT_JUDGED, "cannot be read"),
+        ("gate {text.tflite} --baseline {text.tflite} --data {good.npz}", NOT_JUDGED, "baseline"),
+        ("gate {text.tflite} --baseline {text.tflite} --data {missing.npz}", NOT_JUDGED, "cannot be read"),
+        ("gate {text.tflite} --baseline {text.tflite} --data {unlabelled.npz}", NOT_JUDGED, "holds no y"),
+        (
+            "gate {text.tflite} --baseline {text.tflite} --data {good.npz} --policy {policy.yaml}",
+            NOT_JUDGED,
+            "max_dorp",
+        ),
+        (
+            "gate {text.tflite} --baseline {text.tflite} --data {good.npz} --policy {broken.yaml}",
+            NOT_JUDGED,
+            "cannot be read",
+        ),
+        ("gate {text.tflite} --baseline {text.tflite} --data {good.npz} --limit max_dorp=1", NOT_JUDGED, "max_dorp"),
+        ("gate {text.tflite} --baseline {text.tflite} --data {good.npz} --report {folder}", NOT_JUDGED, "--report"),
+        ("sensitivity {text.keras} --calibration {good.npz}", REFUSED, "cannot be loaded"),
+        ("sensitivity {model.onnx} --calibration {good.npz}", REFUSED, "ends in .onnx"),
+        ("sensitivity {text.tflite} --calibration {good.npz}", REFUSED, "is not a TFLite model"),
+        ("sensitivity {text.tflite} --calibration {missing.npz}", REFUSED, "cannot be read"),
+        ("sensitivity {folder} --calibration {good.npz}", REFUSED, "saved_model.pb"),
+        ("prune-channels {text.keras} --ratio 0.5", REFUSED, "cannot be loaded"),
+        ("prune-channels {text.tflite} --ratio 0.5", REFUSED, "must be a .keras file"),
+        (
+            "prune-channels {text.keras} --ratio 0.5 --criterion activation --calibration {text.npz}",
+            REFUSED,
+            "cannot be read",
+        ),
+        ("tour --only nosuch", REFUSED, "is not one of"),
+        ("tour --only 01 --profile {broken.yaml}", REFUSED, "broken.yaml"),
+        ("tour --only 01 -p nosuch 1", REFUSED, "'nosuch' is unknown"),
+        ("record nosuch", REFUSED, "is not one of"),
+        ("record --profile nosuch", REFUSED, "profile='nosuch' is unknown"),
+        ("sweep nosuch --grid a=1", REFUSED, "is not one of"),
+        ("sweep {broken.ipynb} --grid a=1", REFUSED, "broken.ipynb"),
+        ("sweep 01 --grid nosuch=1", REFUSED, "nosuch"),
+        ("sweep 01 --grid epochs", REFUSED, "must read name=value"),
+        ("exercises nosuch", REFUSED, "has no solutions"),
+        ("train nosuch", REFUSED, "has no recipe"),
+    ],
+)
+def test_a_wrong_file_gets_a_sentence(files, words, code, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = [files.get(word.strip("{}"), word) if word.startswith("{") else word for word in words.split()]
+    done = CliRunner().invoke(main, given)
+    assert done.exit_code == code, (done.output, done.exception)
+    assert isinstance(done.exception, SystemExit), repr(done.exception)
+    last = done.output.strip().splitlines()[-1]
+    assert last.startswith("Error: ") and told in last and "Traceback" not in done.output
+
+
+def test_every_command_that_takes_a_file_was_walked():
+    walked = {mark.split()[0] for mark, *_ in test_a_wrong_file_gets_a_sentence.pytestmark[0].args[1]}
+    assert walked | {"doctor", "site"} == set(main.commands)
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch):
+    def broken(*_, **__):
+        raise KeyError("a defect")
+
+    monkeypatch.setattr("helpers.tflite.measure.report", broken)
+    done = CliRunner().invoke(main, ["measure", "x.tflite"])
+    assert isinstance(done.exception, KeyError) and not isinstance(done.exception, LabError)
+    assert json.dumps(done.output) == '""'
