@@ -41,7 +41,7 @@ def prune_file(path, output, ratio, calibration=None, **choices):
 def analyse_file(path, calibration, judged, form, cache, progress=iter):
     """`sensitivity.sweep` for whatever `own_model.load` takes and arrays in `.npz` files: x, float32 (samples, ...), and y, labels, if known.
 
-    Raises InputError and InputError for files that cannot be used.
+    Raises InputError for files that cannot be used.
     """
     samples, _ = inputs.samples(calibration, "calibration")
     images, labels = inputs.samples(judged, "test")

@@ -85,7 +85,7 @@ def judge(
     measured, and some answers compared with those given here. speed: measure latency and memory even if the policy does not
     ask for them. A second or two, plus the time that the samples need, plus about ten seconds for speed.
     Raises InputError for unusable data or baseline or a missing file, and for a baseline whose answers have nothing to do
-    with the labels; InputError, and what the target raises.
+    with the labels; and what the target raises.
     """
     policy, limits = policy or Policy(), dataclasses.asdict(limits or Limits())
     given = {"baseline": baseline, "candidate": candidate}

@@ -1,9 +1,9 @@
 """The numbers of a run: recorded with their provenance, read back, compared with the recorded ones.
 
 A file is `results/<profile>/<machine>/<notebook>.json`; every number in it is
-`{"value", "low", "high", "unit", "tolerance", "label"}`. The tolerance says by how much a rerun elsewhere may differ; null
-means that the number belongs to the machine (latency, memory) and is compared with nothing from another one. A number with
-a label has a row of that name in the tables.
+`{"value", "low", "high", "unit", "tolerance"}`. The tolerance says by how much a rerun elsewhere may differ; null means that
+the number belongs to the machine (latency, memory) and is compared with nothing from another one. `labels` names the numbers
+that have a row in the tables, in their order.
 
 The machine's name is made of what decides latency (`runtime_env.machine_name`). Several machines may have recorded one
 notebook: the *reference* is the one whose outputs stand in the notebook itself, the others only add their latencies.
@@ -60,7 +60,8 @@ def record(notebook, profile, parameters, numbers, dataset=None, tolerances=None
             "machine": runtime_env.machine(),
             "data": {"name": dataset.name, "sha256": dataset.sha256} if dataset else None,
         },
-        "numbers": {name: _entry(name, number, tolerances, labels) for name, number in numbers.items()},
+        "numbers": {name: _entry(name, number, tolerances) for name, number in numbers.items()},
+        "labels": {name: label for name, label in labels.items() if name in numbers},
         "verdicts": verdicts or {},
     }
     relative = f"results/{profile}/{runtime_env.machine_name()}/{notebook}.json"
@@ -104,7 +105,7 @@ def read(notebook, profile=repository.QUICK, machine=None, root=None):
         content = json.loads(path.read_text(encoding="utf-8"))
         entries = content["numbers"]
         content["tolerances"] = {name: entry["tolerance"] for name, entry in entries.items()}
-        content["labels"] = {name: entry["label"] for name, entry in entries.items() if entry.get("label")}
+        content["labels"] = content.get("labels", {})  # older files have none
         content["numbers"] = {
             name: Estimate(entry["value"], entry["low"], entry["high"], entry["unit"])
             for name, entry in entries.items()
@@ -161,19 +162,18 @@ def tolerance_of(name, tolerances):
     return tolerances.get(name, tolerances.get(name.split(".")[0], 0.0))
 
 
-def _entry(name, number, tolerances, labels):
+def _entry(name, number, tolerances):
     estimate = number if isinstance(number, Estimate) else Estimate(float(number))
     ends = [end for end in (estimate.low, estimate.high) if end is not None]
     if not all(math.isfinite(end) for end in (estimate.value, *ends)):
         raise InputError(f"number {name}={estimate.value!r} is not finite: it cannot be recorded.")
-    entry = {
+    return {
         "value": _plain(estimate.value),
         "low": _plain(estimate.low),
         "high": _plain(estimate.high),
         "unit": estimate.unit,
         "tolerance": tolerance_of(name, tolerances),
     }
-    return {**entry, "label": labels[name]} if name in labels else entry
 
 
 def _plain(value):

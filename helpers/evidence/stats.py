@@ -134,7 +134,9 @@ def _check(confidence):
 def _booleans(array, name):
     array = np.asarray(array)
     if array.size == 0 or array.dtype != bool or array.ndim not in (1, 2):
-        raise InputError(f"{name} is {array.dtype} of shape {array.shape}: it must be booleans (examples,) or (seeds, examples), at least one.")
+        raise InputError(
+            f"{name} is {array.dtype} of shape {array.shape}: it must be booleans (examples,) or (seeds, examples), at least one."
+        )
     return array
 
 

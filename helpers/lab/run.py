@@ -6,7 +6,8 @@
     verdicts = run.conclude("C07", "C08", dataset=images)
 
 What is noted is returned as it was given. What a notebook says of its numbers stands in its metadata, under "lab":
-`key_numbers` (names), `tolerances` (see `results.record`), and `table` (number -> its row in RESULTS.md).
+`key_numbers` (names), `tolerances` (see `results.record`), and `table`, pairs of a number and its row in RESULTS.md
+(a list, since Jupyter sorts mappings).
 """
 
 import random
@@ -113,7 +114,7 @@ class Run:
             dataset,
             {**MACHINES, **self._settings.get("tolerances", {})},
             verdicts["verdict"].to_dict(),
-            self._settings.get("table"),
+            dict(self._settings.get("table", ())),
         )
         return verdicts
 

@@ -110,7 +110,7 @@ def parse(notebook, texts):
 
 
 def plan(path, grid):
-    """The Stops of all combinations of a grid (name -> values), each checked. Raises InputError, InputError."""
+    """The Stops of all combinations of a grid (name -> values), each checked. Raises InputError."""
     size = math.prod(len(values) for values in grid.values())
     if not grid:
         raise InputError("grid is empty: give at least one parameter, as in seed=0:5.")

@@ -52,7 +52,7 @@ def latency(models, baseline, x, rounds=ROUNDS, threads=1, plain=()):
     rounds are spread over blocks, each with interpreters of its own, and it is the blocks that are repetitions.
     Returns a frame indexed by name: milliseconds (median), ratio (baseline / model, so above 1 is faster; the geometric
     mean of the blocks' medians, each round having timed both), low, high (95% t interval over the blocks' logarithms).
-    Raises KeyError when baseline is not among the models, ValueError for fewer rounds than blocks.
+    Raises InputError when baseline is not among the models, or for fewer rounds than blocks.
     """
     _check(models, baseline, rounds)
     rounds = _bounded(rounds)
@@ -93,7 +93,7 @@ def jobs(names, baseline, rounds=ROUNDS, threads=1, repeats=3, limits=None):
     """The jobs for `runner.run_all`, or a target's, that measure latency and peak memory of staged models.
 
     names: name -> file; limits: as `runner` takes them. `table` reads the answers.
-    Raises KeyError and ValueError as `latency` does.
+    Raises InputError as `latency` does.
     """
     _check(names, baseline, rounds)
     timing = {
@@ -140,7 +140,7 @@ def report(models, baseline, x=None, rounds=ROUNDS, threads=1, target=None):
     which cost the same time. The frame is that of `table` with the columns size and gzip (bytes) and, with a target,
     same: share of the first TARGET_SAMPLES answers that are those given here, or NaN for what is no classifier.
     machine: system, cpu, cores and versions, where it was measured.
-    Raises KeyError and ValueError as `latency` does, InputError, RunError, and what the target raises.
+    Raises InputError as `latency` does, RunError, and what the target raises.
     """
     sizes = {name: litert.size(model) for name, model in models.items()}
     if x is None:

@@ -80,17 +80,17 @@ def test_a_number_is_told_by_its_name(name, form):
     assert readme.form_of(name) == form
 
 
-def entry(value, tolerance, label=None):
-    number = {"value": value, "low": value - 0.01, "high": value + 0.01, "unit": "", "tolerance": tolerance}
-    return {**number, "label": label} if label else number
+def entry(value, tolerance):
+    return {"value": value, "low": value - 0.01, "high": value + 0.01, "unit": "", "tolerance": tolerance}
 
 
 def test_tables_follow_from_labels(monkeypatch, tmp_path):
     machine = {"cpu": "a chip", "cpu_features": ["AVX2"], "cores": 2, "system": "Linux x86_64"}
     monkeypatch.setattr(results, "RECORDED", tmp_path / "results")
+    labels = {"latency_ratio.a": "a: times as fast", "delta_top1.a": "a: change in top-1", "nosuch": "never measured"}
     numbers = {
-        "delta_top1.a": entry(-0.02, 0.01, "a: change in top-1"),
-        "latency_ratio.a": entry(2.0, None, "a: times as fast"),
+        "delta_top1.a": entry(-0.02, 0.01),
+        "latency_ratio.a": entry(2.0, None),
         "top1.hidden": entry(0.9, 0.01),
     }
     for where, year in (("here", 2026), ("there", 2025)):
@@ -99,6 +99,7 @@ def test_tables_follow_from_labels(monkeypatch, tmp_path):
             "profile": "quick",
             "reference": where == "here",
             "numbers": numbers,
+            "labels": labels,
             "verdicts": {},
         }
         content["provenance"] = {"recorded": f"{year}", "machine": machine, "data": {"name": "d", "sha256": "0"}}

@@ -12,7 +12,11 @@ from helpers.base.errors import InputError
 from helpers.evidence import results, stats
 from helpers.evidence.stats import Estimate
 
-SETTINGS = {"tolerances": {"top1": 0.02, "sweep": None}, "table": {"top1.a": "a, top-1"}, "key_numbers": ["top1.a"]}
+SETTINGS = {
+    "tolerances": {"top1": 0.02, "sweep": None},
+    "table": [["top1.b", "b, top-1"], ["top1.a", "a, top-1"]],
+    "key_numbers": ["top1.a"],
+}
 RIGHT = np.array([True, True, False, True] * 25)
 
 

@@ -100,7 +100,7 @@ def test_every_notebook_but_the_template_is_a_page_in_reading_order(built):
 
 def test_the_recorded_outputs_are_shown(built):
     pages, _ = built
-    assert "dense model, top-1:" in pages["01_mnist_mlp_pruning.html"].text
+    assert "minus baseline" in pages["01_mnist_mlp_pruning.html"].text
     assert "img" in pages["01_mnist_mlp_pruning.html"].tags and "img" in pages["index.html"].tags
 
 

@@ -17,7 +17,7 @@ LONGEST_CELL, WIDEST_LINE = 15, 100
 MOST_BOOKKEEPING, LEAST_PROSE = 0.05, 10  # share of the code lines; words for each code line
 BOOKKEEPING = re.compile(r"\bnumbers\b|\btolerances\b|\bresults\.record|\bEstimate\(|\.(?:note|conclude|record)\(")
 LESSONS = re.compile(r"0[1-6]_")
-SETTINGS = {"key_numbers": list, "tolerances": dict, "table": dict}
+SETTINGS = {"key_numbers": list, "tolerances": dict, "table": list}
 NOISE = {
     "a warning": re.compile(r"Warning\b|\bWARNING\b"),
     "a progress line": re.compile(r"\r|[\d?](?:it/s|s/it|m?s/step)\b"),
@@ -254,7 +254,7 @@ def output(kind="stream", **content):
             "metadata lab.tolerance is",
             lambda notebook: notebook.metadata.update(lab={"tolerance": {}}),
         ),
-        (settings_unclear, "lab.table is list", lambda notebook: notebook.metadata.update(lab={"table": []})),
+        (settings_unclear, "lab.table is", lambda notebook: notebook.metadata.update(lab={"table": {}})),
         (too_much_bookkeeping, "2 of 22 lines", cell(1, source="import numpy\nrun.note('a', 1)\nnumbers = {}")),
         (too_little_prose, "2 words stand beside 20", cell(0, source="A question?")),
         (noisy, "an output of stderr", output(text="all is well", name="stderr")),
