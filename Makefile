@@ -44,6 +44,7 @@ bench: environment ## measure what the helpers promise about speed
 	@$(BIN)/python benchmarks/ptq_variants.py
 	@$(BIN)/python benchmarks/sensitivity.py
 	@$(BIN)/python benchmarks/sweep.py
+	@$(BIN)/python benchmarks/minutes_of_tests.py
 
 doctor: environment ## check this machine and environment
 	@$(BIN)/compression-lab doctor

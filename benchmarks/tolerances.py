@@ -35,7 +35,7 @@ def rerun(path, environment, changes, folder):
         for name in environment:
             del os.environ[name]
     profile = repository.CUSTOM if changes else repository.QUICK
-    return results.read(path.stem, profile, Path(folder))
+    return results.read(path.stem, profile, root=Path(folder))
 
 
 def main():

@@ -46,7 +46,7 @@ def record(notebook, profile, parameters, numbers, dataset=None, tolerances=None
     numbers with none are compared for equality. verdicts: claim -> verdict. labels: number -> its row in the tables.
     Raises InputError for a number that is not finite.
     """
-    tolerances, labels = tolerances or {}, labels or {}
+    tolerances, labels = tolerances or {}, labels or {}  # of numbers that another profile may have
     content = {
         "notebook": notebook,
         "profile": profile,
@@ -61,7 +61,7 @@ def record(notebook, profile, parameters, numbers, dataset=None, tolerances=None
             "data": {"name": dataset.name, "sha256": dataset.sha256} if dataset else None,
         },
         "numbers": {name: _entry(name, number, tolerances) for name, number in numbers.items()},
-        "labels": {name: label for name, label in labels.items() if name in numbers},
+        "labels": labels,
         "verdicts": verdicts or {},
     }
     relative = f"results/{profile}/{runtime_env.machine_name()}/{notebook}.json"

@@ -141,6 +141,7 @@ def notebook_tables(notebook):
     for it in results.recordings(notebook=notebook):
         found[it.profile, it.machine] = results.read(notebook, it.profile, it.machine)
     labels = next((content["labels"] for content in found.values() if content["labels"]), {})
+    labels = {name: label for name, label in labels.items() if any(name in it["numbers"] for it in found.values())}
     tolerances = {name: content["tolerances"][name] for content in found.values() for name in content["tolerances"]}
     by_machine = [name for name in labels if tolerances.get(name, 0) is None]
     columns, machines, rows = {}, {}, {}

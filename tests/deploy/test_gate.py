@@ -422,6 +422,7 @@ def test_a_candidate_that_was_not_converted_is_told_so(baseline, labels):
     assert gate_report.summary(decision).endswith("a Keras model must be converted to one first.")
 
 
+@pytest.mark.timing
 def test_a_model_that_never_ends_is_stopped(baseline, labels):
     forever = converted(
         lambda x: tf.while_loop(lambda i: tf.reduce_sum(i) < 1e30, lambda i: [tf.sin(i)], [x[:, :5]])[0]

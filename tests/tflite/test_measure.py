@@ -47,6 +47,7 @@ def test_labels_that_do_not_match_the_samples_are_refused(small, y):
 # --- latency
 
 
+@pytest.mark.timing
 def test_latency_compares_with_the_baseline(small, large):
     x = np.zeros((1, 784), "float32")
     table = measure.latency({"small": small, "the same": small, "large": large}, "small", x, rounds=30)

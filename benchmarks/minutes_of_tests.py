@@ -1,7 +1,7 @@
 """Where do the minutes of `make test` go? Runs it and prints what each notebook and each folder of tests took, beside the
 time on the clock. Promised on two cores: 12 minutes by the clock.
 
-    python benchmarks/test_minutes.py
+    python benchmarks/minutes_of_tests.py
 """
 
 import os
