@@ -12,7 +12,7 @@ from helpers.base import runtime_env
 
 ROOMS = {
     "base": ("repository", "runtime_env"),
-    "evidence": ("claims", "plots", "results", "stats"),
+    "evidence": ("plots", "results", "stats", "verdicts"),
     "networks": ("bench", "checkpoints", "data", "models", "training"),
     "tflite": ("inputs", "litert", "measure"),
     "lab": ("parameters", "selfcheck"),

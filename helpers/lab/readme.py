@@ -9,7 +9,7 @@ import pandas as pd
 
 from helpers.base import repository
 from helpers.base.errors import InputError
-from helpers.evidence import claims, results
+from helpers.evidence import results, verdicts
 from helpers.lab.notebook import find, overview
 
 README = repository.REPOSITORY / "README.md"
@@ -117,11 +117,11 @@ def results_page():
 def claims_table():
     """The claims with their verdicts by profile, on its reference machine, and the reason of the profile that counts most, as
     a Markdown table."""
-    ledger = claims.ledger()
+    ledger = verdicts.ledger()
     first = ledger.drop_duplicates(["claim", "profile"])
     profiles = list(dict.fromkeys(it.profile for it in results.recordings() if it.profile in set(ledger["profile"])))
     table = first.pivot(index="claim", columns="profile", values="verdict")[profiles].fillna(NOT_RECORDED)
-    reasons = claims.decisive(ledger)
+    reasons = verdicts.decisive(ledger)
     table.insert(0, "the article says", reasons["statement"])
     because = reasons["because"] + " (" + reasons["profile"] + ", " + reasons["machine"] + ")"
     return _markdown(table.assign(because=because))
@@ -129,7 +129,7 @@ def claims_table():
 
 def claims_by_machine():
     """The claims on which machines of one profile disagree, as a Markdown table, or "" if there are none."""
-    ledger = claims.ledger()
+    ledger = verdicts.ledger()
     apart = ledger.groupby(["claim", "profile"]).filter(lambda part: part["verdict"].nunique() > 1)
     rows = {f"{row.claim}, {row.profile}, {row.machine}": [row.verdict, row.because] for row in apart.itertuples()}
     return _markdown(pd.DataFrame.from_dict(rows, orient="index", columns=["verdict", "because"])) if rows else ""

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.base.errors import InputError
-from helpers.evidence import claims, results, stats
+from helpers.evidence import results, stats, verdicts
 from helpers.evidence.stats import Estimate
 from helpers.lab import notebook, parameters
 
@@ -101,11 +101,11 @@ class Run:
         return report
 
     def conclude(self, *names, dataset=None):
-        """The verdicts on some claims (as `claims.judge` gives them), after all that was noted has been recorded.
+        """The verdicts on some claims (as `verdicts.judge` gives them), after all that was noted has been recorded.
 
         dataset: what it was measured on. Raises InputError for a missing number, or one that is not finite.
         """
-        verdicts = claims.judge(self.numbers, *names)
+        found = verdicts.judge(self.numbers, *names)
         results.record(
             self.name,
             parameters.profile_of(self.name, self.parameters),
@@ -113,10 +113,10 @@ class Run:
             self.numbers,
             dataset,
             {**MACHINES, **self._settings.get("tolerances", {})},
-            verdicts["verdict"].to_dict(),
+            found["verdict"].to_dict(),
             dict(self._settings.get("table", ())),
         )
-        return verdicts
+        return found
 
 
 def _numbers(name, value):

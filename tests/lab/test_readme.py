@@ -8,7 +8,7 @@ import pytest
 import helpers
 from helpers.base import repository
 from helpers.base.errors import InputError
-from helpers.evidence import claims, results
+from helpers.evidence import results, verdicts
 from helpers.evidence.stats import Estimate
 from helpers.lab import readme
 
@@ -55,7 +55,7 @@ def test_links_and_pictures_exist():
 @pytest.mark.parametrize("it", RECORDED, ids=lambda it: f"{it.profile}/{it.machine}/{it.notebook}")
 def test_recorded_verdicts_follow_from_recorded_numbers(it):
     content = results.read(it.notebook, it.profile, it.machine)
-    assert claims.judge(content["numbers"], *content["verdicts"]).verdict.to_dict() == content["verdicts"]
+    assert verdicts.judge(content["numbers"], *content["verdicts"]).verdict.to_dict() == content["verdicts"]
 
 
 def test_glossary_names_exist():

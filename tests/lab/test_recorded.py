@@ -20,7 +20,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from nbval.plugin import IPyNbCell, coalesce_streams
 
 from helpers.base import repository
-from helpers.evidence import claims
+from helpers.evidence import verdicts
 from helpers.lab.recorded import NUMBER, allowed, compared, difference, number, text_difference
 
 NOTEBOOKS = sorted(repository.NOTEBOOKS.glob("*.ipynb"))
@@ -361,8 +361,8 @@ def damaged(outputs, tolerance):
                 value = number(match[1])
                 moved = value + 2 * allowed(value, tolerance) + Decimal(1).scaleb(value.as_tuple().exponent)
                 yield f"{match[1]} -> {moved}", edited(outputs, place, kind, match.span(1), f"{moved:f}")
-            for match in re.finditer(claims.CONFIRMED, text):
-                yield "verdict renamed", edited(outputs, place, kind, match.span(), claims.REFUTED)
+            for match in re.finditer(verdicts.CONFIRMED, text):
+                yield "verdict renamed", edited(outputs, place, kind, match.span(), verdicts.REFUTED)
 
 
 def edited(outputs, place, kind, span, text):

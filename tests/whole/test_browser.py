@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from helpers.base import repository
-from helpers.evidence import claims, results
+from helpers.evidence import results, verdicts
 from helpers.lab import website
 
 pytestmark = pytest.mark.browser
@@ -139,7 +139,7 @@ def test_notebook_01_runs_in_jupyterlab(browser, lab, pictures):
     rows = [row.split("\t") for row in shown.splitlines() if "\t" in row]
     found = {row[0].strip(): row[-1].strip() for row in rows if row[0].strip().startswith("C")}
     assert found == results.read(NOTEBOOK, root=output)["verdicts"], "what this run recorded is what it shows"
-    timed = {name for name in found if any(need.startswith("latency") for need in claims.catalogue()[name].needs)}
+    timed = {name for name in found if any(need.startswith("latency") for need in verdicts.catalogue()[name].needs)}
     recorded = results.read(NOTEBOOK)["verdicts"]
     assert found.keys() == recorded.keys() and found.items() - recorded.items() <= {
         (name, found[name]) for name in timed

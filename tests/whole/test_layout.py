@@ -12,7 +12,7 @@ from helpers.base import errors, repository
 MODULES = sorted(repository.HELPERS.rglob("*.py"))
 LIGHT = ("base", "evidence", "lab", "tflite", "deploy")
 # Upper bound of a module; a list of claims is read entry by entry.
-LONGEST, LISTS = 400, ("article.py",)
+LONGEST, LISTS = 400, ("claims.py",)
 
 
 def run(*words, **settings):

@@ -5,9 +5,9 @@ import re
 import pytest
 
 from helpers.base.errors import InputError
-from helpers.evidence import claims
-from helpers.evidence.article import CONFIRMED, DEPENDS, NOT_TESTABLE, REFUTED
+from helpers.evidence import verdicts
 from helpers.evidence.stats import Estimate
+from helpers.evidence.verdicts import CONFIRMED, DEPENDS, NOT_TESTABLE, REFUTED
 
 
 def about(value, half=0.005):
@@ -121,20 +121,20 @@ CASES = [
 
 
 def named(claim, values):
-    return dict(zip(claims.catalogue()[claim].needs, values, strict=True))
+    return dict(zip(verdicts.catalogue()[claim].needs, values, strict=True))
 
 
 @pytest.mark.parametrize("claim, values, verdict, because", CASES)
 def test_each_rule_turns_where_it_says(claim, values, verdict, because):
-    table = claims.judge(named(claim, values), claim)
+    table = verdicts.judge(named(claim, values), claim)
     assert table.index.tolist() == [claim]
-    assert table.loc[claim, "statement"] == claims.catalogue()[claim].statement
+    assert table.loc[claim, "statement"] == verdicts.catalogue()[claim].statement
     assert table.loc[claim, "verdict"] == verdict
     assert re.search(because, table.loc[claim, "because"])
 
 
 def test_the_cases_cover_every_claim():
-    missing = claims.catalogue().keys() - {claim for claim, *_ in CASES}
+    missing = verdicts.catalogue().keys() - {claim for claim, *_ in CASES}
     assert not missing, "add cases for each verdict of their rules"
 
 
@@ -153,33 +153,33 @@ class Watched(dict):
 @pytest.mark.parametrize("claim, values, verdict, because", CASES)
 def test_judging_reads_the_numbers_it_needs_and_no_others(claim, values, verdict, because):
     needed = named(claim, values)
-    others = {need: None for other in claims.catalogue().values() for need in other.needs} | {"top1.float32": None}
+    others = {need: None for other in verdicts.catalogue().values() for need in other.needs} | {"top1.float32": None}
     numbers = Watched(others | needed)
-    assert claims.judge(numbers, claim).loc[claim, "verdict"] == verdict
+    assert verdicts.judge(numbers, claim).loc[claim, "verdict"] == verdict
     assert numbers.read == set(needed)
 
 
 def test_several_claims_are_judged_in_the_order_asked():
     numbers = named("C22a", [1.0]) | named("C01", [between(-0.02, 0.01), 0.8])
-    table = claims.judge(numbers, "C22a", "C01")
+    table = verdicts.judge(numbers, "C22a", "C01")
     assert table["verdict"].to_dict() == {"C22a": REFUTED, "C01": CONFIRMED}
-    assert claims.judge(numbers).empty
+    assert verdicts.judge(numbers).empty
 
 
 def test_a_float_is_exact():
-    assert claims.judge(named("C01", [-0.02, 0.8]), "C01").loc["C01", "verdict"] == CONFIRMED
-    assert claims.judge(named("C01", [-0.0201, 0.8]), "C01").loc["C01", "verdict"] == REFUTED
+    assert verdicts.judge(named("C01", [-0.02, 0.8]), "C01").loc["C01", "verdict"] == CONFIRMED
+    assert verdicts.judge(named("C01", [-0.0201, 0.8]), "C01").loc["C01", "verdict"] == REFUTED
 
 
 def test_an_unknown_claim_lists_the_known_ones():
     with pytest.raises(InputError, match="claim='C99' is unknown: there are C01, C02"):
-        claims.judge({}, "C99")
+        verdicts.judge({}, "C99")
 
 
-@pytest.mark.parametrize("claim", claims.catalogue())
+@pytest.mark.parametrize("claim", verdicts.catalogue())
 def test_missing_numbers_are_listed(claim):
-    needs = claims.catalogue()[claim].needs
+    needs = verdicts.catalogue()[claim].needs
     with pytest.raises(InputError) as refused:
-        claims.judge({needs[0]: 1.0}, claim) if len(needs) > 1 else claims.judge({}, claim)
+        verdicts.judge({needs[0]: 1.0}, claim) if len(needs) > 1 else verdicts.judge({}, claim)
     assert f"claim {claim} needs the numbers" in str(refused.value)
     assert all(need in str(refused.value) for need in needs[1:])
