@@ -98,13 +98,14 @@ def notebooks_table():
 
 def results_page():
     """The text of RESULTS.md."""
+    ledger = verdicts.ledger()
     parts = [
         INTRODUCTION,
         "## The article's claims\n",
         "![Every claim and its verdict](figures/07_ledger.svg)\n",
-        claims_table(),
+        claims_table(ledger),
     ]
-    apart = claims_by_machine()
+    apart = claims_by_machine(ledger)
     if apart:
         parts += ["\nWhere the machines of one profile come to different verdicts:\n", apart]
     for name, row in overview().iterrows():
@@ -114,10 +115,9 @@ def results_page():
     return "\n".join(parts).rstrip() + "\n"
 
 
-def claims_table():
-    """The claims with their verdicts by profile, on its reference machine, and the reason of the profile that counts most, as
-    a Markdown table."""
-    ledger = verdicts.ledger()
+def claims_table(ledger):
+    """The claims of a `verdicts.ledger` with their verdicts by profile, on its reference machine, and the reason of the
+    profile that counts most, as a Markdown table."""
     first = ledger.drop_duplicates(["claim", "profile"])
     profiles = list(dict.fromkeys(it.profile for it in results.recordings() if it.profile in set(ledger["profile"])))
     table = first.pivot(index="claim", columns="profile", values="verdict")[profiles].fillna(NOT_RECORDED)
@@ -127,9 +127,8 @@ def claims_table():
     return _markdown(table.assign(because=because))
 
 
-def claims_by_machine():
-    """The claims on which machines of one profile disagree, as a Markdown table, or "" if there are none."""
-    ledger = verdicts.ledger()
+def claims_by_machine(ledger):
+    """The claims of a `verdicts.ledger` on which machines of one profile disagree, as a Markdown table; "" if none."""
     apart = ledger.groupby(["claim", "profile"]).filter(lambda part: part["verdict"].nunique() > 1)
     rows = {f"{row.claim}, {row.profile}, {row.machine}": [row.verdict, row.because] for row in apart.itertuples()}
     return _markdown(pd.DataFrame.from_dict(rows, orient="index", columns=["verdict", "because"])) if rows else ""
