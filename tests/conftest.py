@@ -7,11 +7,17 @@ import tempfile
 from pathlib import Path
 
 import pytest
+
+# A worker of pytest-xdist, and every kernel that it starts, keeps to a core of its own: two that share two cores wait for
+# each other in loops. Before the lab is imported, which counts its cores.
+if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
+    _cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {_cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % len(_cores)]})
+
 from nbval.plugin import IPyNbCell
 
-from helpers.base import repository
+from helpers.base import repository, runtime_env
 from helpers.lab import recorded
-from helpers.tflite import measure
 from tests import changed
 
 
@@ -32,7 +38,7 @@ if not os.environ.get(repository.OUTPUT_VARIABLE):
     os.environ[repository.OUTPUT_VARIABLE] = _output.name
 
 # Latencies are not compared, so notebooks under test time each model no more often than an interval needs.
-os.environ.setdefault(measure.MOST_ROUNDS_VARIABLE, "6")
+os.environ.setdefault(runtime_env.MOST_ROUNDS_VARIABLE, "6")
 
 
 def pytest_addoption(parser):

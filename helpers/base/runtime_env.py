@@ -20,6 +20,11 @@ import psutil
 
 STARTED = time.monotonic()
 THREADS = int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 2)
+# LiteRT's numbers do not depend on its threads, and its kernels wait for each other in loops: no more than there are cores
+# for this process.
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+LITERT_THREADS = min(THREADS, CORES)
+MOST_ROUNDS_VARIABLE = "COMPRESSION_LAB_MOST_ROUNDS"  # bounds every timing from outside, where nobody reads it
 SETTINGS = {
     "TF_USE_LEGACY_KERAS": "1",  # tfmot works on Keras 2 (tf-keras)
     "TF_CPP_MIN_LOG_LEVEL": "3",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.base import repository, runtime_env
+from helpers.base import ground_truth, repository, runtime_env
 from helpers.base.errors import InputError
 from helpers.compress import quantize
 from helpers.networks import checkpoints, data, models, photos
@@ -100,12 +100,7 @@ def samples(path, model, scaling="-1 to 1"):
     if x.shape[1:] != model.input_shape or not len(x):
         cure = " Give x[..., None], which adds the axis of channels." if (*x.shape[1:], 1) == model.input_shape else ""
         raise InputError(f"{label} has x of shape {x.shape}: this model takes {wanted}, n at least 1.{cure}")
-    y = inputs.labels(y, len(x), f"{label}: ")
-    if y.min() < 0 or y.max() >= model.classes:
-        raise InputError(
-            f"{label} has labels from {y.min()} to {y.max()}: this model has {model.classes} classes, 0 to {model.classes - 1}."
-        )
-    return x, y
+    return x, ground_truth.labels(y, len(x), model.classes, f"{label}: y")
 
 
 def split(number, calibration, selection, seed=0):

@@ -164,6 +164,15 @@ def _float_parts(model, keep_float):
     return parts
 
 
+def _calls(model):
+    """Name of each layer -> what it puts out, a tensor for every place where this model uses it."""
+    found = {}
+    for nodes in model._nodes_by_depth.values():  # a layer's own nodes may belong to other models as well
+        for node in nodes:
+            found.setdefault(node.outbound_layer.name, []).extend(tf.nest.flatten(node.outputs))
+    return found
+
+
 def _followers(layer):
     return [node.outbound_layer for node in layer.outbound_nodes]
 
@@ -212,7 +221,7 @@ def start_calibrated(qat_model, float_model, calibration, batch=100):
     tfmot starts all activation ranges at [-6, 6] and lets them follow the batches with a decay of 0.999, so a short
     fine-tuning is spent on ranges instead of weights. Here activations get the smallest and largest value that the
     float model shows on the calibration set, which is what the converter's PTQ uses, and kernels get the range of their
-    weights.
+    weights. A layer that is used in several places has one range in tfmot, which here holds what it shows in all of them.
 
     qat_model: what `tfmot.quantization.keras.quantize_model(float_model)` returned; changed in place and returned.
     calibration: float32 (samples, ...), shown in parts of `batch`. Raises ValueError for an empty or ill-fitting set,
@@ -223,13 +232,13 @@ def start_calibrated(qat_model, float_model, calibration, batch=100):
         layer.name.removeprefix("quant_"): layer for layer in qat_model.layers if hasattr(layer, "quantize_config")
     }
     ranged = [name for name, layer in wrappers.items() if _ranges(layer, "output") or _ranges(layer, "post_activation")]
-    probe = tf.keras.Model(float_model.inputs, [float_model.get_layer(name).output for name in ranged])
+    calls = _calls(float_model)
+    probe = tf.keras.Model(float_model.inputs, [calls[name] for name in ranged])
     lows, highs = np.zeros(len(ranged)), np.zeros(len(ranged))  # a range must hold zero, or padding could not be exact
     for start in range(0, len(calibration), batch):
         outputs = probe(np.asarray(calibration[start : start + batch], "float32"), training=False)
-        outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-        lows = np.minimum(lows, [float(tf.reduce_min(output)) for output in outputs])
-        highs = np.maximum(highs, [float(tf.reduce_max(output)) for output in outputs])
+        lows = np.minimum(lows, [min(float(tf.reduce_min(call)) for call in each) for each in outputs])
+        highs = np.maximum(highs, [max(float(tf.reduce_max(call)) for call in each) for each in outputs])
     for name, low, high in zip(ranged, lows, highs, strict=True):
         for variables in (_ranges(wrappers[name], "output"), _ranges(wrappers[name], "post_activation")):
             if variables:

@@ -14,14 +14,13 @@ import numpy as np
 
 from helpers.base import runtime_env
 from helpers.base.errors import InputError
-from helpers.tflite import inputs, litert
+from helpers.tflite import inputs, litert, rewrite
 
 with runtime_env.quiet():
     from litert_quantizer import Quantizer
     from litert_quantizer.qtyping import QuantGranularity, TFLOperationName
 
 EVERYTHING, DEPTHWISE = "*", "DEPTHWISE_CONV_2D"
-SIGNATURE = "serving_default"
 
 
 @dataclass(frozen=True)
@@ -59,17 +58,32 @@ def available(form, op):
 def calibrate(model, calibration):
     """The range of every tensor of a float `.tflite` over a calibration set, float32 (samples, ...): name -> min, max.
 
+    The smallest and the largest value over all samples, as in the converter's PTQ. Samples are shown in parts, so that
+    memory does not grow with their number, and one at a time to a file that is made for one.
     Raises what `litert.interpreter` raises for an unusable file and `inputs.representative` for an unusable set.
     """
+    model = rewrite.with_signature(model)
     loaded = litert.interpreter(model)
     inputs.representative(calibration, loaded.get_input_details()[0]["shape"].tolist())
-    runner = _quantizer(model, {EVERYTHING: Format()})
-    name = next(iter(loaded.get_signature_list()[SIGNATURE]["inputs"]))
+    runner, ranges = _quantizer(model, {EVERYTHING: Format()}), {}
+    signature, ends = next(iter(loaded.get_signature_list().items()))
+    name = next(iter(ends["inputs"]))
+    size = litert.at_once(model, len(calibration))
     with _silence():
-        # All samples as one batch: the range is then their smallest and largest value, as in the converter's PTQ.
-        return runner.calibrate(
-            {SIGNATURE: [{name: np.asarray(calibration, "float32")}]}, num_threads=runtime_env.THREADS
-        )
+        # One call a part: within a call, litert-quantizer would take a moving average over the parts.
+        for start in range(0, len(calibration), size):
+            part = np.asarray(calibration[start : start + size], "float32")
+            found = runner.calibrate({signature: [{name: part}]}, num_threads=runtime_env.LITERT_THREADS)
+            for tensor, seen in found.items():
+                ranges[tensor] = _widened(ranges.get(tensor), seen)
+    return ranges
+
+
+def _widened(known, seen):
+    """The range that holds two; either may be missing (of a tensor that holds no numbers)."""
+    if not known or not seen:
+        return known or seen
+    return {"min": np.minimum(known["min"], seen["min"]), "max": np.maximum(known["max"], seen["max"])}
 
 
 def apply(model, formats, ranges=None):
@@ -82,7 +96,7 @@ def apply(model, formats, ranges=None):
     Raises InputError for an unusable file; ValueError for one that is quantized already, for an operator that does
     not exist, or for a format that it does not have, such as depthwise kernels of 4 bits.
     """
-    runner = _quantizer(model, formats)
+    runner = _quantizer(rewrite.with_signature(model), formats)
     if runner.need_calibration and not ranges:
         raise InputError("ranges is empty: formats with activations need the result of calibrate(model, samples).")
     with _silence():

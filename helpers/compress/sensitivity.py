@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers.base import repository
+from helpers.base import ground_truth, repository
 from helpers.base.errors import InputError
 from helpers.compress import affine, requantize
 from helpers.evidence import stats
@@ -28,7 +28,7 @@ COLUMNS = ["mode", "layer", "op", "name", *TYPES]
 def sweep(model, calibration, images, labels=None, form=None, cache=None, progress=iter, modes=(ALONE, ALL_BUT)):
     """Quantize every layer of weights alone, all but it, and all of them; judge each against the float model.
 
-    model: a float `.tflite`. calibration, images: float32 (samples, ...) as the model takes them. labels: int (images,);
+    model: a float `.tflite`. calibration, images: float32 (samples, ...) as the model takes them. labels: as `ground_truth.labels` takes them;
     without them the float model's own answers are taken for right. form: a `requantize.Format`, int8 per-channel by
     default (for 4 bits see `requantize.available`). cache: path of a CSV file that keeps finished rows. progress: wraps the
     list of variants, as tqdm does. modes: what to do besides quantizing all.
@@ -40,7 +40,7 @@ def sweep(model, calibration, images, labels=None, form=None, cache=None, progre
     layers = weight_layers(model)
     ranges = requantize.calibrate(model, calibration) if form.activations else None
     exact, batched = litert.predict(model, images), _admits_batches(model)
-    answers = exact.argmax(axis=-1) if labels is None else np.asarray(labels)
+    answers = exact.argmax(axis=-1) if labels is None else ground_truth.labels(labels, len(exact), exact.shape[-1])
     key = _fingerprint(litert.content(model), repr(form), repr(COLUMNS), calibration, images, answers)
     rows = _finished(cache, key)
     todo = [(ALL, None), *((mode, layer) for mode in modes for layer in layers.itertuples())]
@@ -139,11 +139,13 @@ def plan(model, names, scheme, images, labels, target=0.005, counts=None):
     """
     names = list(names)
     batched = _admits_batches(model)
-    base = litert.predict(model, images, admits_batches=batched).argmax(axis=-1) == np.asarray(labels)
+    exact = litert.predict(model, images, admits_batches=batched)
+    labels = ground_truth.labels(labels, len(exact), exact.shape[-1])
+    base = exact.argmax(axis=-1) == labels
     rows = []
     for many in range(len(names) + 1) if counts is None else counts:
         variant = protect(model, names[:many], scheme)
-        right = litert.predict(variant, images, admits_batches=batched).argmax(axis=-1) == np.asarray(labels)
+        right = litert.predict(variant, images, admits_batches=batched).argmax(axis=-1) == labels
         change = stats.paired_difference(base, right)
         values = (many, change.value, change.low, change.high, len(variant))
         rows.append(dict(zip(("layers", "top1_change", "low", "high", "size"), values, strict=True)))

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
-from helpers.base import repository, runtime_env
+from helpers.base import ground_truth, repository, runtime_env
 from helpers.base.errors import InputError, OutputError
 from helpers.networks import photos
 
@@ -326,18 +326,15 @@ def _own(path):
         )
     arrays = _read(path)
     for part in ("train", "test"):
-        images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
+        images = arrays[f"x_{part}"]
         if images.dtype != np.uint8 or images.ndim < 3 or images.shape[3:] not in ((), (3,)) or not images.size:
             raise InputError(
                 f"{path}: x_{part} is {images.dtype} {images.shape}; it must be uint8 (n, height, width[, 3]), not empty."
             )
-        if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
+        y = arrays[f"y_{part}"] = ground_truth.labels(arrays[f"y_{part}"], len(images), name=f"{path}: y_{part}")
+        if y.max() >= len(arrays["x_train"]):
             raise InputError(
-                f"{path}: y_{part} is {labels.dtype} {labels.shape}; it must be {len(images)} whole numbers from 0."
-            )
-        if labels.max() >= len(arrays["x_train"]):
-            raise InputError(
-                f"{path}: y_{part} goes up to {labels.max()}, more classes than the {len(arrays['x_train'])} training "
+                f"{path}: y_{part} goes up to {y.max()}, more classes than the {len(arrays['x_train'])} training "
                 "images; it must count the classes from 0."
             )
     if arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:

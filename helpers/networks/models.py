@@ -4,7 +4,7 @@ import weakref
 
 import numpy as np
 
-from helpers.base import runtime_env
+from helpers.base import ground_truth, runtime_env
 from helpers.base.errors import InputError
 
 with runtime_env.quiet():
@@ -192,13 +192,12 @@ def correct(model, x, y, batch=200):
     """Which samples a Keras classifier gets right (top-1): bool (n,).
 
     x: float32 (n, ...) as the model takes them, or images, uint8 (n, height, width[, 3]), which become a network's input
-    first. y: int (n,). Raises InputError unless there is one label a sample.
+    first. y: labels, as `ground_truth.labels` takes them, with what it raises.
     """
-    if np.shape(y) != (len(x),):
-        raise InputError(f"y has shape {np.shape(y)}: give one label for each of the {len(x)} samples.")
+    y = ground_truth.labels(y, len(x), model.output_shape[-1])
     answers, infer = [], inference(model)
     for start in range(0, len(x), batch):
         part = x[start : start + batch]
         part = network_input(part, model.input_shape[1]) if part.dtype == np.uint8 else tf.convert_to_tensor(part)
         answers.append(infer(part).numpy().argmax(axis=-1))
-    return np.concatenate(answers) == np.asarray(y)
+    return np.concatenate(answers) == y

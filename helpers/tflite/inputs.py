@@ -67,14 +67,6 @@ def float_samples(x, label=""):
     return x
 
 
-def labels(y, n, label=""):
-    """y as int64 (n,). Raises InputError unless it is integers of that shape, with the cure where there is one."""
-    if y.shape != (n,) or y.dtype.kind not in "iu":
-        form = f"it must be integers of shape ({n},), one label a sample.{_label_cure(y, n)}"
-        raise InputError(f"{label}y is {y.dtype} of shape {y.shape}: {form}")
-    return np.ascontiguousarray(y, "int64")
-
-
 def representative(calibration, input_shape):
     """The generator that the converter wants of a calibration set: one sample at a time, batch dimension kept.
 
@@ -98,13 +90,3 @@ def representative(calibration, input_shape):
 def is_tflite(blob):
     """Whether these bytes claim to be a `.tflite` file."""
     return blob[4:8] == b"TFL3"
-
-
-def _label_cure(y, n):
-    """What makes labels, int (n,), of an array that is of another form: a sentence after a space, or ""."""
-    cure = ""
-    if y.ndim == 2 and len(y) == n and y.dtype.kind in "biuf":
-        cure = "ravel()" if y.shape[1] == 1 else "argmax(1)"
-    if y.shape in ((n,), (n, 1)) and (y.dtype.kind == "b" or (y.dtype.kind == "f" and (y == np.round(y)).all())):
-        cure += ".astype(int)" if cure else "astype(int)"
-    return f" Give y.{cure}." if cure else ""

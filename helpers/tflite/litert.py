@@ -22,6 +22,7 @@ with runtime_env.quiet():
 
 BATCH = 64
 GZIP_LEVEL = 9
+KEPT_BYTES = 200_000_000  # of tensors that are all kept at once, to be looked at after a run
 WEIGHT_OPERATORS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
@@ -70,7 +71,7 @@ def interpreter(model, threads=1, batch=None, delegates=True):
     return loaded
 
 
-def predict(model, x, batch=BATCH, threads=runtime_env.THREADS, admits_batches=None):
+def predict(model, x, batch=BATCH, threads=runtime_env.LITERT_THREADS, admits_batches=None):
     """Run a model with one input and one output over samples: float32 (n, ...) -> float32 (n, outputs).
 
     Batches are what makes this fast; the numbers are the same as one sample at a time, which is what a model gets that
@@ -110,9 +111,9 @@ def tensors(model):
     """
     rows = []
     blob = content(model)
-    with _parsed(blob) as parsed:
+    with unpacked(blob) as parsed:
         for tensor in parsed.subgraphs[0].tensors:
-            data = _data(parsed.buffers[tensor.buffer], blob)
+            data = stored(parsed.buffers[tensor.buffer], blob)
             constant = len(data) > 0
             dtype = _names(schema.TensorType)[tensor.type].lower()
             shape = tuple(int(n) for n in tensor.shape) if tensor.shape is not None else ()
@@ -141,7 +142,7 @@ def weight_layers(model):
     none gets the scope of its first name. Raises InputError for a damaged file.
     """
     rows = []
-    with _parsed(content(model)) as parsed:
+    with unpacked(content(model)) as parsed:
         graph = parsed.subgraphs[0]
         for operator in graph.operators:
             op = _operator_name(parsed, operator)
@@ -168,7 +169,7 @@ def kernels_in(model):
     Raises InputError for a damaged file.
     """
     rows, blob = [], content(model)
-    with _parsed(blob) as parsed:
+    with unpacked(blob) as parsed:
         graph, packed = parsed.subgraphs[0], {}
         for operator in graph.operators:
             op = _operator_name(parsed, operator)
@@ -177,7 +178,7 @@ def kernels_in(model):
             if op not in WEIGHT_OPERATORS:
                 continue
             kernel = graph.tensors[packed.get(operator.inputs[1], operator.inputs[1])]
-            data = _data(parsed.buffers[kernel.buffer], blob)
+            data = stored(parsed.buffers[kernel.buffer], blob)
             if kernel.type == schema.TensorType.INT4:  # two in a byte, the lower half first
                 data = (np.stack([data << 4, data & 0xF0], axis=-1).view(np.int8) >> 4).ravel()[
                     : math.prod(kernel.shape)
@@ -203,29 +204,43 @@ def per_channel(model):
     return several.sum().astype(str) + " of " + several.size().astype(str)
 
 
+def at_once(model, number):
+    """How many of `number` samples to show a float file at a time where all of its tensors are kept: as many as fit into
+    KEPT_BYTES, and one where the graph was made for one (`runner.admits_batches`)."""
+    table = tensors(model)
+    each = 4 * sum(map(math.prod, table[~table["constant"]]["shape"]))
+    size = max(1, min(number, KEPT_BYTES // max(1, each)))
+    return size if size == 1 or runner.admits_batches(content(model), size) else 1
+
+
 def layer_outputs(model, x):
-    """What every convolution and dense layer puts out for a batch: list of float32 arrays in order of the graph.
+    """What every convolution and dense layer puts out for samples: list of float32 arrays in order of the graph.
 
     Runs in built-in kernels, since a delegate shows nothing of what happens inside it. x: float32 (n, ...).
     """
-    blob = content(model)
-    with _parsed(blob) as parsed:
+    blob, x = content(model), np.asarray(x)
+    with unpacked(blob) as parsed:
         operators_ = parsed.subgraphs[0].operators
         outputs = [o.outputs[0] for o in operators_ if _operator_name(parsed, o) in WEIGHT_OPERATORS]
+    size = at_once(blob, len(x))
+    found = []
     with runtime_env.quiet():  # it warns of the memory that all these tensors take
         loaded = Interpreter(
             model_content=blob,
-            num_threads=runtime_env.THREADS,
+            num_threads=runtime_env.LITERT_THREADS,
             experimental_preserve_all_tensors=True,
             experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
         )
         source = loaded.get_input_details()[0]
-        loaded.resize_tensor_input(source["index"], x.shape)
-        loaded.allocate_tensors()
-        loaded.set_tensor(source["index"], runner.as_stored(np.asarray(x), source))
-        loaded.invoke()
-    details = {tensor["index"]: tensor for tensor in loaded.get_tensor_details()}
-    return [runner.real_numbers(loaded.get_tensor(index), details[index]) for index in outputs]
+        for start in range(0, len(x), size):
+            part = x[start : start + size]
+            loaded.resize_tensor_input(source["index"], part.shape)
+            loaded.allocate_tensors()
+            loaded.set_tensor(source["index"], runner.as_stored(part, source))
+            loaded.invoke()
+            details = {tensor["index"]: tensor for tensor in loaded.get_tensor_details()}
+            found.append([runner.real_numbers(loaded.get_tensor(index), details[index]) for index in outputs])
+    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
 
 def operators(model):
@@ -234,7 +249,7 @@ def operators(model):
     Raises InputError for a damaged file.
     """
     rows = []
-    with _parsed(content(model)) as parsed:
+    with unpacked(content(model)) as parsed:
         graph = parsed.subgraphs[0]
         dtypes = [_names(schema.TensorType)[tensor.type].lower() for tensor in graph.tensors]
         for operator in graph.operators:
@@ -269,7 +284,7 @@ def _keras_name(*tensors):
     return path[-1] if path else operation
 
 
-def _data(buffer, blob):
+def stored(buffer, blob):
     """A buffer's bytes, uint8 (n,). Some writers put large ones behind the flatbuffer and leave their place in it."""
     if buffer.offset:
         return np.frombuffer(blob, np.uint8, buffer.size, buffer.offset)
@@ -287,9 +302,23 @@ def _names(enumeration):
 
 
 @contextlib.contextmanager
-def _parsed(blob):
-    try:
+def unpacked(blob):
+    """The content of a file as the schema's `ModelT`, to be read or changed. Raises InputError for a damaged one, or for
+    whatever goes wrong while it is read."""
+    with _refusing_damage(blob):
         yield schema.ModelT.InitFromPackedBuf(blob, 0)
+
+
+def has_signature(blob):
+    """Whether a file names its inputs and outputs in a signature. Raises InputError for a damaged file."""
+    with _refusing_damage(blob):
+        return schema.Model.GetRootAs(blob, 0).SignatureDefsLength() > 0
+
+
+@contextlib.contextmanager
+def _refusing_damage(blob):
+    try:
+        yield
     except Exception as error:  # a damaged file makes the generated reader, or what it read, fail in any way
         raise InputError(
             f"model of {len(blob):,} bytes is damaged ({type(error).__name__}): convert or copy it again."

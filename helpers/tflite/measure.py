@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers.base import runtime_env
+from helpers.base import ground_truth, runtime_env
 from helpers.base.errors import InputError, RunError
 from helpers.evidence import stats
 from helpers.tflite import inputs, litert, runner
 
 ROUNDS = 60
-MOST_ROUNDS_VARIABLE = "COMPRESSION_LAB_MOST_ROUNDS"  # bounds every timing from outside, where nobody reads it
 SAMPLES = "samples.npy"
 TARGET_SAMPLES = 256  # that a target answers, to compare with the answers given here
 
@@ -33,14 +32,11 @@ def stopwatch():
     ends.append(time.perf_counter())
 
 
-def correct(model, x, y, batch=litert.BATCH, threads=runtime_env.THREADS):
-    """Which test samples a model gets right (top-1): bool (n,). x: float32 (n, ...), y: int (n,).
-
-    Raises ValueError unless there is one label a sample.
-    """
-    if np.shape(y) != (len(x),):
-        raise InputError(f"y has shape {np.shape(y)}: give one label for each of the {len(x)} samples.")
-    return litert.predict(model, x, batch, threads).argmax(axis=-1) == np.asarray(y)
+def correct(model, x, y, batch=litert.BATCH, threads=runtime_env.LITERT_THREADS):
+    """Which test samples a model gets right (top-1): bool (n,). x: float32 (n, ...); y: labels, as `ground_truth.labels` takes
+    them, with what it raises."""
+    outputs = litert.predict(model, x, batch, threads)
+    return outputs.argmax(axis=-1) == ground_truth.labels(y, len(x), outputs.shape[-1])
 
 
 def latency(models, baseline, x, rounds=ROUNDS, threads=1, plain=()):
@@ -120,7 +116,7 @@ def table(names, baseline, answers):
     return frame
 
 
-def prediction(file, threads=runtime_env.THREADS, show=0, limits=None):
+def prediction(file, threads=runtime_env.LITERT_THREADS, show=0, limits=None):
     """The job for `runner` that answers the staged samples, with the outputs of the first `show` of them."""
     job = {
         "task": "predict",
@@ -166,7 +162,7 @@ def report(models, baseline, x=None, rounds=ROUNDS, threads=1, target=None):
 
 
 def _bounded(rounds):
-    return min(rounds, int(os.environ.get(MOST_ROUNDS_VARIABLE) or rounds))
+    return min(rounds, int(os.environ.get(runtime_env.MOST_ROUNDS_VARIABLE) or rounds))
 
 
 def _check(models, baseline, rounds):

@@ -127,7 +127,7 @@ def network(specifications, head, side=16):
 
 
 @given(st.lists(blocks, min_size=1, max_size=3), heads, st.integers(0, 2**16))
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=12)
 def test_narrow_computes_what_masked_computes(specifications, head, seed):
     model = network(specifications, head)
     masks, weights = chosen_masks(model, seed), model.get_weights()

@@ -12,7 +12,7 @@ import tensorflow_model_optimization as tfmot
 
 from helpers.base import runtime_env
 from helpers.base.errors import InputError
-from helpers.compress import equalization, qat, quantize, requantize
+from helpers.compress import affine, equalization, qat, quantize, requantize
 from helpers.networks import data, models, training
 from helpers.tflite import litert
 
@@ -72,6 +72,68 @@ def test_ranges_are_those_of_the_float_model():
     assert range_of(qat_model, "quant_logits", "post_activation")[1] == pytest.approx(model(x).numpy().max(), abs=1e-5)
     entry = next(layer.name for layer in qat_model.layers if layer.name.startswith("quantize_layer"))
     assert range_of(qat_model, entry, entry) == pytest.approx((x.min(), x.max()))
+
+
+def three_times(layer):
+    def chain(x):
+        for _ in range(3):
+            x = tf.keras.layers.ReLU()(layer(x))
+        return x
+
+    return chain
+
+
+def twice_side_by_side(layer):
+    return lambda x: tf.keras.layers.Concatenate()([layer(x), layer(tf.keras.layers.AveragePooling2D(2, 1, "same")(x))])
+
+
+def once_before_a_relu_and_once_into_a_sum(layer):
+    def block(x):
+        first = layer(x)
+        return tf.keras.layers.Add()([first, layer(tf.keras.layers.ReLU()(first))])
+
+    return block
+
+
+def a_relu_behind_two_convolutions(layer):
+    relu = tf.keras.layers.ReLU()
+    return lambda x: relu(tf.keras.layers.Conv2D(3, 3, padding="same")(relu(layer(x))))
+
+
+@pytest.mark.parametrize(
+    "body", [three_times, twice_side_by_side, once_before_a_relu_and_once_into_a_sum, a_relu_behind_two_convolutions]
+)
+@pytest.mark.parametrize("kind", ["convolution", "fused", "depthwise"])
+def test_every_use_of_a_shared_layer_counts(body, kind):
+    runtime_env.seed_everything(0)
+    layers = tf.keras.layers
+    shared = {
+        "convolution": layers.Conv2D(3, 3, padding="same"),
+        "fused": layers.Conv2D(3, 3, padding="same", activation="relu"),
+        "depthwise": layers.DepthwiseConv2D(3, padding="same"),
+    }[kind]
+    inputs = layers.Input((8, 8, 3))
+    model = tf.keras.Model(inputs, layers.Dense(5)(layers.GlobalAveragePooling2D()(body(shared)(inputs))))
+    weights = shared.get_weights()
+    shared.set_weights([3 * weights[0], *weights[1:]])  # so that every use has a wider range than the one before
+    x = np.random.default_rng(0).normal(size=(200, 8, 8, 3)).astype("float32")
+    aware = qat.start_calibrated(tfmot.quantization.keras.quantize_model(model), model, x)
+    exact = model.predict(x, verbose=0)
+    ptq = affine.sqnr(exact, litert.predict(quantize.convert(model, "int8", x), x))
+    one_range_for_all = 8  # dB that a single range may cost, where PTQ has one for every use; clipping costs 30
+    assert affine.sqnr(exact, aware.predict(x, verbose=0)) > ptq - one_range_for_all
+    assert affine.sqnr(exact, litert.predict(quantize.convert(aware, "qat"), x)) > ptq - one_range_for_all
+
+
+def test_a_layer_that_another_model_uses_too_is_calibrated_by_this_one():
+    layers = tf.keras.layers
+    inputs = layers.Input((8,))
+    dense = layers.Dense(4, activation="relu")
+    model = tf.keras.Model(inputs, layers.Dense(3)(dense(inputs)))
+    dense(100 * inputs)  # elsewhere
+    x = np.random.default_rng(0).normal(size=(50, 8)).astype("float32")
+    aware = qat.start_calibrated(tfmot.quantization.keras.quantize_model(model), model, x)
+    assert range_of(aware, f"quant_{dense.name}", "post_activation")[1] == pytest.approx(dense(x).numpy().max())
 
 
 def test_weights_are_unchanged_and_it_converts_to_int8():

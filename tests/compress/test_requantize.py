@@ -160,6 +160,72 @@ def test_ranges_are_the_smallest_and_largest_values(network, ranges):
     assert (entry["min"].item(), entry["max"].item()) == (SAMPLES.min(), SAMPLES.max())
 
 
+def made_for_one_sample(keep):
+    """A file with batch 1 in its graph, by a network whose head is `keep`: maps (1, 4, 4, 8) -> (1, k)."""
+    runtime_env.seed_everything(0)
+    convolution = layers.Conv2D(8, 3, strides=3, padding="same", activation="relu")
+    convolution.build((1, 12, 12, 3))
+    dense = layers.Dense(5)
+    network = tf.function(lambda x: dense(keep(convolution(x))))
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [network.get_concrete_function(tf.TensorSpec((1, 12, 12, 3)))], tf.Module()
+    )
+    with runtime_env.quiet():
+        return converter.convert()
+
+
+def ranges_one_by_one(file, x):
+    """Smallest and largest value of every tensor, from the interpreter itself: name -> (min, max)."""
+    runner = litert.Interpreter(
+        model_content=file,
+        experimental_preserve_all_tensors=True,
+        experimental_op_resolver_type=litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+    runner.allocate_tensors()
+    found = {}
+    for sample in x:
+        runner.set_tensor(runner.get_input_details()[0]["index"], sample[None])
+        runner.invoke()
+        for tensor in runner.get_tensor_details():
+            values = runner.get_tensor(tensor["index"])
+            low, high = found.get(tensor["name"], (np.inf, -np.inf))
+            found[tensor["name"]] = min(low, values.min()), max(high, values.max())
+    return found
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        lambda x: tf.reshape(x, (1, 128)),
+        lambda x: tf.reshape(tf.slice(x, (0, 1, 1, 0), (1, 2, 2, 8)), (-1, 32)),
+        lambda x: tf.strided_slice(tf.reduce_mean(x, (1, 2)), (0, 0), (1, 8)),
+    ],
+    ids=["reshape", "slice", "strided slice"],
+)
+def test_files_made_for_one_sample_are_calibrated_on_all(keep):
+    file = made_for_one_sample(keep)
+    x = SAMPLES * np.linspace(0.1, 3, len(SAMPLES))[:, None, None, None].astype("float32")  # the first is the smallest
+    expected = ranges_one_by_one(file, x)
+    found = requantize.calibrate(file, x)
+    checked = 0
+    for name, seen in found.items():
+        if seen and seen["min"].size == 1 and name in expected:
+            np.testing.assert_allclose((seen["min"].item(), seen["max"].item()), expected[name], rtol=1e-5, atol=1e-5)
+            checked += 1
+    assert checked >= 3
+    assert off(requantize.apply(file, {EVERYTHING: INT8}, found), file, x) < 0.05
+
+
+def test_ranges_of_parts_are_those_of_the_whole(network, ranges, monkeypatch):
+    monkeypatch.setattr(litert, "KEPT_BYTES", 5 * 4 * 12 * 12 * 3 * 10)  # a few samples at a time
+    assert 1 < litert.at_once(network, len(SAMPLES)) < len(SAMPLES) / 2
+    found = requantize.calibrate(network, SAMPLES)
+    assert found.keys() == ranges.keys()
+    for name, seen in found.items():
+        for end in seen:
+            np.testing.assert_array_equal(seen[end], ranges[name][end])
+
+
 def test_a_path_serves_as_well(network, ranges, tmp_path):
     (tmp_path / "model.tflite").write_bytes(network)
     assert requantize.apply(tmp_path / "model.tflite", {EVERYTHING: INT8}, ranges) == requantize.apply(

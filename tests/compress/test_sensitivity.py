@@ -194,9 +194,9 @@ def keras_names(model):
     [
         models.mlp,
         lambda: checkpoints.load("mobilenetv2_fashion_96"),
-        lambda: tf.keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3), classifier_activation=None),
+        lambda: checkpoints.load("resnet8_fashion_32"),
     ],
-    ids=["mlp", "mobilenetv2", "resnet50"],
+    ids=["mlp", "mobilenetv2", "resnet8"],
 )
 def test_layers_have_the_names_that_keras_gave_them(make):
     model = make()

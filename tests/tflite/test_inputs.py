@@ -56,28 +56,6 @@ def test_raw_pixels_are_refused_however_they_are_read(folder, read):
         read("data.npz")
 
 
-@pytest.mark.parametrize(
-    "y, cure",
-    [
-        (np.eye(4), " Give y.argmax(1)."),
-        (np.eye(4, dtype=bool), " Give y.argmax(1)."),
-        (Y[:, None], " Give y.ravel()."),
-        (Y[:, None] / 1, " Give y.ravel().astype(int)."),
-        (Y / 1, " Give y.astype(int)."),
-        (Y > 1, " Give y.astype(int)."),
-        (Y / 2, ""),
-        (Y.astype(str), ""),
-        (Y[:3], ""),
-    ],
-)
-def test_the_cure_makes_labels_of_what_is_nearly_such(y, cure):
-    with pytest.raises(InputError, match=rf"^y is {y.dtype} of shape .* one label a sample\.{re.escape(cure)}$"):
-        inputs.labels(y, 4)
-    if cure:
-        made = eval(cure.removeprefix(" Give ").removesuffix("."), {"y": y, "int": int})
-        assert made.shape == (4,) and made.dtype.kind == "i"
-
-
 def test_a_model_is_given_as_bytes_or_as_a_path(folder):
     (folder / "model.tflite").write_bytes(b"\x1c\0\0\0TFL3")
     for given in (b"\x1c\0\0\0TFL3", "model.tflite", folder / "model.tflite"):

@@ -267,6 +267,8 @@ def test_a_model_made_for_one_sample_is_run_one_by_one():
     x = np.random.default_rng(0).normal(size=(10, 4)).astype("float32")
     wanted = np.concatenate([model(sample[None]) for sample in x])
     np.testing.assert_allclose(litert.predict(file, x), wanted, atol=1e-5)
+    (hidden,) = litert.layer_outputs(file, x)
+    np.testing.assert_allclose(hidden, wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -38,9 +38,15 @@ def test_correct_says_which_samples_are_right(small):
     assert found.tolist() == [number % 7 != 0 for number in range(70)]
 
 
-@pytest.mark.parametrize("y", [np.zeros(4, int), np.zeros((5, 1), int), 3])
+def test_labels_in_a_column_are_no_table(small):
+    x = np.random.default_rng(0).random((70, 784)).astype("float32")
+    answers = litert.predict(small, x).argmax(axis=1)
+    assert measure.correct(small, x, answers[:, None]).shape == (70,)
+
+
+@pytest.mark.parametrize("y", [np.zeros(4, int), 3])
 def test_labels_that_do_not_match_the_samples_are_refused(small, y):
-    with pytest.raises(InputError, match=r"y has shape \(.*\): give one label for each of the 5 samples"):
+    with pytest.raises(InputError, match=r"y has . labels for 5 samples: give one a sample"):
         measure.correct(small, np.zeros((5, 784), "float32"), y)
 
 

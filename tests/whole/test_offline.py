@@ -54,14 +54,6 @@ def getaddrinfo(host, *arguments, **settings):
 socket.getaddrinfo = getaddrinfo
 socket.gethostbyname = refuse
 """
-CHANGES = {
-    "hidden_units": "32,16",
-    "seeds": "0",
-    "epochs": "2",
-    "pruning_epochs": "1",
-    "sweep": "0.8",
-    "latency_rounds": "6",
-}
 
 
 @pytest.fixture
@@ -139,8 +131,7 @@ def test_the_data_and_checkpoints_of_every_notebook_are_at_hand(cut):
 
 
 def test_the_tour_runs_and_reaches_for_nothing(cut, tmp_path):
-    changes = [word for name, value in CHANGES.items() for word in ("-p", name, value)]
-    done, attempts = cut("-m", "helpers", "tour", "--only", "01", *changes)
+    done, attempts = cut("-m", "helpers", "tour", "--only", "00")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(list((tmp_path / "runs" / "results" / "custom").glob("*/01_*.json"))) == 1
+    assert (tmp_path / "runs" / "00_start_here.ipynb").is_file()
     assert attempts == []
