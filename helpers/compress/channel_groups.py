@@ -34,6 +34,14 @@ BY_CHANNEL = (
     layers.AveragePooling2D,
     layers.GlobalMaxPooling2D,
     layers.GlobalAveragePooling2D,
+    layers.SpatialDropout1D,
+    layers.ZeroPadding1D,
+    layers.Cropping1D,
+    layers.UpSampling1D,
+    layers.MaxPooling1D,
+    layers.AveragePooling1D,
+    layers.GlobalMaxPooling1D,
+    layers.GlobalAveragePooling1D,
 )
 ADDITIONS = (layers.Add, layers.Subtract, layers.Average, layers.Maximum, layers.Minimum)
 ELEMENTWISE = (
@@ -65,36 +73,48 @@ class Group:
 def groups(model, only="*"):
     """The prunable groups of a flat model, in its order: name -> Group. None of them is no error.
 
-    only: a pattern such as "*_expand" for the names of layers; the others stay whole, whatever their channels lead to.
-    Raises StructureError for what `structure.flat` refuses, several inputs, grouped convolutions, channels that do not come
-    last, and a layer on the way of the channels through which they cannot be followed (concatenation, product, reshaping,
-    softmax, normalization over channels ...), unless it belongs to the head, after which no layer has weights.
+    only: a pattern such as "*_expand" for the names of layers; the others stay whole.
+    Layers whose channels cannot be followed stay whole too: `left_whole` names them, with the reason.
+    Raises StructureError for what `structure.flat` refuses.
     """
     return find(checked(model), lambda name: fnmatch.fnmatchcase(name, only))
+
+
+def left_whole(model, only="*"):
+    """Layers of weights that no group removes channels of, although `only` fits their name: name -> why not, in words."""
+    model = checked(model)
+    consumers = structure.consumers(model)
+    found = {layer.name: _group(model, layer, consumers) for layer in _producers(model)}
+    return {name: why for name, why in found.items() if isinstance(why, str) and fnmatch.fnmatchcase(name, only)}
 
 
 def macs(model):
     """Multiply-accumulates of one sample in convolutions, depthwise convolutions and dense layers.
 
-    Raises StructureError for nested models, other layers with a kernel, and an input whose size is left open.
+    Separable and transposed convolutions count too. Raises StructureError for nested models, other layers with a kernel,
+    and an input whose size is left open.
     """
+    total = 0
     for layer in model.layers:
-        nested = isinstance(layer, tf.keras.Model)
-        if nested or (not has_kernel(layer) and any("kernel" in weight.name for weight in layer.weights)):
+        if isinstance(layer, layers.Conv2DTranspose):
+            total += _places(layer, layer.input_shape) * int(np.prod(layer.weights[0].shape))
+        elif isinstance(layer, layers.SeparableConv2D):
+            total += _places(layer, layer.output_shape) * sum(
+                int(np.prod(kernel.shape)) for kernel in layer.weights[:2]
+            )
+        elif has_kernel(layer):
+            total += _layer_macs(layer)
+        elif isinstance(layer, tf.keras.Model) or any("kernel" in weight.name for weight in layer.weights):
             raise StructureError(
                 f"layer {layer.name} ({type(layer).__name__}) has operations that are not counted here."
             )
-    return sum(_layer_macs(layer) for layer in model.layers if has_kernel(layer))
+    return total
 
 
 def checked(model):
-    """The model as `structure.flat` gives it, if it is one whose channels can be followed. Raises as `groups` does."""
+    """The model as `structure.flat` gives it, with channels last. Raises as `groups` does."""
     model = structure.flat(model)
-    if len(model.inputs) > 1:
-        raise StructureError(f"model {model.name} has {len(model.inputs)} inputs: only models with one can be pruned.")
     for layer in model.layers:
-        if getattr(layer, "groups", 1) != 1:
-            raise StructureError(f"layer {layer.name} is a grouped convolution: its channels cannot go one by one.")
         if getattr(layer, "data_format", None) == "channels_first":
             raise StructureError(f"layer {layer.name} has its channels first: build the model with channels_last.")
     return model
@@ -103,37 +123,41 @@ def checked(model):
 def find(model, wanted):
     """`groups` of a checked model, of those layers whose name `wanted` says yes to."""
     consumers = structure.consumers(model)
-    producers = [layer for layer in model.layers if has_kernel(layer) and kind(layer) != "depthwise"]
-    found = [_group(model, layer, consumers) for layer in producers if wanted(layer.name)]
-    return {group.name: group for group in found if group}
+    found = [_group(model, layer, consumers) for layer in _producers(model) if wanted(layer.name)]
+    return {group.name: group for group in found if isinstance(group, Group)}
+
+
+def _producers(model):
+    return [layer for layer in model.layers if has_kernel(layer) and kind(layer) != "depthwise"]
 
 
 def _group(model, producer, consumers):
-    """The Group of a layer, or None if its channels stay whole."""
+    """The Group of a layer, or why its channels stay whole."""
+    if getattr(producer, "groups", 1) != 1:
+        return "it is a grouped convolution"
     width = producer.output_shape[-1]
-    path, readers, obstacle = {producer.name: np.arange(width)}, set(), None
+    path, readers = {producer.name: np.arange(width)}, set()
     waiting = [producer]
     while waiting:
         layer = waiting.pop()
         if not _elementwise(layer):
-            obstacle = obstacle or layer
+            return f"{_described(layer)} in {layer.name} mixes channels"
         for follower in consumers[layer.name]:
-            if follower is None or isinstance(follower, ADDITIONS):
-                return None
+            if follower is None:
+                return "its channels are the model's output"
+            if isinstance(follower, ADDITIONS):
+                return f"its channels are added to others in {follower.name}"
             if has_kernel(follower) and kind(follower) != "depthwise":
+                if getattr(follower, "groups", 1) != 1:
+                    return f"{follower.name}, a grouped convolution, reads its channels"
                 readers.add(follower.name)
             elif (origins := _after(follower, path[layer.name])) is not None:
                 path[follower.name] = origins
                 waiting.append(follower)
-            elif not _leads_to_weights(follower, consumers):
-                return None
             else:
-                obstacle = obstacle or follower
-    if obstacle:
-        raise StructureError(
-            f"channels of {producer.name} meet {obstacle.name} ({_described(obstacle)}), through which they cannot be "
-            "followed: leave it whole (only=... names the layers to prune), or build the model without the other."
-        )
+                return f"its channels cannot be followed through {follower.name} ({_described(follower)})"
+    if not readers:
+        return "no layer of weights reads its channels"
     followers = tuple(layer.name for layer in model.layers if layer.name in path and layer is not producer)
     readers = tuple(layer.name for layer in model.layers if layer.name in readers)
     with_channel = [model.get_layer(name) for name in followers]
@@ -176,16 +200,11 @@ def _described(layer):
     return type(layer).__name__ + activation
 
 
-def _leads_to_weights(layer, consumers):
-    return bool(layer.weights) or any(
-        follower is not None and _leads_to_weights(follower, consumers) for follower in consumers[layer.name]
-    )
-
-
 def _layer_macs(layer):
-    positions = layer.output_shape[1:-1]
-    if None in positions:
-        raise StructureError(
-            f"layer {layer.name} has an output of open size {layer.output_shape}: fix the input's size."
-        )
-    return int(np.prod(positions)) * int(np.prod(layer.weights[0].shape))
+    return _places(layer, layer.output_shape) * int(np.prod(layer.weights[0].shape))
+
+
+def _places(layer, shape):
+    if None in shape[1:-1]:
+        raise StructureError(f"layer {layer.name} has an output of open size {shape}: fix the input's size.")
+    return int(np.prod(shape[1:-1]))

@@ -15,7 +15,7 @@ import pandas as pd
 from helpers.base import runtime_env
 from helpers.base.errors import StructureError
 from helpers.compress import channel_groups
-from helpers.compress.channel_groups import Group, groups, macs
+from helpers.compress.channel_groups import Group, groups, left_whole, macs
 from helpers.networks import models, structure
 from helpers.networks.structure import has_kernel, kind
 
@@ -30,6 +30,7 @@ __all__ = [
     "compare",
     "groups",
     "keep",
+    "left_whole",
     "macs",
     "masked",
     "narrow",
@@ -62,8 +63,8 @@ def scores(model, criterion="l1", calibration=None, seed=0, only="*"):
     found = groups(model, only)
     if not found:
         raise StructureError(
-            f"model {model.name} has no channels to remove: of the layers whose name fits only={only!r}, none is a "
-            "convolution or dense layer with channels that reach neither an addition nor the model's output."
+            f"model {model.name} has no channels to remove in layers whose name fits only={only!r}"
+            f"{_reasons(left_whole(model, only))}."
         )
     if criterion == "activation":
         return _mean_activations(model, found, _samples(calibration, model.input_shape[1:]))
@@ -155,6 +156,11 @@ def compare(model, narrowed, only="*"):
         for group in groups(model, only).values()
     ]
     return pd.DataFrame(rows)
+
+
+def _reasons(whole):
+    told = [f"{name}: {why}" for name, why in list(whole.items())[:3]]
+    return f" ({'; '.join(told)}{'; …' if len(whole) > 3 else ''})" if whole else ""
 
 
 # --- scores and what to keep

@@ -11,7 +11,7 @@ import pandas as pd
 from helpers.base import runtime_env
 from helpers.base.errors import StructureError
 from helpers.compress import affine
-from helpers.networks import models, structure
+from helpers.networks import flatten, models, structure
 from helpers.networks.structure import CappedReLU, by_input_channel, by_output_channel, has_kernel, kind
 from helpers.tflite import inputs
 
@@ -27,6 +27,10 @@ PASSED_THROUGH = (
     tf.keras.layers.MaxPooling2D,
     tf.keras.layers.AveragePooling2D,
     tf.keras.layers.GlobalAveragePooling2D,
+    tf.keras.layers.ZeroPadding1D,
+    tf.keras.layers.MaxPooling1D,
+    tf.keras.layers.AveragePooling1D,
+    tf.keras.layers.GlobalAveragePooling1D,
     tf.keras.layers.Dropout,
 )
 
@@ -35,24 +39,12 @@ def fold_batch_norms(model):
     """A model without batch norms that computes the same: each is folded into the layer of weights before it.
 
     In inference a batch norm multiplies and shifts each channel, which a kernel and a bias can do as well (Jacob et al.
-    2018, section 3.2). A model without batch norm comes back as a copy.
-    Raises StructureError for nested models and for a batch norm that does not follow a layer of weights alone.
+    2018, section 3.2). A model without batch norm comes back as a copy. A batch norm that does not follow a linear layer of
+    weights, which feeds nothing else, stays (as in DenseNet).
+    Raises StructureError for what `structure.flat` refuses.
     """
     model = structure.flat(model)
-    consumers = structure.consumers(model)
-    folded = {}  # batch norm -> layer that takes it up
-    for layer in model.layers:
-        if isinstance(layer, tf.keras.layers.BatchNormalization):
-            source = structure.source(layer)
-            alone = len(consumers[source.name]) == 1
-            if list(layer.axis) != [len(layer.output_shape) - 1]:
-                raise StructureError(f"batch norm {layer.name} has axis {layer.axis}: only the last one can be folded.")
-            if not has_kernel(source) or not alone or not structure.linear(source):
-                raise StructureError(
-                    f"batch norm {layer.name} follows {source.name} ({type(source).__name__}): "
-                    "it can be folded only into a linear convolution or dense layer that feeds nothing else."
-                )
-            folded[layer.name] = source.name
+    folded = _foldable(model)
     config = _without(model.get_config(), folded)
     result = tf.keras.Model.from_config(config)
     norms = {source: model.get_layer(norm) for norm, source in folded.items()}
@@ -60,6 +52,18 @@ def fold_batch_norms(model):
         weights = model.get_layer(layer.name).get_weights()
         layer.set_weights(_folded_weights(layer, weights, norms[layer.name]) if layer.name in norms else weights)
     return result
+
+
+def _foldable(model):
+    """Name of each batch norm that can be folded -> of the layer of weights that takes it up."""
+    consumers, found = structure.consumers(model), {}
+    for layer in model.layers:
+        if isinstance(layer, tf.keras.layers.BatchNormalization):
+            source = structure.source(layer)
+            last = list(layer.axis) == [len(layer.output_shape) - 1]
+            if last and has_kernel(source) and len(consumers[source.name]) == 1 and structure.linear(source):
+                found[layer.name] = source.name
+    return found
 
 
 def channel_ranges(model):
@@ -122,12 +126,12 @@ def equalize(model):
     Raises StructureError for a batch norm or a nested model.
     """
     model = _folded(model)
-    pairs = _pairs(model)
+    found = _pairs(model)
     weights = {layer.name: layer.get_weights() for layer in model.layers if has_kernel(layer)}
-    factors = {first.name: np.ones(first.output_shape[-1]) for first, _, _ in pairs}
+    factors = {first.name: np.ones(first.output_shape[-1]) for first, _, _ in found}
     for _ in range(SWEEPS):
         largest_change = 0.0
-        for first, _, second in pairs:
+        for first, _, second in found:
             before = np.abs(by_output_channel(first, weights[first.name][0])).max(axis=0)
             after = np.abs(by_input_channel(weights[second.name][0])).max(axis=0)
             usable = (before > DEAD * before.max()) & (after > DEAD * after.max())
@@ -140,7 +144,7 @@ def equalize(model):
             break
     caps = {
         between.name: between.max_value / factors[first.name]
-        for first, between, _ in pairs
+        for first, between, _ in found
         if isinstance(between, tf.keras.layers.ReLU) and between.max_value is not None
     }
 
@@ -162,17 +166,12 @@ def correct_bias(model, calibration):
     Layer by layer, the mean of every output channel over the calibration set, float32 (samples, ...), is compared between
     the float model and one whose kernels (not activations) are rounded and whose earlier biases are corrected already;
     the difference goes into the bias (Nagel et al. 2019, section 4.2 and appendix D: the empirical variant).
-    Raises StructureError for a layer of weights without a bias, a nested model, or an activation inside such a layer;
-    InputError for an empty or ill-fitting calibration set.
+    A layer without a bias gets one. Raises StructureError for a batch norm that can be folded; InputError for an empty or
+    ill-fitting calibration set.
     """
-    model = structure.flat(model)
+    model = _with_biases(_folded(model))
     inputs.representative(calibration, model.input_shape)
     result = models.copy(model)
-    for layer in result.layers:
-        if has_kernel(layer) and not (layer.use_bias and structure.linear(layer)):
-            raise StructureError(
-                f"layer {layer.name} must be linear and have a bias: call fold_batch_norms(model) first."
-            )
     calibration = tf.convert_to_tensor(calibration, tf.float32)
     exact, rough = {}, {}  # what each layer puts out, as long as another one needs it
     waiting = {name: len(layers) for name, layers in structure.consumers(model).items()}
@@ -198,6 +197,23 @@ def correct_bias(model, calibration):
     return result
 
 
+def _with_biases(model):
+    """The model, or a copy of it in which every layer of weights has a bias, of zeros where there was none."""
+    lacking = {layer.name for layer in model.layers if has_kernel(layer) and not layer.use_bias}
+    if not lacking:
+        return model
+
+    def clone(layer):
+        more = {"use_bias": True} if layer.name in lacking else {}
+        return type(layer).from_config({**layer.get_config(), **more})
+
+    twin = tf.keras.models.clone_model(model, clone_function=clone)
+    for layer in twin.layers:
+        weights = model.get_layer(layer.name).get_weights()
+        layer.set_weights([*weights, np.zeros(layer.output_shape[-1])] if layer.name in lacking else weights)
+    return twin
+
+
 def _scaled_outputs(layer, weights, factors):
     kernel, *bias = weights
     scaled = by_output_channel(layer, kernel.astype(np.float64)) * factors
@@ -219,10 +235,20 @@ def _folded_weights(layer, weights, norm):
 
 def _folded(model):
     model = structure.flat(model)
-    norms = [layer.name for layer in model.layers if isinstance(layer, tf.keras.layers.BatchNormalization)]
+    norms = _foldable(model)
     if norms:
-        raise StructureError(f"layer {norms[0]} is a batch norm: call fold_batch_norms(model) first.")
-    return model
+        raise StructureError(f"layer {next(iter(norms))} is a batch norm: call fold_batch_norms(model) first.")
+    within = any(has_kernel(layer) and not structure.linear(layer) for layer in model.layers)
+    generic = any(_is_generic_relu(layer) for layer in model.layers)
+    return flatten.flat(model, split_activations=True)[0] if within or generic else model
+
+
+def _is_generic_relu(layer):
+    """Whether this is a ReLU that was given by its name, Activation("relu")."""
+    return isinstance(layer, tf.keras.layers.Activation) and getattr(layer.activation, "__name__", "") in (
+        "relu",
+        "relu6",
+    )
 
 
 def _without(config, folded):
@@ -244,10 +270,36 @@ def _arguments(outputs, sources):
     return outputs[sources[0]] if len(sources) == 1 else [outputs[source] for source in sources]
 
 
+def pairs(model):
+    """The pairs of layers that `equalize` and `clear_dead` treat in a folded model, a row each: first, activation ("" for
+    none), second, channels (how many lie between them).
+
+    Raises StructureError if there is none, as in a network whose activations let no factor through (swish, GELU).
+    """
+    rows = [
+        (first.name, activation.name if activation else "", second.name, first.output_shape[-1])
+        for first, activation, second in _pairs(_folded(model))
+    ]
+    return pd.DataFrame(rows, columns=["first", "activation", "second", "channels"])
+
+
 def _pairs(model):
     """Every (layer, its activation or None, next layer of weights) where nothing else looks at what lies between."""
     consumers = structure.consumers(model)
-    return [pair for layer in model.layers if (pair := _pair_from(layer, consumers))]
+    found = [pair for layer in model.layers if (pair := _pair_from(layer, consumers))]
+    if not found:
+        between = sorted({_called(layer) for layer in model.layers if not has_kernel(layer)} - {"InputLayer"})
+        raise StructureError(
+            f"model {model.name} has no two layers of weights with only a ReLU, padding or pooling between them (it has "
+            f"{', '.join(between)}): there is nothing to equalize or to clear. Quantize it per-channel, or keep its sensitive "
+            "layers in float."
+        )
+    return found
+
+
+def _called(layer):
+    activation = getattr(layer, "activation", None)
+    return getattr(activation, "__name__", type(layer).__name__) if activation is not None else type(layer).__name__
 
 
 def _pair_from(layer, consumers):

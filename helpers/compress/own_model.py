@@ -5,17 +5,16 @@ A Keras model may hold code of its author (Lambda layers, SavedModel functions):
 
 import io
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from helpers.base import ground_truth, repository, runtime_env
-from helpers.base.errors import InputError
+from helpers.base.errors import InputError, StructureError
 from helpers.compress import quantize
-from helpers.networks import checkpoints, data, models, photos
-from helpers.tflite import inputs, litert
+from helpers.networks import checkpoints, data, flatten, models, opening, photos
+from helpers.tflite import inputs, litert, rewrite
 
 with runtime_env.quiet():
     import tensorflow as tf
@@ -23,18 +22,32 @@ with runtime_env.quiet():
 
 SCALINGS = {"-1 to 1": (127.5, 1.0), "0 to 1": (255.0, 0.0), "0 to 255": (1.0, 0.0)}  # pixels / divisor - offset
 GREY = (0.299, 0.587, 0.114)  # what red, green and blue weigh in luminance (ITU-R BT.601)
-KERAS_FILES = (".keras", ".h5", ".hdf5")
 EXAMPLE = "cnn_fashion_28"
-_UNKNOWN_CLASS = re.compile(r"(?:object of type `|Unknown layer: '|Could not locate class ')(\w+)")
+NO_KERAS = "The pruning of channels needs the layers of a Keras model, and this is {}: it is left out."
+NO_GRAPH = "A .tflite cannot be converted anew: float16, dynamic range and the pruning of channels are left out."
+SMALL = ("int4", "int8", "uint8", "int16", "float16")  # weights that were quantized already
 
 
 @dataclass(frozen=True)
-class OwnModel:
-    """A classifier with one float32 input and one output of (samples, classes), whatever file it came from.
+class End:
+    """An input or output of a model. shape: of one sample; None for a size that is left open."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+    def __str__(self):
+        return f"{self.dtype} (n, {', '.join('?' if side is None else str(side) for side in self.shape)})"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network of a user's, whatever file it came from.
 
     name: of the file. kind: what the file is, in words. file: bytes of the float32 `.tflite`. graph: what
-    `quantize.convert` takes, or None for a `.tflite`. keras: the Keras 2 model whose channels can be pruned, or None.
-    input_shape, classes: of one sample, and how many answers. skipped: what this kind does not allow, a sentence or "".
+    `quantize.convert` takes, or None for a `.tflite`. keras: the flat Keras 2 model of the same function, whose channels
+    can be pruned, or None. inputs, outputs: its ends. notes: sentences on what is not as it was in the file, or cannot be
+    done with it.
     """
 
     name: str
@@ -42,45 +55,86 @@ class OwnModel:
     file: bytes
     graph: object
     keras: object
-    input_shape: tuple[int, ...]
-    classes: int
-    skipped: str
+    inputs: tuple[End, ...]
+    outputs: tuple[End, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def input_shape(self):
+        """Of one sample. Raises what `check_classifier` does."""
+        self.check_classifier()
+        return self.inputs[0].shape
+
+    @property
+    def classes(self):
+        """How many. Raises what `check_classifier` does."""
+        self.check_classifier()
+        return self.outputs[0].shape[0]
+
+    @property
+    def skipped(self):
+        """The notes as one text."""
+        return " ".join(self.notes)
+
+    def check_classifier(self):
+        """Raises InputError unless this is a classifier with one float32 input of known size."""
+        if (len(self.inputs), len(self.outputs)) != (1, 1):
+            raise InputError(
+                f"{self.name} has {len(self.inputs)} inputs and {len(self.outputs)} outputs: to be judged it must have one of "
+                "each."
+            )
+        (source,), (target,) = self.inputs, self.outputs
+        if source.dtype != "float32":
+            raise InputError(f"{self.name} takes {source}: to be judged it must take float32.")
+        if None in source.shape:
+            raise InputError(
+                f"{self.name} takes {source}: to be judged, every size but that of the batch must be known."
+            )
+        if len(target.shape) != 1 or not target.shape[0] or target.shape[0] < 2:
+            raise InputError(
+                f"{self.name} answers with {target}: to be judged it must be a classifier with an output for each class."
+            )
 
 
-def load(path):
-    """A `.keras`, `.h5` or `.tflite` file, or the folder of a SavedModel, as an OwnModel. Files of Keras 3 and SavedModels
-    without a Keras model are read as graphs.
+def load(path, code=None, signature=None):
+    """A `.keras`, `.h5` or `.tflite` file, or the folder of a SavedModel, of any inputs and outputs, as a Model.
 
-    Raises InputError for a missing or damaged file, an unknown suffix, layers that only their author's code knows, other
-    inputs and outputs than one float32 each, and a `.tflite` that is quantized already; what `quantize.convert` and
-    `litert.interpreter` raise for weights and files that are unusable.
+    code: a Python file with the classes of layers that only its author has. signature: which one of a SavedModel; by
+    default "serving_default", or the only one.
+    Raises InputError for a missing or damaged file, an unknown suffix, layers whose code is not given, weights that are not
+    finite, a file that is quantized already, and what the converter refuses.
     """
     path = Path(path)
     label = f"model={str(path)!r}"
     if not path.exists():
         raise InputError(f"{label} does not exist: give a .keras, .h5 or .tflite file, or the folder of a SavedModel.")
     if path.suffix == ".tflite" and path.is_file():
-        skipped = "A .tflite cannot be converted anew: float16, dynamic range and the pruning of channels are left out."
-        return _checked(label, path, "a .tflite file", litert.content(path), None, None, skipped)
-    if path.is_dir() and not (path / "saved_model.pb").is_file():
-        raise InputError(f"{label} is a folder without a saved_model.pb: give a SavedModel, or a file.")
-    if not path.is_dir() and path.suffix not in KERAS_FILES:
+        return _tflite(label, path)
+    if path.is_dir():
+        if not (path / "saved_model.pb").is_file():
+            raise InputError(f"{label} is a folder without a saved_model.pb: give a SavedModel, or a file.")
+        kind, model, graph = _saved_model(label, path, signature)
+    elif path.suffix in opening.KERAS_FILES:
+        model, graph = opening.keras_file(path, code), None
+        kind = f"a model of Keras {2 if isinstance(model, tf.keras.Model) else 3}"
+    else:
         raise InputError(
             f"{label} ends in {path.suffix or 'no suffix'}: give a .keras, .h5 or .tflite file, or the folder of a SavedModel."
         )
-    kind, keras, graph = _saved_model(label, path) if path.is_dir() else _keras_file(label, path)
-    try:
-        blob = quantize.convert(graph)
-    except InputError:
-        raise
-    except Exception as error:  # the converter's own, of many classes
-        raise InputError(f"{label} cannot be converted to .tflite ({_first_line(error)}).") from error
-    skipped = "" if keras else f"The pruning of channels needs a Keras 2 model, and this is {kind}: it is left out."
-    return _checked(label, path, kind, blob, graph, keras, skipped)
+    keras, notes = None, []
+    if model is not None:
+        try:
+            keras, notes = flatten.flat(model)
+        except StructureError as problem:
+            notes = [f"The pruning of channels is left out: {problem}"]
+    graph, blob, more = _converted(label, graph, keras, model)
+    if model is None:
+        notes = [NO_KERAS.format(kind)]
+    return Model(path.stem, kind, blob, graph, keras, *_ends(blob), (*notes, *more))
 
 
 def samples(path, model, scaling="-1 to 1"):
-    """Samples and labels as an OwnModel takes them: float32 (n, ...), int64 (n,).
+    """Samples and labels as a classifier takes them: float32 (n, ...), int64 (n,).
 
     path: an `.npz` with x (float32 as the model takes them) and y, or a folder with a subfolder of images for each class
     (in the order of the alphabet), cropped to their central square and resized. scaling: a key of SCALINGS, what such
@@ -145,89 +199,144 @@ def example(folder):
     return model_path, data_path
 
 
-def _keras_file(label, path):
-    """kind, Keras 2 model or None, and frozen graph of a file that either Keras wrote."""
-    found = {}
-    with runtime_env.quiet():
-        import keras  # Keras 3, which TensorFlow brings along
+def _tflite(label, path):
+    blob, notes = rewrite.with_plain_weights(litert.content(path))
+    custom = litert.custom_operators(blob)
+    if custom:
+        raise InputError(
+            f"{label} needs the custom operator {custom[0]}, which is code of its author's: nothing here can run it."
+        )
+    blob = rewrite.with_signature(blob)
+    litert.interpreter(blob)
+    table = litert.tensors(blob).query("constant")
+    small = litert.weight_layers(blob).query("dtype in @SMALL", local_dict={"SMALL": SMALL})
+    if len(small) or (table["scales"] > 0).any():
+        dtype = small["dtype"].iloc[0] if len(small) else table[table["scales"] > 0]["dtype"].iloc[0]
+        raise InputError(f"{label} has {dtype} weights already: give the float32 model that it was made from.")
+    _check_finite(label, blob)
+    return Model(path.stem, "a .tflite file", blob, None, None, *_ends(blob), (*notes, NO_GRAPH))
 
-        for kind, library in (("a model of Keras 2", tf.keras), ("a model of Keras 3", keras)):
-            try:
-                model = library.models.load_model(path, compile=False)
-                break
-            except Exception as error:  # zip, HDF5 and each Keras raise their own
-                found[kind] = error
-    if len(found) == 2:
-        raise InputError(f"{label} {_why_not(found.values())}") from found["a model of Keras 2"]
-    return kind, model if library is tf.keras else None, _graph_of(label, model)
+
+def _check_finite(label, blob):
+    for name in litert.not_finite(blob):
+        raise InputError(f"{label}: weights of {name} hold NaN or infinity: convert the model again.")
 
 
-def _saved_model(label, path):
-    """The same of a SavedModel."""
-    failure = None
+def _ends(blob):
+    """Inputs and outputs as a float32 file declares them, in the order and by the names of its signature."""
+    loaded = litert.interpreter(blob)
+    found = []
+    for details, names in (
+        (loaded.get_input_details(), litert.signature_names(blob, "inputs")),
+        (loaded.get_output_details(), litert.signature_names(blob, "outputs")),
+    ):
+        found.append(
+            tuple(
+                End(
+                    names.get(each["index"], each["name"]),
+                    tuple(None if side < 0 else int(side) for side in each["shape_signature"][1:]),
+                    np.dtype(each["dtype"]).name,
+                )
+                for each in details
+            )
+        )
+    return found
+
+
+def _saved_model(label, path, signature):
+    """kind, Keras model or None, and frozen graph or None (where there is a Keras model)."""
     with runtime_env.quiet():
         try:
             model = tf.keras.models.load_model(path, compile=False)
-            if not isinstance(model, tf.keras.Model):
-                loaded = tf.saved_model.load(path)  # kept while its function is frozen: the variables are its own
-                graph = convert_variables_to_constants_v2(loaded.signatures["serving_default"])
-        except Exception as error:  # a damaged protocol buffer, missing variables, no such signature, ...
-            failure = error
-    if failure:
-        raise InputError(f"{label} cannot be loaded as a SavedModel ({_first_line(failure)}).") from failure
-    if isinstance(model, tf.keras.Model):
-        return "a SavedModel of Keras 2", model, _graph_of(label, model)
-    _check_ends(label, graph.inputs, graph.outputs)
-    return "a SavedModel without a Keras model", None, graph
+        except Exception:  # of Keras 3, or no Keras model at all
+            model = None
+        if isinstance(model, tf.keras.Model) and model.inputs and signature is None:
+            opening.check_finite(model.weights, label)
+            return "a SavedModel of Keras 2", model, None
+        try:
+            loaded = tf.saved_model.load(path)  # kept while its function is frozen: the variables are its own
+        except Exception as error:  # a damaged protocol buffer, missing variables, ...
+            raise InputError(
+                f"{label} cannot be loaded as a SavedModel ({opening.first_line(error)}): save it again."
+            ) from error
+        function = _signature(label, loaded, signature)
+        opening.check_finite(function.variables, label)
+        return "a SavedModel without a Keras model", None, _frozen(function)
 
 
-def _graph_of(label, model):
-    inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
-    if not inputs or not outputs:
-        raise InputError(
-            f"{label} declares no inputs (it is subclassed, or was never built): export it as a SavedModel."
+def _signature(label, loaded, name):
+    """The concrete function of a SavedModel to be used."""
+    known = dict(loaded.signatures)
+    if name is not None and name not in known:
+        raise InputError(f"{label} has no signature {name!r}: choose one of {', '.join(known) or 'none'}.")
+    if name is None and "serving_default" in known:
+        name = "serving_default"
+    if name is None and len(known) == 1:
+        [name] = known
+    if name is not None:
+        return known[name]
+    if known:
+        raise InputError(f"{label} has several signatures: choose one of {', '.join(known)} (--signature).")
+    try:
+        functions = loaded.__call__.concrete_functions
+    except AttributeError:
+        functions = []
+    for function in functions:
+        if all(isinstance(each, tf.TensorSpec) for each in tf.nest.flatten(function.structured_input_signature)):
+            return function
+    raise InputError(
+        f"{label} has no signature: save it with tf.saved_model.save(model, folder, signatures=function), where function = "
+        "tf.function(model).get_concrete_function(tf.TensorSpec(shape, dtype))."
+    )
+
+
+def _frozen(function, batch=None):
+    """A concrete function with its weights as constants, for a fixed batch if one is given."""
+    if batch is not None:
+        args, kwargs = tf.nest.map_structure(
+            lambda spec: tf.TensorSpec((batch, *spec.shape[1:]), spec.dtype, spec.name),
+            function.structured_input_signature,
         )
-    _check_ends(label, inputs, outputs)
-    if isinstance(model, tf.keras.Model):
-        return quantize.freeze(model)
-    signature = tf.TensorSpec((None, *inputs[0].shape[1:]), tf.float32)
-    function = tf.function(lambda x: model(x, training=False)).get_concrete_function(signature)
+        called = function
+        function = tf.function(lambda *x, **named: called(*x, **named)).get_concrete_function(*args, **kwargs)
     return convert_variables_to_constants_v2(function)
 
 
-def _checked(label, path, kind, blob, graph, keras, skipped):
-    details = litert.interpreter(blob)
-    inputs, outputs = details.get_input_details(), details.get_output_details()
-    ends = [[_tensor(each) for each in end] for end in (inputs, outputs)]
-    _check_ends(label, *ends)
-    constants = litert.tensors(blob).query("constant")["dtype"]
-    small = constants[constants.isin(("int4", "int8", "int16", "float16"))]
-    if len(small):
-        raise InputError(f"{label} has {small.iloc[0]} weights already: give the float32 model that it was made from.")
-    shape = tuple(int(side) for side in inputs[0]["shape"][1:])
-    return OwnModel(path.stem, kind, blob, graph, keras, shape, int(outputs[0]["shape"][1]), skipped)
+def _converted(label, graph, keras, model):
+    """Frozen graph, float32 `.tflite` and notes. What the converter cannot do with an open batch it is asked again for single
+    samples: recurrent layers need it."""
+    if graph is None:
+        source = keras if keras is not None else model
+        if not getattr(source, "inputs", None):
+            raise InputError(
+                f"{label} declares no inputs (it is subclassed, or was never built): save it as a SavedModel, with "
+                "model.export(folder) in Keras 3 or tf.saved_model.save(model, folder) after it was called once."
+            )
+        function = models.inference(source)
+        graph = quantize.freeze(source) if isinstance(source, tf.keras.Model) else _frozen(function)
+    else:
+        function = graph
+    try:
+        return graph, rewrite.with_signature(quantize.convert(graph)), []
+    except InputError:
+        raise
+    except Exception as error:  # the converter's own, of many classes
+        first = error
+    try:
+        single = _frozen(function, batch=1)
+        blob = rewrite.with_signature(quantize.convert(single))
+    except Exception:
+        raise InputError(f"{label} cannot be converted to .tflite ({_operators_at_fault(first)}).") from first
+    return single, blob, ["It is converted for one sample at a time, since the converter takes no batches of it."]
 
 
-def _tensor(details):
-    shape = [None if side < 0 else int(side) for side in details["shape_signature"]]
-    return tf.TensorSpec(shape, tf.as_dtype(details["dtype"]))
-
-
-def _check_ends(label, inputs, outputs):
-    """One float32 input of known size, and one output of (samples, classes)."""
-    if (len(inputs), len(outputs)) != (1, 1):
-        raise InputError(f"{label} has {len(inputs)} inputs and {len(outputs)} outputs: it must have one of each.")
-    (source, target), kind = (*inputs, *outputs), tf.as_dtype(inputs[0].dtype).name
-    if kind != "float32":
-        raise InputError(f"{label} takes {kind}: it must take float32.")
-    for end, what in ((source, "takes"), (target, "answers with")):
-        known = tf.TensorShape(end.shape)
-        shape = known.as_list() if known.rank is not None else []
-        shown = f"(n, {', '.join('?' if side is None else str(side) for side in shape[1:])})"
-        if None in shape[1:]:
-            raise InputError(f"{label} {what} {shown}: every size but that of the batch must be known.")
-        if end is target and (len(shape) != 2 or shape[1] < 2):
-            raise InputError(f"{label} answers with {shown}: it must be a classifier with an output for each class.")
+def _operators_at_fault(error):
+    """What the converter missed, in a few words instead of its listing of the graph."""
+    text = str(error)
+    for line in text.splitlines():
+        if "ops needing" in line or "Flex ops:" in line or "Custom ops:" in line or "op is neither" in line:
+            return line.strip()[:200]
+    return opening.first_line(error)
 
 
 def _images(label, folder, model, scaling):
@@ -242,17 +351,3 @@ def _images(label, folder, model, scaling):
     divisor, offset = SCALINGS[scaling]
     x = pictures.astype("float32") / np.float32(divisor) - np.float32(offset)
     return (x @ np.array(GREY, "float32"))[..., None] if shape[2] == 1 else x, labels
-
-
-def _why_not(errors):
-    texts = [str(error) for error in errors]
-    unknown = next(filter(None, map(_UNKNOWN_CLASS.search, texts)), None)
-    if unknown:
-        return f"needs the class {unknown.group(1)}, which only its author's code has: export it as a SavedModel or .tflite."
-    if any("Lambda" in text for text in texts):
-        return "holds Lambda layers, which are code and are not run from a file: export it as a SavedModel or .tflite."
-    return f"cannot be loaded by Keras 2 or 3 ({_first_line(texts[0])})."
-
-
-def _first_line(error):
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")

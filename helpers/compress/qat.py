@@ -11,6 +11,8 @@ of your own as it is, and then:
     # compile and fit; save as .h5, and load it again inside scope()
 """
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
@@ -73,17 +75,40 @@ class KernelConfig(default_8bit_quantize_registry.Default8BitQuantizeConfig):
         return {**super().get_config(), "num_bits": self.num_bits, "per_axis": self.per_axis}
 
 
+# What tfmot's wrapper for activations knows; others are computed in float32.
+KNOWN_ACTIVATIONS = ("linear", "relu", "swish", "gelu", "softmax", "sigmoid", "tanh", "NoOpActivation")
+
+
 class _PerChannelRegistry(default_8bit_quantize_registry.Default8BitQuantizeRegistry):
+    """tfmot's own, per-channel for depthwise kernels too; and what it does not know is left in float32, not refused."""
+
     def __init__(self, kernel_bits):
         super().__init__()
         self.kernel_bits = kernel_bits
 
+    def supports(self, layer):
+        return True
+
     def get_quantize_config(self, layer):
+        if in_float(layer):
+            # Its output is quantized all the same: else the converter may multiply it into kernels that were trained without.
+            return default_8bit_quantize_configs.Default8BitOutputQuantizeConfig()
         if isinstance(layer, tf.keras.layers.DepthwiseConv2D):
             return DepthwiseConfig()
         if self.kernel_bits != 8 and isinstance(layer, (tf.keras.layers.Conv2D, tf.keras.layers.Dense)):
             return KernelConfig(num_bits=self.kernel_bits)
         return super().get_quantize_config(layer)
+
+
+def in_float(layer):
+    """Whether tfmot cannot train a layer with fake quantization, so that it stays in float32.
+
+    Batch norms behind a convolution are not meant: tfmot treats the two as one.
+    """
+    activation = getattr(layer, "activation", None)
+    name = getattr(activation, "__name__", type(activation).__name__) if activation is not None else "linear"
+    known = default_8bit_quantize_registry.Default8BitQuantizeRegistry().supports(layer)
+    return not known or name not in KNOWN_ACTIVATIONS or isinstance(layer, tf.keras.layers.RNN)
 
 
 class PerChannelScheme(tfmot.quantization.keras.default_8bit.Default8BitQuantizeScheme):
@@ -173,6 +198,23 @@ def _calls(model):
     return found
 
 
+def _before_activation(model, name):
+    """What a layer's own activation is applied to, a tensor for every place where the model uses the layer."""
+    layer = model.get_layer(name)
+    linear = type(layer).from_config({**layer.get_config(), "activation": "linear", "name": f"{name}_linear"})
+    if isinstance(layer, tf.keras.layers.Activation):
+        linear = tf.keras.layers.Activation("linear", name=f"{name}_linear")
+    inputs = [
+        tf.nest.flatten(node.keras_inputs)[0]
+        for nodes in model._nodes_by_depth.values()
+        for node in nodes
+        if node.outbound_layer is layer
+    ]
+    outputs = [linear(each) for each in inputs]
+    linear.set_weights(layer.get_weights())
+    return outputs
+
+
 def _followers(layer):
     return [node.outbound_layer for node in layer.outbound_nodes]
 
@@ -224,29 +266,30 @@ def start_calibrated(qat_model, float_model, calibration, batch=100):
     weights. A layer that is used in several places has one range in tfmot, which here holds what it shows in all of them.
 
     qat_model: what `tfmot.quantization.keras.quantize_model(float_model)` returned; changed in place and returned.
-    calibration: float32 (samples, ...), shown in parts of `batch`. Raises ValueError for an empty or ill-fitting set,
-    or an activation whose range is taken before it is applied (softmax, sigmoid).
+    calibration: float32 (samples, ...), shown in parts of `batch`. Raises ValueError for an empty or ill-fitting set.
     """
     _check(calibration, float_model.input_shape)
     wrappers = {
         layer.name.removeprefix("quant_"): layer for layer in qat_model.layers if hasattr(layer, "quantize_config")
     }
-    ranged = [name for name, layer in wrappers.items() if _ranges(layer, "output") or _ranges(layer, "post_activation")]
-    calls = _calls(float_model)
-    probe = tf.keras.Model(float_model.inputs, [calls[name] for name in ranged])
+    behind, before = _calls(float_model), functools.partial(_before_activation, float_model)
+    ranged = {  # (layer, which of its ranges) -> what is to lie within
+        (name, place): (before if place == "pre_activation" else behind.__getitem__)(name)
+        for name, layer in wrappers.items()
+        for place in ("output", "post_activation", "pre_activation")
+        if _ranges(layer, place)
+    }
+    probe = tf.keras.Model(float_model.inputs, list(ranged.values()))
     lows, highs = np.zeros(len(ranged)), np.zeros(len(ranged))  # a range must hold zero, or padding could not be exact
     for start in range(0, len(calibration), batch):
         outputs = probe(np.asarray(calibration[start : start + batch], "float32"), training=False)
         lows = np.minimum(lows, [min(float(tf.reduce_min(call)) for call in each) for each in outputs])
         highs = np.maximum(highs, [max(float(tf.reduce_max(call)) for call in each) for each in outputs])
-    for name, low, high in zip(ranged, lows, highs, strict=True):
-        for variables in (_ranges(wrappers[name], "output"), _ranges(wrappers[name], "post_activation")):
-            if variables:
-                variables["min_var"].assign(low)
-                variables["max_var"].assign(high)
-    for name, layer in wrappers.items():
-        if _ranges(layer, "pre_activation"):
-            raise ValueError(f"layer {name} quantizes before its activation: end the model in logits instead.")
+    for (name, place), low, high in zip(ranged, lows, highs, strict=True):
+        variables = _ranges(wrappers[name], place)
+        variables["min_var"].assign(low)
+        variables["max_var"].assign(high)
+    for layer in wrappers.values():
         for weight, quantizer, variables in layer._weight_vars:  # a mask too, where zeros are to be preserved
             quantizer(weight, True, weights=variables)
     for layer in qat_model.layers:

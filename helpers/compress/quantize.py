@@ -78,8 +78,16 @@ def _as_it_was_trained(converter):
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
 
 
+def _samples(function, calibration):
+    """What the converter asks for the ranges of activations."""
+    if isinstance(calibration, dict):
+        shapes = {each.name.split(":")[0]: each.shape for each in function.inputs}
+        return inputs.representative_by_name(calibration, shapes)
+    return inputs.representative(calibration, function.inputs[0].shape)
+
+
 def freeze(model):
-    """A Keras model with one input -> a concrete function with its weights as constants, batch size left open.
+    """A Keras model -> a concrete function with its weights as constants, batch size left open.
 
     `convert` does this by itself; who converts one model many times freezes it once, which saves half of the time.
     Raises InputError for pruning wrappers that were not stripped, or weights that are not finite.
@@ -98,10 +106,11 @@ def freeze(model):
 def convert(model, recipe="float32", calibration=None, sparse=False, per_channel=True):
     """Convert a Keras model, or what `freeze` made of it, to the bytes of a `.tflite`.
 
-    recipe: a key of RECIPES. calibration: float32 (samples, ...), the representative set from which the integer
-    recipes take the ranges of activations. sparse: store weights with many zeros in TFLite's sparse encoding, for
-    float32 only: LiteRT 2.3 refuses to load most integer files with it, and runs some with wrong results. per_channel:
-    a scale for each output channel of a kernel, or one for all; the ranges that training left decide for "qat".
+    recipe: a key of RECIPES. calibration: float32 (samples, ...), the representative set from which the integer recipes take
+    the ranges of activations; for a model of several inputs name -> array. sparse: store weights with many zeros in TFLite's
+    sparse encoding, for float32 only: LiteRT 2.3 refuses to load most integer files with it, and runs some with wrong
+    results. per_channel: a scale for each output channel of a kernel, or one for all; the ranges that training left decide
+    for "qat".
     Raises InputError for an unknown recipe, missing calibration samples, and what `freeze` refuses.
     """
     if recipe not in RECIPES:
@@ -114,7 +123,7 @@ def convert(model, recipe="float32", calibration=None, sparse=False, per_channel
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
     RECIPES[recipe].configure(converter)
     if RECIPES[recipe].calibrated:
-        converter.representative_dataset = inputs.representative(calibration, function.inputs[0].shape)
+        converter.representative_dataset = _samples(function, calibration)
     if sparse:
         converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
     # A private switch of the converter, without a public one; tests look into the files.

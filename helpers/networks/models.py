@@ -170,14 +170,19 @@ def compile_classifier(model, learning_rate=1e-3):
 
 
 def inference(model):
-    """A Keras model with one input as a concrete function, batch size left open, in inference mode.
+    """A Keras model as a concrete function, batch size left open, in inference mode; its inputs are named "input", or as the
+    model names them where there are several.
 
     Traced once for each model: its weights stay variables, so that it follows them in training.
     """
     if model not in _traces:
-        itself = weakref.proxy(model)  # else the trace would keep its own key alive
-        signature = tf.TensorSpec((None, *model.input_shape[1:]), model.inputs[0].dtype, name="input")
-        _traces[model] = tf.function(lambda x: itself(x, training=False)).get_concrete_function(signature)
+        itself, alone = weakref.proxy(model), len(model.inputs) == 1  # else the trace would keep its own key alive
+        signature = [
+            tf.TensorSpec((None, *each.shape[1:]), each.dtype, "input" if alone else each.name.split(":")[0])
+            for each in model.inputs
+        ]
+        called = tf.function(lambda *x: itself(x[0] if alone else list(x), training=False))
+        _traces[model] = called.get_concrete_function(*signature)
     return _traces[model]
 
 

@@ -4,12 +4,18 @@ import numpy as np
 
 from helpers.base import runtime_env
 from helpers.base.errors import StructureError
-from helpers.networks import models
+from helpers.networks import flatten, models
 
 with runtime_env.quiet():
     import tensorflow as tf
 
-BARE_OPERATORS = ("TFOpLambda", "SlicingOpLambda")
+
+KERNELS = (
+    tf.keras.layers.Conv1D,
+    tf.keras.layers.Conv2D,
+    tf.keras.layers.DepthwiseConv2D,
+    tf.keras.layers.Dense,
+)
 
 
 @tf.keras.utils.register_keras_serializable("compression_lab")
@@ -24,23 +30,22 @@ class CappedReLU(tf.keras.layers.Layer):
 
 
 def flat(model):
-    """The model as a functional one in which every layer stands in one place: itself where it is that already.
+    """The model as a functional one in which every layer stands in one place: itself where it is that already, else as
+    `flatten.flat` makes it.
 
-    Raises StructureError for a subclassed or unbuilt model, models inside it, bare operators, shared layers, and weights
-    that are not finite.
+    Raises StructureError for a subclassed or unbuilt model, shared layers, weights that are not finite, and what cannot be
+    flattened.
     """
     if not model.inputs:
         raise StructureError(
             f"model {model.name} is not functional, or has no input shape yet: begin it with an Input."
         )
     for layer in model.layers:
-        if isinstance(layer, tf.keras.Model):
-            raise StructureError(f"layer {layer.name} is a model inside the model: build one flat functional model.")
-        if type(layer).__name__ in BARE_OPERATORS:
-            raise StructureError(f"layer {layer.name} is a bare operator: use a Keras layer, such as ReLU or Add.")
         if not all(np.isfinite(weight).all() for weight in layer.get_weights()):
             raise StructureError(f"weights of {layer.name} hold NaN or infinity: train or load the model again.")
-    if isinstance(model, tf.keras.Sequential):
+    if not flatten.is_flat(model):
+        model, _ = flatten.flat(model)
+    elif isinstance(model, tf.keras.Sequential):
         model = tf.keras.Model(model.inputs, model.outputs, name=model.name)
     shared = [entry["name"] for entry in model.get_config()["layers"] if len(entry["inbound_nodes"]) > 1]
     if shared:
@@ -74,8 +79,7 @@ def linear(layer):
 
 def has_kernel(layer):
     """Whether this is a convolution, a depthwise convolution or a dense layer, with its output channels last."""
-    kinds = (tf.keras.layers.Conv2D, tf.keras.layers.DepthwiseConv2D, tf.keras.layers.Dense)
-    return isinstance(layer, kinds) and not isinstance(layer, tf.keras.layers.Conv2DTranspose)
+    return type(layer) in KERNELS
 
 
 def kind(layer):
@@ -84,7 +88,7 @@ def kind(layer):
         return "depthwise"
     if isinstance(layer, tf.keras.layers.Dense):
         return "dense"
-    return "pointwise" if tuple(layer.kernel_size) == (1, 1) else "convolution"
+    return "pointwise" if set(layer.kernel_size) == {1} else "convolution"
 
 
 def by_output_channel(layer, kernel):

@@ -44,6 +44,26 @@ def arrays(path, parameter="data", needed=("x",)):
     return found
 
 
+def named(path, parameter, names):
+    """Arrays of an `.npz` by names of any kind: name -> array as it is. Raises InputError, also for a name that it does not
+    hold."""
+    label = f"{parameter}={str(path)!r}"
+    try:
+        with np.load(path) as loaded:
+            held = loaded.files
+            found = {name: loaded[name] for name in names if name in held}
+    except Exception as error:  # besides NumPy, zipfile and zlib raise errors of their own for damaged files
+        cause = getattr(error, "strerror", None) or "it is no .npz file of plain arrays"
+        given = ", ".join(f"{name}=..." for name in names)
+        raise InputError(f"{label} cannot be read ({cause}): save it with numpy.savez({given}).") from error
+    for name in names:
+        if name not in found:
+            raise InputError(
+                f"{label} holds no {name} (it holds {', '.join(held[:8]) or 'nothing'}): it must hold {', '.join(names)}."
+            )
+    return found
+
+
 def samples(path, parameter="data", labelled=False):
     """x, float32 (n, ...), and y as it is, of an `.npz` with samples as the model takes them; y is None if it holds none.
 
@@ -85,6 +105,29 @@ def representative(calibration, input_shape):
     if not np.isfinite(samples).all():  # the converter would leave the model in float32 without a word
         raise InputError("calibration holds NaN or infinity: clean the samples first.")
     return lambda: ([sample[None]] for sample in samples)
+
+
+def representative_by_name(calibration, shapes):
+    """The same for a model of several inputs. calibration: name -> array (samples, ...), one for each input. shapes: name ->
+    shape (None, ...). Raises InputError, also for arrays of different numbers of samples."""
+    missing = [name for name in shapes if name not in calibration]
+    if missing:
+        raise InputError(
+            f"calibration holds no {missing[0]} (it holds {', '.join(calibration) or 'nothing'}): give an array for each of "
+            f"{', '.join(shapes)}."
+        )
+    numbers = {name: len(calibration[name]) for name in shapes}
+    if len(set(numbers.values())) != 1:
+        raise InputError(f"calibration has different numbers of samples ({numbers}): give as many of each.")
+    arrays = {}
+    for name, shape in shapes.items():
+        array = np.asarray(calibration[name])
+        if array.dtype.kind == "f":
+            representative(array, shape)
+            array = array.astype("float32")
+        arrays[name] = array
+    number = next(iter(numbers.values()))
+    return lambda: ({name: array[place : place + 1] for name, array in arrays.items()} for place in range(number))
 
 
 def is_tflite(blob):

@@ -97,6 +97,35 @@ def predict(model, x, batch=BATCH, threads=runtime_env.LITERT_THREADS, admits_ba
     return runner.real_numbers(np.concatenate(list(runner.batches(loaded, x, size))), target)
 
 
+def run(model, samples, threads=runtime_env.LITERT_THREADS):
+    """Run a file of any inputs and outputs over samples, one at a time: name of an input -> array (n, ...), in the order of the
+    file -> name of an output -> array (n, ...), real numbers.
+
+    Open sizes take those of the samples. Raises InputError for a missing input or another number of samples.
+    """
+    blob = content(model)
+    names = {end: signature_names(blob, end) for end in ("inputs", "outputs")}
+    loaded = interpreter(blob, threads)
+    sources = {names["inputs"].get(each["index"], each["name"]): each for each in loaded.get_input_details()}
+    if set(sources) - set(samples) and len(sources) == len(samples):  # another file's names for the same inputs
+        samples = dict(zip(sources, samples.values(), strict=True))
+    for name, each in sources.items():
+        if name not in samples:
+            raise InputError(f"samples hold no {name}: give an array for each of {', '.join(sources)}.")
+        if list(each["shape"]) != [1, *samples[name].shape[1:]]:
+            loaded.resize_tensor_input(each["index"], [1, *samples[name].shape[1:]])
+    loaded.allocate_tensors()
+    found = {}
+    for place in range(len(next(iter(samples.values())))):
+        for name, each in sources.items():
+            loaded.set_tensor(each["index"], runner.as_stored(samples[name][place : place + 1], each))
+        loaded.invoke()
+        for each in loaded.get_output_details():
+            answer = runner.real_numbers(loaded.get_tensor(each["index"]), each)
+            found.setdefault(names["outputs"].get(each["index"], each["name"]), []).append(answer)
+    return {name: np.concatenate(answers) for name, answers in found.items()}
+
+
 def size(model):
     """Size of a model, raw and gzipped."""
     blob = content(model)
@@ -145,7 +174,7 @@ def weight_layers(model):
     with unpacked(content(model)) as parsed:
         graph = parsed.subgraphs[0]
         for operator in graph.operators:
-            op = _operator_name(parsed, operator)
+            op = operator_name(parsed, operator)
             if op not in WEIGHT_OPERATORS:
                 continue
             name, kernel = graph.tensors[operator.outputs[0]].name.decode(), graph.tensors[operator.inputs[1]]
@@ -172,7 +201,7 @@ def kernels_in(model):
     with unpacked(blob) as parsed:
         graph, packed = parsed.subgraphs[0], {}
         for operator in graph.operators:
-            op = _operator_name(parsed, operator)
+            op = operator_name(parsed, operator)
             if op == "DEQUANTIZE":
                 packed[operator.outputs[0]] = operator.inputs[0]
             if op not in WEIGHT_OPERATORS:
@@ -221,7 +250,7 @@ def layer_outputs(model, x):
     blob, x = content(model), np.asarray(x)
     with unpacked(blob) as parsed:
         operators_ = parsed.subgraphs[0].operators
-        outputs = [o.outputs[0] for o in operators_ if _operator_name(parsed, o) in WEIGHT_OPERATORS]
+        outputs = [o.outputs[0] for o in operators_ if operator_name(parsed, o) in WEIGHT_OPERATORS]
     size = at_once(blob, len(x))
     found = []
     with runtime_env.quiet():  # it warns of the memory that all these tensors take
@@ -253,7 +282,7 @@ def operators(model):
         graph = parsed.subgraphs[0]
         dtypes = [_names(schema.TensorType)[tensor.type].lower() for tensor in graph.tensors]
         for operator in graph.operators:
-            name = _operator_name(parsed, operator)
+            name = operator_name(parsed, operator)
             inputs = [dtypes[index] for index in operator.inputs[:2] if index >= 0]
             rows.append(
                 {"op": name, "input": inputs[0] if inputs else "", "weights": inputs[1] if len(inputs) > 1 else ""}
@@ -291,7 +320,8 @@ def stored(buffer, blob):
     return np.asarray([] if buffer.data is None else buffer.data, np.uint8)
 
 
-def _operator_name(parsed, operator):
+def operator_name(parsed, operator):
+    """Such as "CONV_2D", of an operator in an unpacked file; a custom one is "CUSTOM"."""
     code = parsed.operatorCodes[operator.opcodeIndex]
     return _names(schema.BuiltinOperator)[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
@@ -307,6 +337,34 @@ def unpacked(blob):
     whatever goes wrong while it is read."""
     with _refusing_damage(blob):
         yield schema.ModelT.InitFromPackedBuf(blob, 0)
+
+
+def custom_operators(model):
+    """The names of the operators in a file that no interpreter knows without code of their author's."""
+    with unpacked(content(model)) as parsed:
+        codes = (
+            parsed.operatorCodes[operator.opcodeIndex] for graph in parsed.subgraphs for operator in graph.operators
+        )
+        return sorted({code.customCode.decode() for code in codes if code.customCode})
+
+
+def not_finite(model):
+    """The names of a file's float constants that hold NaN or infinity."""
+    blob = content(model)
+    with unpacked(blob) as parsed:
+        return [
+            tensor.name.decode()
+            for tensor in parsed.subgraphs[0].tensors
+            if tensor.type == schema.TensorType.FLOAT32
+            and not np.isfinite(stored(parsed.buffers[tensor.buffer], blob).view("float32")).all()
+        ]
+
+
+def signature_names(model, ends):
+    """Index of each tensor of the first signature -> the name that it has there. ends: "inputs" or "outputs"."""
+    with unpacked(content(model)) as parsed:
+        entries = getattr(parsed.signatureDefs[0], ends) if parsed.signatureDefs else []
+        return {entry.tensorIndex: entry.name.decode() for entry in entries}
 
 
 def has_signature(blob):

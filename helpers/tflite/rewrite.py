@@ -1,8 +1,10 @@
 """A `.tflite` written anew so that the tools can take it, computing the very same. Loads no TensorFlow."""
 
 import flatbuffers
+import numpy as np
 
 from helpers.base import runtime_env
+from helpers.base.errors import InputError
 from helpers.tflite import litert
 
 with runtime_env.quiet():
@@ -10,6 +12,7 @@ with runtime_env.quiet():
 
 SIGNATURE = "serving_default"
 IDENTIFIER = b"TFL3"
+UNPACKING = ("DEQUANTIZE", "DENSIFY")  # operators that make float32 weights of what a file stores smaller
 
 
 def with_signature(model):
@@ -30,6 +33,90 @@ def with_signature(model):
         return _packed(content, blob)
 
 
+def with_plain_weights(model):
+    """The file with its weights as dense float32 tensors, and the notes that say so: float16 behind a DEQUANTIZE operator is
+    widened, which is exact, and a sparse encoding is filled up. The file itself, and no note, if it has neither.
+
+    Integer weights stay: what they were rounded from cannot be had back. Raises InputError for a damaged file.
+    """
+    blob, notes = litert.content(model), []
+    with litert.unpacked(blob) as content:
+        graph = content.subgraphs[0]
+        sparse = [tensor for tensor in graph.tensors if tensor.sparsity is not None]
+        for tensor in sparse:
+            values = litert.stored(content.buffers[tensor.buffer], blob).view(_numpy_type(tensor))
+            _store(content, tensor, _filled(tensor, values))
+            tensor.sparsity = None
+        if sparse:
+            notes.append(f"Sparse weights ({len(sparse)} tensors) were filled up with their zeros.")
+        kept, widened = [], 0
+        for operator in graph.operators:
+            source = graph.tensors[operator.inputs[0]] if len(operator.inputs) else None
+            data = None if source is None else litert.stored(content.buffers[source.buffer], blob)
+            unpacking = litert.operator_name(content, operator) in UNPACKING and data is not None and len(data)
+            if unpacking and source.type in (schema.TensorType.FLOAT16, schema.TensorType.FLOAT32):
+                target = graph.tensors[operator.outputs[0]]
+                values = data.view(_numpy_type(source)).astype(_numpy_type(target))
+                target.quantization = None
+                _store(content, target, values)
+                widened += source.type != target.type
+            else:
+                kept.append(operator)
+        if widened:
+            notes.append(f"float16 weights ({widened} tensors) became float32, which is exact.")
+        if not sparse and len(kept) == len(graph.operators):
+            return blob, []
+        graph.operators = kept
+        return _packed(content, blob), notes
+
+
+def _store(content, tensor, values):
+    buffer = schema.BufferT()
+    buffer.data = np.ascontiguousarray(values).view(np.uint8).ravel()
+    content.buffers.append(buffer)
+    tensor.buffer = len(content.buffers) - 1
+
+
+def _numpy_type(tensor):
+    names = {schema.TensorType.FLOAT32: "float32", schema.TensorType.FLOAT16: "float16", schema.TensorType.INT8: "int8"}
+    if tensor.type not in names:
+        raise InputError(f"tensor {tensor.name.decode()} is a sparse or packed tensor of an unknown kind.")
+    return np.dtype(names[tensor.type])
+
+
+def _filled(tensor, values):
+    """A sparse tensor in dense form.
+
+    The schema's encoding is a tree with a level for each dimension in `traversalOrder`: those of the tensor, then those of
+    the blocks that the dimensions in `blockMap` are cut into. A level is dense or lists the places that are taken; the
+    leaves are the values.
+    """
+    sparsity, rank = tensor.sparsity, len(tensor.shape)
+    blocked = [] if sparsity.blockMap is None else list(sparsity.blockMap)
+    entries, places, sizes = np.zeros(1, np.int64), {}, {}
+    for dimension, level in zip(sparsity.traversalOrder, sparsity.dimMetadata, strict=True):
+        if level.format == schema.DimensionType.DENSE:
+            many, sizes[dimension] = np.full(len(entries), level.denseSize), level.denseSize
+            first, place = entries * level.denseSize, None
+        else:
+            segments, place = _indices(level.arraySegments), _indices(level.arrayIndices)
+            first, many = segments[entries], np.diff(segments)[entries]
+        parent = np.repeat(np.arange(len(entries)), many)
+        step = np.arange(len(parent)) - np.repeat(np.cumsum(many) - many, many)
+        entries = first[parent] + step
+        places = {known: of[parent] for known, of in places.items()}
+        places[dimension] = step if place is None else place[entries]
+    for number, dimension in enumerate(blocked):
+        places[dimension] = places[dimension] * sizes[rank + number] + places[rank + number]
+    dense = np.zeros(tensor.shape, values.dtype)
+    dense[tuple(places[dimension] for dimension in range(rank))] = values[entries]
+    return dense
+
+
+def _indices(vector):
+    return np.asarray(vector.values, np.int64)
+
+
 def _named(graph, indices):
     """Entries of a signature for some tensors; two of the same name are told apart by their place."""
     entries, seen = [], set()
@@ -44,7 +131,17 @@ def _named(graph, indices):
 
 
 def _packed(content, blob):
-    """The bytes of a parsed file; buffers that lay behind the flatbuffer come into it."""
+    """The bytes of a parsed file, without what no operator reads; buffers that lay behind the flatbuffer come into it."""
+    for graph in content.subgraphs:
+        read = {index for operator in graph.operators for index in (*operator.inputs, *operator.outputs)}
+        for index, tensor in enumerate(graph.tensors):
+            if index not in read and index not in graph.inputs and index not in graph.outputs:
+                tensor.buffer, tensor.sparsity = 0, None  # the schema's empty buffer
+    used = {tensor.buffer for graph in content.subgraphs for tensor in graph.tensors}
+    used |= {entry.buffer for entry in content.metadata or []}
+    for number, buffer in enumerate(content.buffers):
+        if number not in used:
+            buffer.data, buffer.offset, buffer.size = None, 0, 0
     for buffer in content.buffers:
         if buffer.offset:
             buffer.data, buffer.offset, buffer.size = litert.stored(buffer, blob), 0, 0

@@ -379,33 +379,59 @@ def joined(x):
 
 
 @pytest.mark.parametrize(
-    "make, message",
+    "make, whole, why",
     [
-        (joined, r"channels of left meet joint \(Concatenate\)"),
-        (squeezed, r"channels of source meet product \(Multiply\)"),
-        (attention, r"channels of source meet attention \(MultiHeadAttention\)"),
-        (between(layers.Reshape((5, 20, 6), name="other")), r"source meet other \(Reshape\)"),
-        (between(layers.Softmax(name="other")), r"source meet other \(Softmax\)"),
-        (between(layers.Activation("softmax", name="other")), r"meet other \(Activation with softmax\)"),
-        (between(layers.LayerNormalization(name="other")), r"source meet other \(LayerNormalization\)"),
-        (between(layers.BatchNormalization(axis=1, name="other")), r"meet other \(BatchNormalization\)"),
-        (between(layers.Lambda(lambda x: x, name="other")), r"source meet other \(Lambda\)"),
-        (between(layers.Conv2DTranspose(3, 3, name="other")), r"source meet other \(Conv2DTranspose\)"),
-        (
-            between(layers.Conv2D(6, 1, activation="softmax", name="bent")),
-            r"channels of bent meet bent \(Conv2D with so",
-        ),
-        (between(tf.nn.relu), "bare operator"),
-        (between(layers.Conv2D(6, 1, groups=2, name="grouped")), "layer grouped is a grouped convolution"),
-        (shared, "layer twice is used more than once"),
-        (nested, "layer inner is a model inside the model"),
+        (joined, "left", "cannot be followed through joint (Concatenate)"),
+        (squeezed, "source", "cannot be followed through product (Multiply)"),
+        (attention, "source", "cannot be followed through attention (MultiHeadAttention)"),
+        (between(layers.Reshape((5, 20, 6), name="other")), "source", "through other (Reshape)"),
+        (between(layers.Softmax(name="other")), "source", "through other (Softmax)"),
+        (between(layers.Activation("softmax", name="other")), "source", "through other (Activation with softmax)"),
+        (between(layers.LayerNormalization(name="other")), "source", "through other (LayerNormalization)"),
+        (between(layers.BatchNormalization(axis=1, name="other")), "source", "through other (BatchNormalization)"),
+        (between(layers.Lambda(lambda x: x, name="other")), "source", "through other (Lambda)"),
+        (between(layers.Conv2DTranspose(3, 3, name="other")), "source", "through other (Conv2DTranspose)"),
+        (between(layers.Conv2D(6, 1, activation="softmax", name="bent")), "bent", "Conv2D with softmax in bent mixes"),
+        (between(layers.Conv2D(6, 1, groups=2, name="grouped")), "grouped", "it is a grouped convolution"),
+        (between(layers.Conv2D(6, 1, groups=2, name="grouped")), "source", "grouped, a grouped convolution, reads"),
+        (lambda x: layers.Conv2D(6, 1, name="last")(x), "last", "the model's output"),
+        (lambda x: layers.Add(name="sum")([x, layers.Conv2D(3, 1, name="side")(x)]), "side", "added to others in sum"),
     ],
 )
-def test_what_cannot_be_followed_is_named(make, message):
-    model = built(make)
-    for call in (channels.groups, channels.scores, lambda model: channels.prune(model, 0.5)):
-        with pytest.raises(StructureError, match=message):
-            call(model)
+def test_a_group_that_cannot_be_followed_stays_whole_and_says_why(make, whole, why):
+    def model(x):  # what can be pruned is pruned beside it
+        return make(layers.Conv2D(3, 1, name="reader")(layers.ReLU()(layers.Conv2D(8, 1, name="good")(x))))
+
+    model = shaken(built(model))
+    assert why in channels.left_whole(model)[whole] and whole not in channels.groups(model)
+    assert whole not in channels.left_whole(model, only="good")
+    masks = channels.keep(channels.scores(model), 0.5)
+    narrow = channels.narrow(model, masks)
+    assert narrow.get_layer("good").output_shape[-1] == 4 and "good" in masks
+    assert_same(channels.masked(model, masks), narrow)
+
+
+@pytest.mark.parametrize("make", [between(tf.nn.relu), nested], ids=["bare operator", "nested"])
+def test_what_is_not_flat_is_opened(make):
+    model = shaken(built(lambda x: layers.Conv2D(3, 1)(make(layers.Conv2D(3, 1, name="good")(x)))))
+    narrow = channels.prune(model, 0.34)
+    assert narrow.count_params() < model.count_params() and len(channels.groups(model)) >= 2
+
+
+def test_a_shared_layer_is_refused():
+    with pytest.raises(StructureError, match="layer twice is used more than once: give each place a layer of its own"):
+        channels.groups(built(shared))
+
+
+def test_channels_of_one_dimension_go_too():
+    inputs = layers.Input((20, 3))
+    x = layers.MaxPooling1D()(layers.BatchNormalization()(layers.Conv1D(8, 3, activation="relu", name="first")(inputs)))
+    x = layers.GlobalAveragePooling1D()(layers.Conv1D(6, 3, activation="relu", name="second")(x))
+    model = shaken(tf.keras.Model(inputs, layers.Dense(4)(x)))
+    masks = channels.keep(channels.scores(model), 0.5)
+    assert set(masks) == {"first", "second"}
+    assert_same(channels.masked(model, masks), channels.narrow(model, masks))
+    assert channels.macs(model) == 18 * 3 * 3 * 8 + 7 * 3 * 8 * 6 + 6 * 4
 
 
 def test_a_layer_left_out_may_lead_anywhere():
@@ -426,16 +452,22 @@ class Subclassed(tf.keras.Model):
         return x
 
 
-def test_subclassed_unbuilt_and_two_input_models_are_refused():
-    inputs = [layers.Input((3,)), layers.Input((3,))]
-    pair = tf.keras.Model(inputs, layers.Add()([layers.Dense(2)(x) for x in inputs]))
+def test_subclassed_and_unbuilt_models_are_refused():
     for model, message in (
         (Subclassed(name="own"), "model own is not functional"),
         (tf.keras.Sequential([layers.Dense(3)], name="empty"), "model empty is not functional"),
-        (pair, "has 2 inputs"),
     ):
         with pytest.raises(StructureError, match=message):
             channels.groups(model)
+
+
+def test_a_model_of_two_inputs_is_narrowed():
+    left, right = layers.Input((3,)), layers.Input((3,))
+    x = layers.Add()(
+        [layers.Dense(2)(layers.Dense(8, "relu", name=name)(x)) for name, x in (("a", left), ("b", right))]
+    )
+    narrow = channels.prune(tf.keras.Model([left, right], x), 0.5)
+    assert [narrow.get_layer(name).units for name in "ab"] == [4, 4]
 
 
 def test_weights_that_are_not_numbers_are_refused(net):
@@ -565,7 +597,10 @@ def test_the_command_does_not_overwrite_its_model(saved):
 def test_the_command_names_what_it_cannot_prune(tmp_path):
     built(joined).save(tmp_path / "joined.keras")
     (tmp_path / "broken.keras").write_bytes(b"no model")
-    for name, message in (("joined", "channels of left meet joint (Concatenate)"), ("broken", "cannot be loaded")):
+    for name, message in (
+        ("joined", "left: its channels cannot be followed through joint (Concatenate)"),
+        ("broken", "cannot be loaded"),
+    ):
         result = run(tmp_path / f"{name}.keras", "--ratio", 0.5, "--output", tmp_path / "narrow.keras")
         assert result.exit_code == 2 and message in result.output
     assert not (tmp_path / "narrow.keras").exists()

@@ -13,7 +13,7 @@ import tensorflow_model_optimization as tfmot
 from helpers.base import runtime_env
 from helpers.base.errors import InputError
 from helpers.compress import affine, equalization, qat, quantize, requantize
-from helpers.networks import data, models, training
+from helpers.networks import data, flatten, models, training
 from helpers.tflite import litert
 
 
@@ -176,13 +176,52 @@ def test_bad_calibration_is_refused(mlp):
         qat.start_calibrated(qat_model, mlp, np.zeros((3, 5)))
 
 
-def test_softmax_at_the_end_is_refused():
-    model = tf.keras.Sequential(
-        [tf.keras.layers.Input((8,)), tf.keras.layers.Dense(3, activation="softmax", name="answers")]
-    )
-    qat_model = tfmot.quantization.keras.quantize_model(model)
-    with pytest.raises(ValueError, match="answers quantizes before its activation"):
-        qat.start_calibrated(qat_model, model, np.ones((4, 8)))
+@pytest.mark.parametrize("end", ["softmax", "sigmoid", "tanh"])
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_range_before_an_activation_is_that_of_its_input(end, apart):
+    runtime_env.seed_everything(0)
+    layers = tf.keras.layers
+    inputs = layers.Input((8,))
+    x = layers.Dense(6, "relu")(inputs)
+    answer = layers.Dense(4, name="answer")(x) if apart else layers.Dense(4, end, name="answer")(x)
+    model = tf.keras.Model(inputs, layers.Activation(end, name="end")(answer) if apart else answer)
+    x = np.random.default_rng(0).normal(size=(100, 8)).astype("float32")
+    aware = qat.start_calibrated(tfmot.quantization.keras.quantize_model(model), model, x)
+    logits = tf.keras.Model(inputs, model.get_layer("answer").input)(x) @ model.get_layer("answer").kernel
+    if not apart:
+        assert range_of(aware, "quant_answer", "pre_activation")[1] == pytest.approx(logits.numpy().max(), rel=1e-5)
+    ptq = affine.sqnr(model(x).numpy(), litert.predict(quantize.convert(model, "int8", x), x))
+    assert affine.sqnr(model(x).numpy(), litert.predict(quantize.convert(aware, "qat"), x)) > ptq - 3
+
+
+def unknown_layers(layers, kind):
+    inputs = layers.Input((8, 8, 3))
+    x = layers.Conv2D(6, 3, padding="same", name="first")(inputs)
+    x = {
+        "layer norm": layers.LayerNormalization(),
+        "batch norm before": layers.BatchNormalization(),
+        "rescaling": layers.Rescaling(2.0, 0.5),
+        "mish": layers.Activation("mish"),
+        "transposed": layers.Conv2DTranspose(6, 3, padding="same"),
+        "separable": layers.SeparableConv2D(6, 3, padding="same"),
+    }[kind](layers.ReLU()(x))
+    x = layers.Conv2D(6, 3, activation="elu" if kind == "mish" else "relu", name="second")(x)
+    return tf.keras.Model(inputs, layers.Dense(4, name="answer")(layers.GlobalAveragePooling2D()(x)))
+
+
+@pytest.mark.parametrize("kind", ["layer norm", "batch norm before", "rescaling", "mish", "transposed", "separable"])
+def test_what_tfmot_does_not_know_stays_in_float_and_all_else_trains(kind):
+    runtime_env.seed_everything(0)
+    model, _ = flatten.flat(unknown_layers(tf.keras.layers, kind))
+    x = np.random.default_rng(0).normal(size=(64, 8, 8, 3)).astype("float32")
+    aware = qat.start_calibrated(qat.quantization_aware(model), model, x)
+    exact = model.predict(x, verbose=0)
+    assert affine.sqnr(exact, aware.predict(x, verbose=0)) > 20
+    assert affine.sqnr(exact, litert.predict(quantize.convert(aware, "qat"), x)) > 20
+    assert any(qat.in_float(layer) for layer in model.layers) or kind == "separable"
+    before = [weight.numpy() for weight in aware.trainable_weights]
+    models.compile_classifier(aware).fit(x, np.arange(64) % 4, verbose=0)
+    assert all((old != new.numpy()).any() for old, new in zip(before, aware.trainable_weights, strict=True))
 
 
 def test_drawing_calibration_samples():

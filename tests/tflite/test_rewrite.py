@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from helpers.base import runtime_env
 from helpers.base.errors import InputError
-from helpers.compress import requantize
+from helpers.compress import quantize, requantize
 from helpers.tflite import litert, rewrite
 
 X = np.random.default_rng(0).normal(size=(20, 6)).astype("float32")
@@ -48,3 +48,54 @@ def test_a_file_without_a_signature_is_calibrated_and_quantized():
 def test_a_damaged_file_is_refused(spoil):
     with pytest.raises(InputError):
         rewrite.with_signature(spoil(without_signature()))
+
+
+# --- weights as float32
+
+
+def network(size=8):
+    layers = tf.keras.layers
+    runtime_env.seed_everything(0)
+    inputs = layers.Input((size, size, 4))
+    x = layers.Conv2D(16, 3, activation="relu", name="wide")(inputs)
+    x = layers.DepthwiseConv2D(3, activation="relu", name="spread")(x)
+    x = layers.Dense(32, activation="relu", name="hidden")(layers.Flatten()(layers.Conv2D(16, 1, name="mix")(x)))
+    return tf.keras.Model(inputs, layers.Dense(5, name="answer")(x))
+
+
+IMAGES = np.random.default_rng(0).normal(size=(10, 8, 8, 4)).astype("float32")
+
+
+def test_float16_weights_are_widened_exactly():
+    file = quantize.convert(network(), "float16")
+    plain, notes = rewrite.with_plain_weights(file)
+    assert set(litert.weight_layers(plain).dtype) == {"float32"} and "DEQUANTIZE" not in set(litert.operators(plain).op)
+    assert len(notes) == 1 and "float16 weights" in notes[0]
+    np.testing.assert_allclose(litert.predict(plain, IMAGES), litert.predict(file, IMAGES), atol=1e-6)
+
+
+@pytest.mark.parametrize("sparsity_, block", [(0.8, (1, 1)), (0.9, (16, 1)), (0.6, (4, 1))])
+def test_sparse_weights_are_filled_up_exactly(sparsity_, block):
+    model = network()
+    for layer in model.layers:
+        if layer.get_weights() and "Depthwise" not in type(layer).__name__:
+            kernel, bias = layer.get_weights()
+            blocks = np.random.default_rng(1).random((-(-kernel.shape[-2] // block[0]), kernel.shape[-1])) > sparsity_
+            layer.set_weights([kernel * np.repeat(blocks, block[0], axis=0)[: kernel.shape[-2]], bias])
+    dense, file = quantize.convert(model), quantize.convert(model, sparse=True)
+    with litert.unpacked(file) as content:
+        assert any(tensor.sparsity for tensor in content.subgraphs[0].tensors)
+    plain, notes = rewrite.with_plain_weights(file)
+    with litert.unpacked(plain) as content:
+        assert not any(tensor.sparsity for tensor in content.subgraphs[0].tensors)
+    assert len(notes) == 1 and "were filled up" in notes[0] and "DENSIFY" not in set(litert.operators(plain).op)
+    np.testing.assert_allclose(litert.predict(plain, IMAGES), litert.predict(dense, IMAGES), atol=1e-5)
+    zeros = litert.tensors(plain).query("constant")["zeros"].sum()
+    assert zeros == pytest.approx(litert.tensors(dense).query("constant")["zeros"].sum(), rel=1e-6)
+
+
+def test_plain_files_and_integer_weights_stay_as_they_are():
+    model = network()
+    for recipe in ("float32", "dynamic", "int8"):
+        file = quantize.convert(model, recipe, IMAGES)
+        assert rewrite.with_plain_weights(file) == (file, [])

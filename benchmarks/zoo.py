@@ -1,0 +1,323 @@
+"""What can the lab do with the models that people bring? 36 architectures, small and with random weights, through each tool.
+
+    python benchmarks/zoo.py                       # all, half an hour on two cores; the counts go to results/zoo/
+    python benchmarks/zoo.py ViT "MobileNet 3"     # these only, nothing is kept
+
+Each is saved as a file of Keras 3 (of Keras 2 where its Keras 3 form does not get as far) and handed to the lab as a user
+would. A cell is "right", "refused" (with a sentence), "wrong", "traceback" or "crash". Right means: the float file answers as
+the model, to a thousandth of its largest answer; a quantized file is at most 3 dB worse than what the official converter
+makes of the same model (and no NaN); equalized and narrow models compute what they should; quantization-aware training starts
+at most 6 dB below PTQ; the sweep names every layer of weights as the model does; the gate decides.
+"""
+
+import contextlib
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+
+COLUMNS = (
+    "load",
+    "float32",
+    "dynamic",
+    "int8",
+    "int16x8",
+    "per_tensor",
+    "equalize",
+    "qat",
+    "sensitivity",
+    "prune_channels",
+    "gate",
+)
+OUTCOMES = ("right", "refused", "wrong", "traceback", "crash")
+SAMPLES, SECONDS = 10, 900
+CLOSE, WORSE, START = 1e-3, 3, 6
+
+
+class Wrong(Exception):
+    """A tool gave an answer, and not the right one."""
+
+
+class Candidate:
+    """An architecture as a file, the samples that go with it, and what the tools have made of it so far."""
+
+    def __init__(self, name, library, folder):
+        import keras
+        import numpy as np
+
+        from helpers.base import runtime_env
+        from tests import architectures
+
+        with runtime_env.quiet():
+            import tensorflow as tf
+
+            self.model = architectures.build(name, {"2": tf.keras, "3": keras}[library])
+            self.folder, self.code = Path(folder), None
+            self.x = (
+                [np.zeros((1, 8), "float32")] if name == "subclassed" else architectures.samples(self.model, SAMPLES)
+            )
+            if name == "subclassed":
+                self.x = [np.random.default_rng(0).normal(size=(SAMPLES, 8)).astype("float32")]
+            self.path = self.saved(name)
+            self.exact = [np.asarray(each, "float32") for each in tf.nest.flatten(self.called())]
+        if name == "custom layer":
+            self.code = self.folder / "layers.py"
+            self.code.write_text(architectures.CUSTOM_CODE)
+        self.own = self.int8 = None
+        self.data, self.labelled = self.folder / "calibration.npz", self.folder / "test.npz"
+
+    def called(self):
+        return self.model(self.x[0] if len(self.x) == 1 else self.x, training=False)
+
+    def saved(self, name):
+        if name != "subclassed":
+            self.model.save(self.folder / "model.keras")
+            return self.folder / "model.keras"
+        self.called()
+        if hasattr(self.model, "export"):
+            self.model.export(self.folder / "model", verbose=False) if "keras.src" in type(self.model).__mro__[
+                1
+            ].__module__ else self.model.save(self.folder / "model")
+        return self.folder / "model"
+
+    def load(self):
+        import numpy as np
+
+        from helpers import own_model
+
+        self.own = own_model.load(self.path, code=self.code)
+        names = ["x"] if len(self.x) == 1 else [end.name for end in self.own.inputs]
+        arrays = dict(zip(names, self.in_order(), strict=True))
+        np.savez(self.data, **arrays)
+        np.savez(self.labelled, **arrays, y=self.exact[0].reshape(SAMPLES, -1).argmax(axis=1))
+        self.check_close(self.own.file)
+
+    def in_order(self):
+        """The samples in the order of the file's inputs: their shapes tell which is which."""
+        left, found = list(self.x), []
+        for end in self.own.inputs:
+            fits = next(each for each in left if each.ndim == len(end.shape) + 1 and each.dtype == end.dtype)
+            left = [each for each in left if each is not fits]
+            found.append(fits)
+        return found
+
+    def answers(self, file):
+        from helpers import litert
+
+        named = {end.name: each for end, each in zip(self.own.inputs, self.in_order(), strict=True)}
+        return list(litert.run(file, named).values())
+
+    def sqnr(self, outputs):
+        """The worst over the outputs, each compared with the one of its shape."""
+        from helpers import affine
+
+        left, worst = list(outputs), math.inf
+        for wanted in self.exact:
+            got = next(each for each in left if each.shape == wanted.shape)
+            left = [each for each in left if each is not got]
+            worst = min(worst, affine.sqnr(wanted, got))
+        return worst
+
+    def check_close(self, file):
+        if not self.sqnr(self.answers(file)) > -20 * math.log10(CLOSE):
+            raise Wrong(f"{self.sqnr(self.answers(file)):.1f} dB")
+
+    def float32(self):
+        self.check_close(self.converted("float32"))
+
+    def converted(self, recipe, per_channel=True):
+        from helpers.compress import reports
+
+        output = self.folder / f"{recipe}{per_channel}.tflite"
+        reports.convert_file(self.path, output, recipe, self.data, per_channel, code=self.code)
+        return output.read_bytes()
+
+    def official(self, recipe, per_channel):
+        """SQNR of what the official converter makes of the model; -inf where it fails."""
+        from helpers.base import runtime_env
+        from helpers.compress import quantize
+
+        with runtime_env.quiet():
+            import tensorflow as tf
+
+            try:
+                converter = tf.lite.TFLiteConverter.from_keras_model(self.model)
+                quantize.RECIPES[recipe].configure(converter)
+                converter._experimental_disable_per_channel = not per_channel
+                if quantize.RECIPES[recipe].calibrated:
+                    converter.representative_dataset = lambda: ([a[i : i + 1] for a in self.x] for i in range(SAMPLES))
+                return self.sqnr(self.answers(converter.convert()))
+            except Exception:  # whatever stops it
+                return -math.inf
+
+    def quantized(self, recipe, per_channel=True):
+        file = self.converted(recipe, per_channel)
+        ours, theirs = self.sqnr(self.answers(file)), self.official(recipe, per_channel)
+        if math.isnan(ours) or ours < min(theirs - WORSE, 40):
+            raise Wrong(f"{ours:.1f} dB, the official converter {theirs:.1f}")
+        return file
+
+    def dynamic(self):
+        self.quantized("dynamic")
+
+    def int16x8(self):
+        self.quantized("int16x8")
+
+    def per_tensor(self):
+        self.quantized("int8", per_channel=False)
+
+    def keras(self):
+        from helpers.base.errors import StructureError
+
+        if self.own.keras is None:
+            raise StructureError(self.own.skipped)
+        return self.own.keras
+
+    def of(self, model):
+        """Outputs of a flat Keras model for the samples."""
+        import numpy as np
+        import tensorflow as tf
+
+        x = self.in_order()
+        return [np.asarray(each) for each in tf.nest.flatten(model(x[0] if len(x) == 1 else x, training=False))]
+
+    def equalize(self):
+        from helpers import equalization
+
+        folded = equalization.fold_batch_norms(self.keras())
+        equalized = equalization.equalize(equalization.clear_dead(folded))
+        if not self.sqnr(self.of(equalized)) > -20 * math.log10(CLOSE):
+            raise Wrong(f"{self.sqnr(self.of(equalized)):.1f} dB")
+
+    def qat(self):
+        from helpers import qat
+
+        aware = qat.quantization_aware(self.keras())
+        qat.start_calibrated(aware, self.own.keras, self.in_order()[0])
+        found = self.sqnr(self.of(aware))
+        if self.int8 is None or found < min(self.int8 - START, 30):
+            raise Wrong(f"{found:.1f} dB, PTQ {self.int8}")
+
+    def sensitivity(self):
+        from helpers import sensitivity
+
+        self.own.check_classifier()
+        [x] = self.x
+        table = sensitivity.sweep(self.own.file, x, x, modes=("alone",))
+        named = {layer.name for layer in self.layers(self.model)}
+        named |= {layer.name for layer in self.own.keras.layers} if self.own.keras else set()
+        strange = [name for name in table["layer"] if name and name not in named]
+        if strange:
+            raise Wrong(f"names that the model does not have: {', '.join(strange[:4])}")
+
+    def layers(self, model):
+        for layer in getattr(model, "layers", []):
+            yield layer
+            yield from self.layers(layer)
+
+    def prune_channels(self):
+        import numpy as np
+
+        from helpers import channels
+
+        wide = self.keras()
+        masks = channels.keep(channels.scores(wide), 0.5)
+        narrow, masked = channels.narrow(wide, masks), channels.masked(wide, masks)
+        for wanted, found in zip(self.of(masked), self.of(narrow), strict=True):
+            if not np.abs(wanted - found).max() <= CLOSE * np.abs(wanted).max():
+                raise Wrong("the narrow model is not the masked one")
+        if not channels.macs(narrow) < channels.macs(wide):
+            raise Wrong("nothing was removed")
+
+    def gate(self):
+        import numpy as np
+
+        from helpers import gate
+
+        y = self.exact[0].reshape(SAMPLES, -1).argmax(axis=1)
+        file = (self.folder / "int8True.tflite").read_bytes()
+        gate.judge(file, self.own.file, np.concatenate([self.x[0]] * 10), np.concatenate([y] * 10), speed=False)
+
+
+def _int8(candidate):
+    candidate.int8 = candidate.sqnr(candidate.answers(candidate.quantized("int8")))
+
+
+def one(name, library):
+    """Print a line of JSON for each column, as it is decided: whoever reads them knows which one a crash came in."""
+    from helpers.base.errors import LabError
+
+    with tempfile.TemporaryDirectory() as folder:
+        candidate = Candidate(name, library, folder)
+        for column in COLUMNS:
+            print(json.dumps({"column": column}), flush=True)
+            try:
+                if column != "load" and candidate.own is None:
+                    raise LabError("it could not be loaded")
+                _int8(candidate) if column == "int8" else getattr(candidate, column)()
+                outcome, why = "right", ""
+            except LabError as error:
+                outcome, why = "refused", str(error)
+            except Wrong as error:
+                outcome, why = "wrong", str(error)
+            except Exception as error:
+                outcome, why = "traceback", f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}"
+                traceback.print_exc(file=sys.stderr)
+            print(json.dumps({"column": column, "outcome": outcome, "why": why[:300]}), flush=True)
+
+
+def judged(name, library):
+    """column -> (outcome, why) of an architecture, from a process of its own."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        command = [sys.executable, __file__, "--one", name, library]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(command, stdout=out, stderr=errors, timeout=SECONDS)
+        out.seek(0)
+        found, column = {}, None
+        for line in out.read().splitlines():
+            with contextlib.suppress(ValueError):
+                told = json.loads(line)
+                column = told["column"]
+                if "outcome" in told:
+                    found[column], column = (told["outcome"], told["why"]), None
+        if column:
+            found[column] = ("crash", "")
+        if not found and column is None:
+            errors.seek(0)
+            found["load"] = ("traceback", (errors.read().strip().splitlines() or [""])[-1])
+    return {each: found.get(each, ("crash", "it ended before")) for each in COLUMNS}
+
+
+def main():
+    """Judge the architectures that are named, or all."""
+    if sys.argv[1:2] == ["--one"]:
+        one(*sys.argv[2:])
+        return
+    from tests import architectures
+
+    names = sys.argv[1:] or list(architectures.BUILDERS)
+    started, table = time.monotonic(), {}
+    for name in names:
+        table[name] = judged(name, "3")
+        if any(outcome != "right" for outcome, _ in table[name].values()):
+            table[name] = max(
+                table[name], judged(name, "2"), key=lambda row: [o for o, _ in row.values()].count("right")
+            )
+        print(f"{name:28}", *(f"{outcome[:7]:8}" for outcome, _ in table[name].values()), flush=True)
+        for column, (outcome, why) in table[name].items():
+            if outcome != "right":
+                print(f"{'':30}{column}: {outcome}: {why[:200]}")
+    for column in COLUMNS:
+        counted = Counter(row[column][0] for row in table.values())
+        print(f"{column:16}", *(f"{outcome} {counted[outcome]:2}" for outcome in OUTCOMES))
+    print(f"{time.monotonic() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    main()

@@ -1,0 +1,322 @@
+"""Any functional Keras model, of Keras 2 or 3, as one flat model of Keras 2 in float32 that computes the same.
+
+Models inside the model are opened, bare operators become layers where there is one for them, separable convolutions are
+taken apart, augmentation is left out, mixed precision becomes float32. The copy is compared with the original before it is handed out.
+"""
+
+import inspect
+
+import numpy as np
+
+from helpers.base import runtime_env
+from helpers.base.errors import StructureError
+
+with runtime_env.quiet():
+    import keras  # Keras 3, which TensorFlow brings along
+    import tensorflow as tf
+
+BOTH = (tf.keras.Model, keras.Model)
+# What does nothing in inference, and is not to be trained, quantized or pruned with.
+AUGMENTATION = ("RandomFlip", "RandomRotation", "RandomZoom", "RandomContrast", "RandomTranslation", "RandomBrightness")
+SPLIT = (tf.keras.layers.Conv1D, tf.keras.layers.Conv2D, tf.keras.layers.DepthwiseConv2D, tf.keras.layers.Dense)
+SYMBOLIC = type(tf.keras.Input((1,)))  # what Keras 2 calls layers with while a model is put together
+RECURRENT = ("LSTM", "GRU", "SimpleRNN")
+OPEN_SIDE = 64  # what an open size of an input is taken for where the copy is compared
+DIFFERENCE = 1e-4  # between copy and original, as a share of the largest output; kernels of both Keras round alike
+
+
+def flat(model, split_activations=False):
+    """A functional or Sequential model of Keras 2 or 3 -> (a flat one of Keras 2, float32, with copies of its weights;
+    notes, a sentence for each thing that is not as it was).
+
+    Names of layers are kept, but for those that would occur twice: they get the name of the model that they stood in.
+    split_activations: an activation inside a convolution or dense layer becomes a layer of its own, <layer>_activation, and
+    a ReLU that was given by its name a ReLU layer.
+    Raises StructureError for a model without declared inputs, layers that Keras 2 does not have, and a copy that does not
+    compute the same.
+    """
+    graph = _functional(model)
+    builder = _Builder(split_activations)
+    inputs = [builder.input(tensor) for tensor in graph.inputs]
+    outputs = builder.inline(graph, inputs, ())
+    copy = tf.keras.Model(inputs, outputs, name=model.name)
+    builder.fill(copy)
+    _check_same(model, copy)
+    return copy, builder.notes
+
+
+def is_flat(model):
+    """Whether there is nothing in a model of Keras 2 that `flat` would change, but for Sequential becoming functional."""
+    if not isinstance(model, tf.keras.Model):
+        return False
+    nested = any(
+        isinstance(layer, (*BOTH, tf.keras.layers.SeparableConv2D)) or _is_bare(layer) for layer in model.layers
+    )
+    mixed = any(layer.compute_dtype == "float16" for layer in model.layers)
+    return not (nested or mixed or any(type(layer).__name__ in AUGMENTATION for layer in model.layers))
+
+
+class _Builder:
+    """Copies layers, each once however often it is used, and connects the copies."""
+
+    def __init__(self, split_activations=False):
+        self.copies, self.names, self.notes = {}, set(), []
+        self.split_activations, self.activations = split_activations, {}
+        self.apart = {}  # separable convolution -> the copy of its depthwise half
+
+    def input(self, tensor):
+        name = self.unique(tensor.name.split(":")[0].replace("/", "_"), ())
+        return tf.keras.Input(tuple(tensor.shape)[1:], dtype=_dtype_name(tensor.dtype), name=name)
+
+    def unique(self, name, within):
+        for prefix in (None, *reversed(within)):
+            tried = f"{prefix}_{name}" if prefix else name
+            if tried not in self.names:
+                break
+        number, first = 1, tried
+        while tried in self.names:
+            tried, number = f"{first}_{number}", number + 1
+        self.names.add(tried)
+        return tried
+
+    def inline(self, graph, inputs, within):
+        """What a functional model puts out for these inputs, tensors of the copy."""
+        made = {id(old): new for old, new in zip(graph.inputs, inputs, strict=True)}
+
+        def renewed(structure):
+            return tf.nest.map_structure(lambda each: made.get(id(each), each), structure)
+
+        for layer, args, kwargs, outputs in _calls(graph):
+            new = self.called(layer, renewed(args), renewed(kwargs), within)
+            made |= {id(old): each for old, each in zip(tf.nest.flatten(outputs), tf.nest.flatten(new), strict=True)}
+        return [made[id(tensor)] for tensor in graph.outputs]
+
+    def called(self, layer, args, kwargs, within):
+        kwargs = {name: value for name, value in kwargs.items() if name not in ("training",) and value is not None}
+        if isinstance(layer, BOTH):
+            inner = _functional(layer)
+            return self.inline(inner, tf.nest.flatten([args, kwargs]), (*within, layer.name))
+        kind = type(layer).__name__
+        if kind in AUGMENTATION:
+            self.notes.append(f"Layer {layer.name} ({kind}) acts in training only: it is left out.")
+            return args[0]
+        if _is_bare(layer):
+            return self.operator(layer, args, kwargs, within)
+        if layer not in self.copies:
+            if getattr(layer, "compute_dtype", "float32") == "float16" and "float16" not in str(self.notes):
+                self.notes.append("Mixed precision (float16) became float32.")
+            steps = args[0].shape[1] if kind in (*RECURRENT, "Bidirectional") else None
+            if steps and not layer.get_config().get("unroll"):
+                self.notes.append(f"Layer {layer.name} ({kind}) is unrolled over its {steps} steps, for the converter.")
+            self.copies[layer] = _copy(layer, self.unique(layer.name, within), bool(steps))
+            if isinstance(layer, tf.keras.layers.SeparableConv2D) or kind == "SeparableConv2D":
+                self.apart[layer], self.copies[layer] = _separated(
+                    self.copies[layer], self.unique(f"{layer.name}_depthwise", within)
+                )
+            if self.split_activations:
+                self.copies[layer], self.activations[layer] = self.split(self.copies[layer])
+        if layer in self.apart:
+            args = (self.apart[layer](*args, **kwargs),)
+            kwargs = {}
+        made = self.copies[layer](*args, **kwargs)
+        activation = self.activations.get(layer)
+        return activation(made) if activation else made
+
+    def split(self, layer):
+        """A layer without its activation, and the activation as a layer, or None."""
+        function, kind = getattr(layer, "activation", None), type(layer)
+        if function is None or function is tf.keras.activations.linear:
+            return layer, None
+        name = getattr(function, "__name__", "")
+        relu = {
+            "relu": lambda name: tf.keras.layers.ReLU(name=name),
+            "relu6": lambda name: tf.keras.layers.ReLU(6.0, name=name),
+        }
+        if kind is tf.keras.layers.Activation:
+            return (relu[name](layer.name) if name in relu else layer), None
+        if not isinstance(layer, SPLIT):
+            return layer, None
+        apart = self.unique(f"{layer.name}_activation", ())
+        linear = kind.from_config({**layer.get_config(), "activation": "linear"})
+        made = relu[name](apart) if name in relu else tf.keras.layers.Activation(function, name=apart)
+        return linear, made
+
+    def operator(self, layer, args, kwargs, within):
+        """A bare operator as a layer, where Keras has one that does the same; else as it is."""
+        symbol = _symbol(layer)
+        values = [*args, *(value for name, value in kwargs.items() if name != "name")]
+        tensors = [value for value in values if isinstance(value, SYMBOLIC)]
+        name = self.unique(layer.name.replace(".", "_"), within)
+        if symbol in _ACTIVATIONS and len(tensors) == len(values) == 1:
+            return _ACTIVATIONS[symbol](name)(tensors[0])
+        if symbol in _MERGES and len(tensors) == len(values) == 2:
+            return _MERGES[symbol](name=name)(tensors)
+        if symbol in _SCALINGS and len(tensors) == 1 and len(values) == 2 and values[0] is tensors[0]:
+            scaled = _SCALINGS[symbol](np.asarray(values[1], "float32"))
+            return tf.keras.layers.Rescaling(*(_plain(each) for each in scaled), name=name)(tensors[0])
+        if isinstance(layer, tf.keras.layers.Layer):
+            return layer.function(*args, **kwargs)  # Keras 2 makes its own layer of it
+        raise StructureError(f"operator {layer.name} of Keras 3 has no layer in Keras 2: use a layer instead.")
+
+    def fill(self, model):
+        for old, new in self.copies.items():
+            weights = old.get_weights()
+            if old in self.apart:
+                self.apart[old].set_weights(weights[:1])
+                weights = weights[1:]
+            new.set_weights(weights)
+            if hasattr(new, "finalize_state"):  # Normalization computes with what it made of its weights
+                new.finalize_state()
+
+
+def _functional(model):
+    """The graph of layers of a model. Raises StructureError if it has none."""
+    if isinstance(model, keras.Sequential):
+        model = getattr(model, "_functional", None) or model
+    if not getattr(model, "inputs", None) or not hasattr(model, "_nodes_by_depth"):
+        raise StructureError(
+            f"model {model.name} is not functional, or has no input shape yet: begin it with an Input."
+        )
+    return model
+
+
+def _calls(graph):
+    """(layer, args, kwargs, outputs) of every call in a functional model, in an order in which it can be computed."""
+    for depth in sorted(graph._nodes_by_depth, reverse=True):
+        for node in graph._nodes_by_depth[depth]:
+            if node.is_input:
+                continue
+            if isinstance(graph, keras.Model):
+                yield node.operation, node.arguments.args, node.arguments.kwargs, node.outputs
+            else:
+                yield node.layer, node.call_args, node.call_kwargs, node.outputs
+
+
+def _is_bare(layer):
+    kind = type(layer).__name__
+    return kind in ("TFOpLambda", "SlicingOpLambda") or not isinstance(layer, (tf.keras.layers.Layer, keras.Layer))
+
+
+def _symbol(layer):
+    """What a bare operator does, in one word of either Keras."""
+    if isinstance(layer, tf.keras.layers.Layer):
+        return getattr(layer, "symbol", "").split(".")[-1]
+    return {"TrueDivide": "truediv", "Divide": "truediv"}.get(type(layer).__name__, type(layer).__name__.lower())
+
+
+def _copy(layer, name, unroll=False):
+    kind = type(layer).__name__
+    if isinstance(layer, tf.keras.layers.Layer):
+        config = {**layer.get_config(), "name": name, "dtype": "float32"}
+        if unroll and kind in RECURRENT:
+            config["unroll"] = True
+        if unroll and kind == "Bidirectional":
+            for inner in ("layer", "backward_layer"):
+                if config.get(inner):
+                    config[inner] = {**config[inner], "config": {**config[inner]["config"], "unroll": True}}
+        return type(layer).from_config(config)
+    known = getattr(tf.keras.layers, kind, None)
+    if known is None or type(layer) is not getattr(keras.layers, kind, None):
+        raise StructureError(f"layer {layer.name} ({kind}) is not known to Keras 2.")
+    config = layer.get_config()
+    if kind in ("Bidirectional", "TimeDistributed"):
+        inner = layer.forward_layer if kind == "Bidirectional" else layer.layer
+        more = {"merge_mode": layer.merge_mode} if kind == "Bidirectional" else {}
+        return known(_copy(inner, inner.name.removeprefix("forward_"), unroll), name=name, **more)
+    taken = _parameters(known)
+    kept = {
+        key: value
+        for key, value in config.items()
+        if key in taken and not isinstance(value, dict) and key not in ("name", "dtype", "trainable")
+    }
+    if unroll and kind in RECURRENT:
+        kept["unroll"] = True
+    return known(name=name, **kept)
+
+
+def _separated(layer, name):
+    """A separable convolution as the two convolutions that it stands for."""
+    config = layer.get_config()
+    shared = {key: config[key] for key in ("padding", "dilation_rate", "data_format")}
+    depthwise = tf.keras.layers.DepthwiseConv2D(
+        layer.kernel_size, layer.strides, depth_multiplier=layer.depth_multiplier, use_bias=False, name=name, **shared
+    )
+    pointwise = tf.keras.layers.Conv2D(
+        layer.filters,
+        1,
+        activation=layer.activation,
+        use_bias=layer.use_bias,
+        data_format=layer.data_format,
+        name=layer.name,
+    )
+    return depthwise, pointwise
+
+
+def _parameters(kind):
+    """The names that a layer's constructor takes, those of the classes below it included."""
+    names = set()
+    for each in kind.__mro__:
+        if each is tf.keras.layers.Layer:
+            break
+        if "__init__" in vars(each):
+            names |= set(inspect.signature(each.__init__).parameters)
+    return names - {"self", "kwargs", "args"}
+
+
+def _dtype_name(dtype):
+    name = getattr(dtype, "name", dtype)
+    return "float32" if name == "float16" else name
+
+
+def _plain(array):
+    return float(array) if np.ndim(array) == 0 else np.asarray(array).tolist()
+
+
+def _check_same(model, copy):
+    """Raises StructureError unless both compute the same for two random samples."""
+    random, samples = np.random.default_rng(0), []
+    for tensor in copy.inputs:
+        shape = [2, *(side or OPEN_SIDE for side in tensor.shape[1:])]
+        values = random.uniform(0, 1, shape) if tensor.dtype.is_floating else random.integers(0, 2, shape)
+        samples.append(values.astype(tensor.dtype.name))
+    if len(samples) == 1:
+        [samples] = samples
+    wanted, found = (tf.nest.flatten(each(samples, training=False)) for each in (model, copy))
+    for old, new in zip(wanted, found, strict=True):
+        old, new = np.asarray(old, "float64"), np.asarray(new, "float64")
+        exact = "float16" not in str({getattr(layer, "compute_dtype", "") for layer in model.layers})
+        allowed = (DIFFERENCE if exact else 0.05) * max(1e-3, np.abs(old).max())
+        if not np.abs(old - new).max() <= allowed:
+            raise StructureError(
+                f"model {model.name} in Keras 2 would answer otherwise (by {np.abs(old - new).max():.2g}): it stays a graph."
+            )
+
+
+def _activation(function):
+    return lambda name: tf.keras.layers.Activation(function, name=name)
+
+
+_ACTIVATIONS = {
+    "relu": lambda name: tf.keras.layers.ReLU(name=name),
+    "relu6": lambda name: tf.keras.layers.ReLU(6.0, name=name),
+    **{
+        name: _activation(name)
+        for name in ("sigmoid", "tanh", "softmax", "elu", "selu", "softplus", "softsign", "gelu")
+    },
+    **{name: _activation("swish") for name in ("silu", "swish")},
+}
+_MERGES = {
+    "add": tf.keras.layers.Add,
+    "subtract": tf.keras.layers.Subtract,
+    "multiply": tf.keras.layers.Multiply,
+    "maximum": tf.keras.layers.Maximum,
+    "minimum": tf.keras.layers.Minimum,
+}
+# x and a constant -> scale and offset
+_SCALINGS = {
+    "truediv": lambda c: (1 / c, 0.0),
+    "multiply": lambda c: (c, 0.0),
+    "subtract": lambda c: (1.0, -c),
+    "add": lambda c: (1.0, c),
+    "bias_add": lambda c: (1.0, c),
+}

@@ -1,0 +1,140 @@
+"""Keras models from users' files: which Keras wrote them, the code that their own layers need, and what is wrong with them.
+
+A Keras model may hold code of its author (Lambda layers, SavedModel functions): load only files that you trust.
+"""
+
+import contextlib
+import json
+import re
+import sys
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from helpers.base import runtime_env
+from helpers.base.errors import InputError
+
+with runtime_env.quiet():
+    import keras  # Keras 3, which TensorFlow brings along
+    import tensorflow as tf
+
+KERAS_FILES = (".keras", ".h5", ".hdf5")
+_UNKNOWN_CLASS = re.compile(r"(?:object of type `|Unknown layer: '|Could not locate class '|Received: layer=)(\w+)")
+
+
+def keras_file(path, code=None):
+    """The model in a `.keras` or `.h5` file of Keras 2 or 3, not compiled.
+
+    code: a Python file with the classes that its layers need, as their author wrote it.
+    Raises InputError for a file that neither Keras can read, with the reason and a cure.
+    """
+    path, libraries = Path(path), (tf.keras, keras)
+    version = _version(path)
+    if version:
+        libraries = (keras,) if version.startswith("3") else (tf.keras,)
+    errors = []
+    for library in libraries:
+        own = _classes(code, library) if code else {}
+        try:
+            with runtime_env.quiet():
+                model = library.models.load_model(path, custom_objects=own, compile=False)
+        except Exception as error:  # zip, HDF5 and each Keras raise their own
+            errors.append(error)
+        else:
+            check_finite(model.weights, f"model={str(path)!r}")
+            return model
+    raise InputError(f"model={str(path)!r} {_why_not(errors, version, code)}") from errors[0]
+
+
+def check_finite(variables, label):
+    """Raises InputError for weights that are NaN or infinite: the converter may end the whole process on them."""
+    for variable in variables:
+        values = np.asarray(variable.numpy() if hasattr(variable, "numpy") else variable)
+        if values.dtype.kind == "f" and not np.isfinite(values.astype("float32")).all():
+            name = getattr(variable, "path", None) or variable.name
+            raise InputError(f"{label}: weights of {name} hold NaN or infinity: train or load the model again.")
+
+
+def first_line(error):
+    """What an error of another library says, short enough to be quoted in a sentence."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
+
+
+def _version(path):
+    """The version of Keras that wrote a file, such as "3.5.0"; "" if it does not say."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                return str(json.loads(archive.read("metadata.json")).get("keras_version", ""))
+        with h5py.File(path) as archive:
+            return str(archive.attrs.get("keras_version", ""))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return ""
+
+
+def _classes(code, library):
+    """The layers and other classes that a file of Python defines: name -> class, for one of the two libraries.
+
+    Raises InputError for a file that cannot be read or run.
+    """
+    path = Path(code)
+    names = {"__name__": path.stem, "__file__": str(path)}
+    try:
+        with _as_tf_keras(library):
+            exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), names)
+    except OSError as error:
+        raise InputError(f"code={str(code)!r} cannot be read ({error.strerror}): give a Python file.") from error
+    except Exception as error:
+        raise InputError(f"code={str(code)!r} cannot be run ({type(error).__name__}: {first_line(error)}).") from error
+    return {name: value for name, value in names.items() if isinstance(value, type) or callable(value)}
+
+
+@contextlib.contextmanager
+def _as_tf_keras(library):
+    """Let `tf.keras` and `keras` mean one of the two libraries, since the author's code says either for the one it was
+    written for."""
+    parts = {
+        f"{root}{part}": _attribute(library, part) for root in ("tensorflow.keras", "keras") for part in _SUBMODULES
+    }
+    former = {name: sys.modules.get(name) for name in parts}
+    former_attribute = tf.keras
+    try:
+        sys.modules.update({name: module for name, module in parts.items() if module is not None})
+        tf.keras = library
+        yield
+    finally:
+        tf.keras = former_attribute
+        for name, module in former.items():
+            if module is None:
+                sys.modules.pop(name, None)
+            else:
+                sys.modules[name] = module
+
+
+_SUBMODULES = ("", ".layers", ".models", ".activations", ".initializers", ".regularizers", ".constraints", ".backend")
+
+
+def _attribute(library, part):
+    return getattr(library, part[1:], None) if part else library
+
+
+def _why_not(errors, version, code):
+    texts = [str(error) for error in errors]
+    unknown = next(filter(None, map(_UNKNOWN_CLASS.search, texts)), None)
+    if unknown and unknown.group(1) not in ("Functional", "Sequential"):
+        name = unknown.group(1)
+        if code:
+            return f"needs the class {name}, which {str(code)!r} does not define: add it there."
+        return (
+            f"needs the class {name}, which only its author's code has: give the Python file that defines it (--code), or "
+            "export the model as a SavedModel where that code is at hand."
+        )
+    if any("Lambda" in text for text in texts):
+        return (
+            "holds Lambda layers, which are code and are not run from a file: export the model as a SavedModel where it "
+            "was made, or replace them by layers."
+        )
+    by = f" of Keras {version}" if version else ""
+    return f"cannot be loaded as a model{by} ({first_line(texts[0])})."

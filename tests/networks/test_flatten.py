@@ -1,0 +1,103 @@
+"""A flat copy in Keras 2 computes what the model of either Keras computes, whatever is inside it."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from helpers.base.errors import StructureError
+from helpers.networks import flatten
+from tests import architectures
+
+KITS = {"Keras 2": tf.keras, "Keras 3": keras}
+FLAT = (
+    "MLP",
+    "small CNN",
+    "MobileNet 2",
+    "ViT",
+    "1-D CNN",
+    "U-Net",
+    "two heads",
+    "two inputs",
+    "LSTM",
+    "bidirectional text",
+)
+OPENED = ("Rescaling", "tutorial transfer learning", "Sequential in Sequential", "mixed precision", "uint8 input")
+
+
+def answers(model, samples):
+    return [np.asarray(each, "float32") for each in tf.nest.flatten(model(samples, training=False))]
+
+
+@pytest.mark.parametrize("kit", KITS)
+@pytest.mark.parametrize("name", FLAT + OPENED)
+def test_a_flat_copy_answers_as_the_model(name, kit):
+    model = architectures.build(name, KITS[kit])
+    copy, _ = flatten.flat(model)
+    assert isinstance(copy, tf.keras.Model) and flatten.is_flat(copy)
+    assert not any(isinstance(layer, (tf.keras.Model, keras.Model)) for layer in copy.layers)
+    x = architectures.samples(copy, 3)
+    x = x[0] if len(x) == 1 else x
+    for wanted, found in zip(answers(model, x), answers(copy, x), strict=True):
+        np.testing.assert_allclose(
+            found, wanted, atol=(3e-2 if name == "mixed precision" else 1e-4) * np.abs(wanted).max()
+        )
+
+
+@pytest.mark.parametrize("kit", KITS)
+def test_names_of_layers_are_kept_and_none_occurs_twice(kit):
+    kit = KITS[kit]
+    inner = [architectures._small_cnn(kit, activation="relu", name=name) for name in ("left", "right")]
+    for model in inner:
+        model.layers[0]._name = model.layers[0].name
+    inputs = kit.layers.Input((24, 24, 3))
+    model = kit.Model(inputs, kit.layers.Add(name="sum")([each(inputs) for each in inner]))
+    copy, _ = flatten.flat(model)
+    names = [layer.name for layer in copy.layers]
+    assert len(names) == len(set(names)) and "sum" in names
+
+
+@pytest.mark.parametrize("kit", KITS)
+def test_a_model_used_twice_shares_its_layers(kit):
+    kit = KITS[kit]
+    tower = kit.Sequential([kit.layers.Input((8,)), kit.layers.Dense(4, name="shared")])
+    left, right = kit.layers.Input((8,)), kit.layers.Input((8,))
+    model = kit.Model([left, right], kit.layers.Subtract()([tower(left), tower(right)]))
+    copy, _ = flatten.flat(model)
+    assert [layer.name for layer in copy.layers].count("shared") == 1 and copy.count_params() == tower.count_params()
+
+
+def test_augmentation_is_left_out_and_said():
+    copy, notes = flatten.flat(architectures.build("augmentation inside", tf.keras))
+    assert not any(type(layer).__name__.startswith("Random") for layer in copy.layers)
+    assert len(notes) == 2 and all("acts in training only: it is left out" in note for note in notes)
+
+
+def test_mixed_precision_becomes_float32_and_is_said():
+    copy, notes = flatten.flat(architectures.build("mixed precision", tf.keras))
+    assert {layer.compute_dtype for layer in copy.layers if layer.weights} == {"float32"}
+    assert notes == ["Mixed precision (float16) became float32."]
+
+
+def test_preprocessing_becomes_a_layer():
+    inputs = tf.keras.Input((8, 8, 3))
+    x = tf.keras.applications.resnet50.preprocess_input(inputs)  # turns the channels round, takes the mean off
+    y = tf.keras.applications.mobilenet_v2.preprocess_input(inputs)
+    outputs = tf.keras.layers.Concatenate()([x, y, tf.nn.relu6(inputs), inputs * inputs])
+    copy, _ = flatten.flat(tf.keras.Model(inputs, outputs))
+    kinds = [type(layer).__name__ for layer in copy.layers]
+    assert kinds.count("Rescaling") >= 2 and "ReLU" in kinds and "Multiply" in kinds
+
+
+def test_a_dtype_that_answers_otherwise_is_refused_rather_than_copied():
+    inputs = keras.layers.Input((6,))
+    model = keras.Model(inputs, keras.layers.Dense(3, activation="hard_sigmoid")(inputs))  # another function in Keras 2
+    model.layers[1].kernel.assign(10 * model.layers[1].kernel)
+    with pytest.raises(StructureError, match="would answer otherwise"):
+        flatten.flat(model)
+
+
+@pytest.mark.parametrize("name", ["subclassed", "custom layer"])
+def test_what_has_no_graph_or_no_layer_in_keras_2_is_refused(name):
+    with pytest.raises(StructureError, match=r"is not functional|is not known to Keras 2"):
+        flatten.flat(architectures.build(name, keras))
