@@ -14,7 +14,7 @@ from helpers.base import ground_truth, repository, runtime_env
 from helpers.base.errors import InputError, StructureError
 from helpers.compress import quantize
 from helpers.networks import checkpoints, data, flatten, models, opening, photos
-from helpers.tflite import inputs, litert, rewrite
+from helpers.tflite import flatbuffer, inputs, litert, rewrite
 
 with runtime_env.quiet():
     import tensorflow as tf
@@ -47,7 +47,7 @@ class Model:
     name: of the file. kind: what the file is, in words. file: bytes of the float32 `.tflite`. graph: what
     `quantize.convert` takes, or None for a `.tflite`. keras: the flat Keras 2 model of the same function, whose channels
     can be pruned, or None. inputs, outputs: its ends. notes: sentences on what is not as it was in the file, or cannot be
-    done with it.
+    done with it. layers: names of its layers that have weights, where it has layers.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Model:
     inputs: tuple[End, ...]
     outputs: tuple[End, ...]
     notes: tuple[str, ...]
+    layers: tuple[str, ...] = ()
 
     @property
     def input_shape(self):
@@ -130,7 +131,8 @@ def load(path, code=None, signature=None):
     graph, blob, more = _converted(label, graph, keras, model)
     if model is None:
         notes = [NO_KERAS.format(kind)]
-    return Model(path.stem, kind, blob, graph, keras, *_ends(blob), (*notes, *more))
+    layers = tuple(layer.name for layer in flatten.layers_of(keras or model) if layer.weights)
+    return Model(path.stem, kind, blob, graph, keras, *_ends(blob), (*notes, *more), layers)
 
 
 def samples(path, model, scaling="-1 to 1"):
@@ -201,7 +203,7 @@ def example(folder):
 
 def _tflite(label, path):
     blob, notes = rewrite.with_plain_weights(litert.content(path))
-    custom = litert.custom_operators(blob)
+    custom = flatbuffer.custom_operators(blob)
     if custom:
         raise InputError(
             f"{label} needs the custom operator {custom[0]}, which is code of its author's: nothing here can run it."
@@ -218,7 +220,7 @@ def _tflite(label, path):
 
 
 def _check_finite(label, blob):
-    for name in litert.not_finite(blob):
+    for name in flatbuffer.not_finite(blob):
         raise InputError(f"{label}: weights of {name} hold NaN or infinity: convert the model again.")
 
 
@@ -227,8 +229,8 @@ def _ends(blob):
     loaded = litert.interpreter(blob)
     found = []
     for details, names in (
-        (loaded.get_input_details(), litert.signature_names(blob, "inputs")),
-        (loaded.get_output_details(), litert.signature_names(blob, "outputs")),
+        (loaded.get_input_details(), flatbuffer.signature_names(blob, "inputs")),
+        (loaded.get_output_details(), flatbuffer.signature_names(blob, "outputs")),
     ):
         found.append(
             tuple(

@@ -160,6 +160,12 @@ def quantization_aware(model, kernel_bits=8, keep_float=()):
     if unknown:
         raise ValueError(f"keep_float names {unknown[0]!r}, which is no layer of this model.")
 
+    whole = [each for each in model.inputs if not each.dtype.is_floating]
+    if whole:
+        raise ValueError(
+            f"input {whole[0].name} takes {whole[0].dtype.name}: tfmot quantizes every input, and can only quantize real numbers. "
+            "Train the part of the model behind it."
+        )
     float_parts = _float_parts(model, keep_float)
 
     def annotated_layer(layer):

@@ -53,7 +53,7 @@ def analyse_file(path, calibration, judged, form, cache, progress=iter, **opened
     images, labels = inputs.samples(judged, "test")
     own = own_model.load(path, **opened)
     own.check_classifier()
-    return sensitivity.sweep(own.file, samples, images, labels, form, cache, progress)
+    return sensitivity.sweep(own.file, samples, images, labels, form, cache, progress, known=own.layers)
 
 
 def convert_file(path, output, recipe, calibration=None, per_channel=True, **opened):

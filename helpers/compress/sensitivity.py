@@ -25,19 +25,21 @@ TYPES = {"weights": int, **dict.fromkeys(NUMBERS, float), "size": int}
 COLUMNS = ["mode", "layer", "op", "name", *TYPES]
 
 
-def sweep(model, calibration, images, labels=None, form=None, cache=None, progress=iter, modes=(ALONE, ALL_BUT)):
+def sweep(
+    model, calibration, images, labels=None, form=None, cache=None, progress=iter, modes=(ALONE, ALL_BUT), known=()
+):
     """Quantize every layer of weights alone, all but it, and all of them; judge each against the float model.
 
     model: a float `.tflite`. calibration, images: float32 (samples, ...) as the model takes them. labels: as `ground_truth.labels` takes them;
     without them the float model's own answers are taken for right. form: a `requantize.Format`, int8 per-channel by
     default (for 4 bits see `requantize.available`). cache: path of a CSV file that keeps finished rows. progress: wraps the
-    list of variants, as tqdm does. modes: what to do besides quantizing all.
+    list of variants, as tqdm does. modes: what to do besides quantizing all. known: as in `litert.weight_layers`.
     Returns a frame, a row for each variant: mode, layer, op, name, weights, sqnr_db and kl (nats; mean divergence of the
     softmax, with its standard error kl_error) of the outputs against float32, top1_change with low and high, size (bytes).
     Raises InputError when there are no layers of weights or they are quantized already.
     """
     form = form or requantize.Format()
-    layers = weight_layers(model)
+    layers = weight_layers(model, known)
     ranges = requantize.calibrate(model, calibration) if form.activations else None
     exact, batched = litert.predict(model, images), _admits_batches(model)
     answers = exact.argmax(axis=-1) if labels is None else ground_truth.labels(labels, len(exact), exact.shape[-1])
@@ -60,9 +62,9 @@ def sweep(model, calibration, images, labels=None, form=None, cache=None, progre
     return pd.DataFrame(wanted, columns=COLUMNS)
 
 
-def weight_layers(model):
+def weight_layers(model, known=()):
     """`litert.weight_layers` of a float model, by names that occur once. Raises InputError as `sweep` does."""
-    layers = litert.weight_layers(model)
+    layers = litert.weight_layers(model, known)
     if layers.empty:
         raise InputError("model has no convolution or dense layer: there is nothing to quantize.")
     quantized = layers[layers.dtype != "float32"]

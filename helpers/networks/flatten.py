@@ -56,6 +56,15 @@ def is_flat(model):
     return not (nested or mixed or any(type(layer).__name__ in AUGMENTATION for layer in model.layers))
 
 
+def layers_of(model):
+    """The layers of a model and of the models inside it, of either Keras; none for None."""
+    for layer in getattr(model, "layers", ()):
+        if isinstance(layer, BOTH):
+            yield from layers_of(layer)
+        else:
+            yield layer
+
+
 class _Builder:
     """Copies layers, each once however often it is used, and connects the copies."""
 

@@ -45,7 +45,7 @@ def keras_file(path, code=None):
         else:
             check_finite(model.weights, f"model={str(path)!r}")
             return model
-    raise InputError(f"model={str(path)!r} {_why_not(errors, version, code)}") from errors[0]
+    raise InputError(f"model={str(path)!r} {_why_not(errors, version, code, _named_classes(path))}") from errors[0]
 
 
 def check_finite(variables, label):
@@ -120,8 +120,32 @@ def _attribute(library, part):
     return getattr(library, part[1:], None) if part else library
 
 
-def _why_not(errors, version, code):
+def _named_classes(path):
+    """The classes of its author's that a file names, in its order; [] if it cannot be read."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                config = json.loads(archive.read("config.json"))
+        else:
+            with h5py.File(path) as archive:
+                config = json.loads(archive.attrs["model_config"])
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return []
+    found, waiting = [], [config]
+    while waiting:
+        each = waiting.pop(0)
+        if isinstance(each, dict):
+            name = each.get("class_name")
+            if name and each.get("registered_name") and name not in ("Functional", "Sequential"):
+                found.append(name)
+        waiting += each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()
+    return found
+
+
+def _why_not(errors, version, code, own):
     texts = [str(error) for error in errors]
+    if code is None and own:
+        texts.append(f"Unknown layer: '{own[0]}'")
     unknown = next(filter(None, map(_UNKNOWN_CLASS.search, texts)), None)
     if unknown and unknown.group(1) not in ("Functional", "Sequential"):
         name = unknown.group(1)

@@ -3,8 +3,6 @@
 Wherever a model is taken, it may be given as bytes or as the path of a file.
 """
 
-import contextlib
-import functools
 import gzip
 import math
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ import pandas as pd
 
 from helpers.base import runtime_env
 from helpers.base.errors import InputError
-from helpers.tflite import inputs, runner
+from helpers.tflite import flatbuffer, inputs, runner
 
 with runtime_env.quiet():
     from ai_edge_litert import schema_py_generated as schema
@@ -23,7 +21,8 @@ with runtime_env.quiet():
 BATCH = 64
 GZIP_LEVEL = 9
 KEPT_BYTES = 200_000_000  # of tensors that are all kept at once, to be looked at after a run
-WEIGHT_OPERATORS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+# How names of operations inside a layer begin: they name no part of it.
+OPERATIONS = ("einsum", "tensordot", "matmul", "conv1d", "conv2d", "convolution", "depthwise", "separable", "biasadd")
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def run(model, samples, threads=runtime_env.LITERT_THREADS):
     Open sizes take those of the samples. Raises InputError for a missing input or another number of samples.
     """
     blob = content(model)
-    names = {end: signature_names(blob, end) for end in ("inputs", "outputs")}
+    names = {end: flatbuffer.signature_names(blob, end) for end in ("inputs", "outputs")}
     loaded = interpreter(blob, threads)
     sources = {names["inputs"].get(each["index"], each["name"]): each for each in loaded.get_input_details()}
     if set(sources) - set(samples) and len(sources) == len(samples):  # another file's names for the same inputs
@@ -140,11 +139,11 @@ def tensors(model):
     """
     rows = []
     blob = content(model)
-    with unpacked(blob) as parsed:
+    with flatbuffer.unpacked(blob) as parsed:
         for tensor in parsed.subgraphs[0].tensors:
-            data = stored(parsed.buffers[tensor.buffer], blob)
+            data = flatbuffer.stored(parsed.buffers[tensor.buffer], blob)
             constant = len(data) > 0
-            dtype = _names(schema.TensorType)[tensor.type].lower()
+            dtype = flatbuffer.names(schema.TensorType)[tensor.type].lower()
             shape = tuple(int(n) for n in tensor.shape) if tensor.shape is not None else ()
             scales = tensor.quantization.scale if tensor.quantization else None
             zeros = np.nan
@@ -163,28 +162,38 @@ def tensors(model):
     return pd.DataFrame(rows)
 
 
-def weight_layers(model):
-    """Every convolution and dense layer, a row each in order of the graph: layer (its name in Keras), op, name (of the
-    output tensor), weights (how many numbers the kernel has), dtype (of the kernel).
+def weight_layers(model, known=()):
+    """Every convolution and dense layer with weights of its own, a row each in order of the graph: layer (its name in
+    Keras), op, name (of the output tensor), weights (how many numbers the kernel has), dtype (of the kernel).
 
     The converter keeps Keras' names in those of tensors, several joined where it fused operators; a tensor that keeps
-    none gets the scope of its first name. Raises InputError for a damaged file.
+    none gets the scope of its first name. known: names of the model's layers that have weights; a part of such a layer is
+    called <layer>/<part>, as in "attention/query". Raises InputError for a damaged file.
     """
     rows = []
-    with unpacked(content(model)) as parsed:
+    with flatbuffer.unpacked(content(model)) as parsed:
         graph = parsed.subgraphs[0]
+        unpacking = ("DEQUANTIZE", "DENSIFY")
+        computed = {
+            index
+            for operator in graph.operators
+            for index in operator.outputs
+            if flatbuffer.operator_name(parsed, operator) not in unpacking
+        } | set(graph.inputs)
         for operator in graph.operators:
-            op = operator_name(parsed, operator)
-            if op not in WEIGHT_OPERATORS:
+            op = flatbuffer.operator_name(parsed, operator)
+            if op not in flatbuffer.WEIGHT_OPERATORS:
                 continue
             name, kernel = graph.tensors[operator.outputs[0]].name.decode(), graph.tensors[operator.inputs[1]]
+            if operator.inputs[1] in computed:
+                continue  # two activations multiplied with each other, as in attention
             rows.append(
                 {
-                    "layer": _keras_name(name, kernel.name.decode()),
+                    "layer": _named_by(known, name, kernel.name.decode()) or _keras_name(name, kernel.name.decode()),
                     "op": op,
                     "name": name,
                     "weights": math.prod(kernel.shape),
-                    "dtype": _names(schema.TensorType)[kernel.type].lower(),
+                    "dtype": flatbuffer.names(schema.TensorType)[kernel.type].lower(),
                 }
             )
     return pd.DataFrame(rows, columns=["layer", "op", "name", "weights", "dtype"])
@@ -198,16 +207,16 @@ def kernels_in(model):
     Raises InputError for a damaged file.
     """
     rows, blob = [], content(model)
-    with unpacked(blob) as parsed:
+    with flatbuffer.unpacked(blob) as parsed:
         graph, packed = parsed.subgraphs[0], {}
         for operator in graph.operators:
-            op = operator_name(parsed, operator)
+            op = flatbuffer.operator_name(parsed, operator)
             if op == "DEQUANTIZE":
                 packed[operator.outputs[0]] = operator.inputs[0]
-            if op not in WEIGHT_OPERATORS:
+            if op not in flatbuffer.WEIGHT_OPERATORS:
                 continue
             kernel = graph.tensors[packed.get(operator.inputs[1], operator.inputs[1])]
-            data = stored(parsed.buffers[kernel.buffer], blob)
+            data = flatbuffer.stored(parsed.buffers[kernel.buffer], blob)
             if kernel.type == schema.TensorType.INT4:  # two in a byte, the lower half first
                 data = (np.stack([data << 4, data & 0xF0], axis=-1).view(np.int8) >> 4).ravel()[
                     : math.prod(kernel.shape)
@@ -248,9 +257,11 @@ def layer_outputs(model, x):
     Runs in built-in kernels, since a delegate shows nothing of what happens inside it. x: float32 (n, ...).
     """
     blob, x = content(model), np.asarray(x)
-    with unpacked(blob) as parsed:
+    with flatbuffer.unpacked(blob) as parsed:
         operators_ = parsed.subgraphs[0].operators
-        outputs = [o.outputs[0] for o in operators_ if operator_name(parsed, o) in WEIGHT_OPERATORS]
+        outputs = [
+            o.outputs[0] for o in operators_ if flatbuffer.operator_name(parsed, o) in flatbuffer.WEIGHT_OPERATORS
+        ]
     size = at_once(blob, len(x))
     found = []
     with runtime_env.quiet():  # it warns of the memory that all these tensors take
@@ -278,11 +289,11 @@ def operators(model):
     Raises InputError for a damaged file.
     """
     rows = []
-    with unpacked(content(model)) as parsed:
+    with flatbuffer.unpacked(content(model)) as parsed:
         graph = parsed.subgraphs[0]
-        dtypes = [_names(schema.TensorType)[tensor.type].lower() for tensor in graph.tensors]
+        dtypes = [flatbuffer.names(schema.TensorType)[tensor.type].lower() for tensor in graph.tensors]
         for operator in graph.operators:
-            name = operator_name(parsed, operator)
+            name = flatbuffer.operator_name(parsed, operator)
             inputs = [dtypes[index] for index in operator.inputs[:2] if index >= 0]
             rows.append(
                 {"op": name, "input": inputs[0] if inputs else "", "weights": inputs[1] if len(inputs) > 1 else ""}
@@ -300,6 +311,17 @@ def kernels(model):
     return "XNNPACK" if parts == 1 else f"XNNPACK in {parts} parts, built-in between"
 
 
+def _named_by(known, *tensors):
+    """The known layer in the names of some tensors, and the part of it that they belong to; None if there is none."""
+    for part in ";".join(tensors).split(";"):
+        path = part.split("/")
+        for place in reversed(range(len(path))):
+            if path[place] in known:
+                inner = [word for word in path[place + 1 : -1] if not word.lower().startswith(OPERATIONS)]
+                return "/".join([path[place], *inner])
+    return None
+
+
 def _keras_name(*tensors):
     """'net/relu/Relu6;net/bn/FusedBatchNormV3;net/conv/Conv2D1' -> 'conv'; the first of the names that holds one.
 
@@ -311,73 +333,3 @@ def _keras_name(*tensors):
             return path[-1]
     *path, operation = tensors[0].split(";")[0].split("/")
     return path[-1] if path else operation
-
-
-def stored(buffer, blob):
-    """A buffer's bytes, uint8 (n,). Some writers put large ones behind the flatbuffer and leave their place in it."""
-    if buffer.offset:
-        return np.frombuffer(blob, np.uint8, buffer.size, buffer.offset)
-    return np.asarray([] if buffer.data is None else buffer.data, np.uint8)
-
-
-def operator_name(parsed, operator):
-    """Such as "CONV_2D", of an operator in an unpacked file; a custom one is "CUSTOM"."""
-    code = parsed.operatorCodes[operator.opcodeIndex]
-    return _names(schema.BuiltinOperator)[max(code.builtinCode, code.deprecatedBuiltinCode)]
-
-
-@functools.cache
-def _names(enumeration):
-    return {value: name for name, value in vars(enumeration).items() if isinstance(value, int)}
-
-
-@contextlib.contextmanager
-def unpacked(blob):
-    """The content of a file as the schema's `ModelT`, to be read or changed. Raises InputError for a damaged one, or for
-    whatever goes wrong while it is read."""
-    with _refusing_damage(blob):
-        yield schema.ModelT.InitFromPackedBuf(blob, 0)
-
-
-def custom_operators(model):
-    """The names of the operators in a file that no interpreter knows without code of their author's."""
-    with unpacked(content(model)) as parsed:
-        codes = (
-            parsed.operatorCodes[operator.opcodeIndex] for graph in parsed.subgraphs for operator in graph.operators
-        )
-        return sorted({code.customCode.decode() for code in codes if code.customCode})
-
-
-def not_finite(model):
-    """The names of a file's float constants that hold NaN or infinity."""
-    blob = content(model)
-    with unpacked(blob) as parsed:
-        return [
-            tensor.name.decode()
-            for tensor in parsed.subgraphs[0].tensors
-            if tensor.type == schema.TensorType.FLOAT32
-            and not np.isfinite(stored(parsed.buffers[tensor.buffer], blob).view("float32")).all()
-        ]
-
-
-def signature_names(model, ends):
-    """Index of each tensor of the first signature -> the name that it has there. ends: "inputs" or "outputs"."""
-    with unpacked(content(model)) as parsed:
-        entries = getattr(parsed.signatureDefs[0], ends) if parsed.signatureDefs else []
-        return {entry.tensorIndex: entry.name.decode() for entry in entries}
-
-
-def has_signature(blob):
-    """Whether a file names its inputs and outputs in a signature. Raises InputError for a damaged file."""
-    with _refusing_damage(blob):
-        return schema.Model.GetRootAs(blob, 0).SignatureDefsLength() > 0
-
-
-@contextlib.contextmanager
-def _refusing_damage(blob):
-    try:
-        yield
-    except Exception as error:  # a damaged file makes the generated reader, or what it read, fail in any way
-        raise InputError(
-            f"model of {len(blob):,} bytes is damaged ({type(error).__name__}): convert or copy it again."
-        ) from error

@@ -5,7 +5,7 @@ import numpy as np
 
 from helpers.base import runtime_env
 from helpers.base.errors import InputError
-from helpers.tflite import litert
+from helpers.tflite import flatbuffer, litert
 
 with runtime_env.quiet():
     from ai_edge_litert import schema_py_generated as schema
@@ -22,9 +22,9 @@ def with_signature(model):
     Raises what `litert.content` raises, and InputError for a damaged file.
     """
     blob = litert.content(model)
-    if litert.has_signature(blob):
+    if flatbuffer.has_signature(blob):
         return blob
-    with litert.unpacked(blob) as content:
+    with flatbuffer.unpacked(blob) as content:
         graph = content.subgraphs[0]
         signature = schema.SignatureDefT()
         signature.signatureKey, signature.subgraphIndex = SIGNATURE.encode(), 0
@@ -40,11 +40,11 @@ def with_plain_weights(model):
     Integer weights stay: what they were rounded from cannot be had back. Raises InputError for a damaged file.
     """
     blob, notes = litert.content(model), []
-    with litert.unpacked(blob) as content:
+    with flatbuffer.unpacked(blob) as content:
         graph = content.subgraphs[0]
         sparse = [tensor for tensor in graph.tensors if tensor.sparsity is not None]
         for tensor in sparse:
-            values = litert.stored(content.buffers[tensor.buffer], blob).view(_numpy_type(tensor))
+            values = flatbuffer.stored(content.buffers[tensor.buffer], blob).view(_numpy_type(tensor))
             _store(content, tensor, _filled(tensor, values))
             tensor.sparsity = None
         if sparse:
@@ -52,8 +52,8 @@ def with_plain_weights(model):
         kept, widened = [], 0
         for operator in graph.operators:
             source = graph.tensors[operator.inputs[0]] if len(operator.inputs) else None
-            data = None if source is None else litert.stored(content.buffers[source.buffer], blob)
-            unpacking = litert.operator_name(content, operator) in UNPACKING and data is not None and len(data)
+            data = None if source is None else flatbuffer.stored(content.buffers[source.buffer], blob)
+            unpacking = flatbuffer.operator_name(content, operator) in UNPACKING and data is not None and len(data)
             if unpacking and source.type in (schema.TensorType.FLOAT16, schema.TensorType.FLOAT32):
                 target = graph.tensors[operator.outputs[0]]
                 values = data.view(_numpy_type(source)).astype(_numpy_type(target))
@@ -132,19 +132,34 @@ def _named(graph, indices):
 
 def _packed(content, blob):
     """The bytes of a parsed file, without what no operator reads; buffers that lay behind the flatbuffer come into it."""
-    for graph in content.subgraphs:
-        read = {index for operator in graph.operators for index in (*operator.inputs, *operator.outputs)}
-        for index, tensor in enumerate(graph.tensors):
-            if index not in read and index not in graph.inputs and index not in graph.outputs:
-                tensor.buffer, tensor.sparsity = 0, None  # the schema's empty buffer
+    for number, graph in enumerate(content.subgraphs):
+        _drop_unread(content, number, graph)
     used = {tensor.buffer for graph in content.subgraphs for tensor in graph.tensors}
     used |= {entry.buffer for entry in content.metadata or []}
     for number, buffer in enumerate(content.buffers):
         if number not in used:
             buffer.data, buffer.offset, buffer.size = None, 0, 0
-    for buffer in content.buffers:
-        if buffer.offset:
-            buffer.data, buffer.offset, buffer.size = litert.stored(buffer, blob), 0, 0
+        elif buffer.offset:
+            buffer.data, buffer.offset, buffer.size = flatbuffer.stored(buffer, blob), 0, 0
     builder = flatbuffers.Builder(len(blob))
     builder.Finish(content.Pack(builder), file_identifier=IDENTIFIER)
     return bytes(builder.Output())
+
+
+def _drop_unread(content, number, graph):
+    """Take the tensors that no operator reads or writes out of a graph: interpreters give them no memory, and fail on them."""
+    read = {index for operator in graph.operators for index in (*operator.inputs, *operator.outputs) if index >= 0}
+    read |= set(map(int, graph.inputs)) | set(map(int, graph.outputs))
+    kept = [index for index in range(len(graph.tensors)) if index in read]
+    place = {-1: -1, **{index: new for new, index in enumerate(kept)}}
+    graph.tensors = [graph.tensors[index] for index in kept]
+    graph.inputs, graph.outputs = ([place[int(index)] for index in ends] for ends in (graph.inputs, graph.outputs))
+    for operator in graph.operators:
+        operator.inputs, operator.outputs = (
+            [place[int(index)] for index in ends] for ends in (operator.inputs, operator.outputs)
+        )
+        operator.intermediates = None  # of quantized recurrent layers, which are not rewritten
+    for signature in content.signatureDefs or []:
+        if signature.subgraphIndex == number:
+            for entry in (*signature.inputs, *signature.outputs):
+                entry.tensorIndex = place[entry.tensorIndex]

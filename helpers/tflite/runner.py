@@ -131,7 +131,7 @@ def batches(runner, x, size):
 
 
 def as_stored(x, details):
-    """Real numbers as a tensor holds them: rounded to its integers by its scale and zero point, if it has integers.
+    """Real numbers as a tensor holds them: rounded to its integers by its scale and zero point, if it has a scale.
 
     details: of the tensor, as an interpreter gives them.
     """
@@ -140,6 +140,8 @@ def as_stored(x, details):
     if not np.issubdtype(details["dtype"], np.integer):
         return x.astype(details["dtype"], copy=False)
     scale, zero_point = details["quantization"]
+    if not scale:
+        return x.astype(details["dtype"], copy=False)  # whole numbers that stand for themselves, such as tokens
     limits = np.iinfo(details["dtype"])
     return np.clip(np.round(x / scale) + zero_point, limits.min, limits.max).astype(details["dtype"])
 
@@ -149,6 +151,8 @@ def real_numbers(stored, details):
     if stored.dtype.kind not in "iu":
         return stored
     scale, zero_point = details["quantization"]
+    if not scale:
+        return stored
     return ((stored.astype("float32") - zero_point) * scale).astype("float32")
 
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from helpers.base import runtime_env
 from helpers.base.errors import InputError
 from helpers.compress import quantize, requantize
-from helpers.tflite import litert, rewrite
+from helpers.tflite import flatbuffer, litert, rewrite
 
 X = np.random.default_rng(0).normal(size=(20, 6)).astype("float32")
 
@@ -83,10 +83,10 @@ def test_sparse_weights_are_filled_up_exactly(sparsity_, block):
             blocks = np.random.default_rng(1).random((-(-kernel.shape[-2] // block[0]), kernel.shape[-1])) > sparsity_
             layer.set_weights([kernel * np.repeat(blocks, block[0], axis=0)[: kernel.shape[-2]], bias])
     dense, file = quantize.convert(model), quantize.convert(model, sparse=True)
-    with litert.unpacked(file) as content:
+    with flatbuffer.unpacked(file) as content:
         assert any(tensor.sparsity for tensor in content.subgraphs[0].tensors)
     plain, notes = rewrite.with_plain_weights(file)
-    with litert.unpacked(plain) as content:
+    with flatbuffer.unpacked(plain) as content:
         assert not any(tensor.sparsity for tensor in content.subgraphs[0].tensors)
     assert len(notes) == 1 and "were filled up" in notes[0] and "DENSIFY" not in set(litert.operators(plain).op)
     np.testing.assert_allclose(litert.predict(plain, IMAGES), litert.predict(dense, IMAGES), atol=1e-5)

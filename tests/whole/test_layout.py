@@ -29,7 +29,15 @@ def test_a_broken_contract_is_noticed(tmp_path):
     for room in ("base", "evidence", "lab", "tflite", "networks", "compress", "deploy"):
         (tmp_path / "helpers" / room).mkdir()
         (tmp_path / "helpers" / room / "__init__.py").touch()
-    for name in ("__init__", "__main__", "doctor", "model_commands", "base/runtime_env", "tflite/runner", "compress/qat"):
+    for name in (
+        "__init__",
+        "__main__",
+        "doctor",
+        "model_commands",
+        "base/runtime_env",
+        "tflite/runner",
+        "compress/qat",
+    ):
         (tmp_path / "helpers" / f"{name}.py").touch()
     (tmp_path / "helpers" / "base" / "runtime_env.py").write_text("import tensorflow\nfrom helpers.lab import tour\n")
     (tmp_path / "helpers" / "lab" / "tour.py").touch()

@@ -1,0 +1,95 @@
+"""The flatbuffer of a `.tflite`: its parts as the schema has them, to be read or changed. Takes the bytes of a file.
+
+`litert` tells of a file in the terms of networks; what is here is plumbing for it and for `rewrite`.
+"""
+
+import contextlib
+import functools
+
+import numpy as np
+
+from helpers.base import runtime_env
+from helpers.base.errors import InputError
+
+with runtime_env.quiet():
+    from ai_edge_litert import schema_py_generated as schema
+
+WEIGHT_OPERATORS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
+
+
+def stored(buffer, blob):
+    """A buffer's bytes, uint8 (n,). Some writers put large ones behind the flatbuffer and leave their place in it."""
+    if buffer.offset:
+        return np.frombuffer(blob, np.uint8, buffer.size, buffer.offset)
+    return np.asarray([] if buffer.data is None else buffer.data, np.uint8)
+
+
+def operator_name(parsed, operator):
+    """Such as "CONV_2D", of an operator in an unpacked file; a custom one is "CUSTOM"."""
+    code = parsed.operatorCodes[operator.opcodeIndex]
+    return names(schema.BuiltinOperator)[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+
+@functools.cache
+def names(enumeration):
+    """Number -> name of the schema's constants, as of `schema.TensorType`."""
+    return {value: name for name, value in vars(enumeration).items() if isinstance(value, int)}
+
+
+@contextlib.contextmanager
+def unpacked(blob):
+    """The content of a file as the schema's `ModelT`, to be read or changed. Raises InputError for a damaged one, or for
+    whatever goes wrong while it is read."""
+    with _refusing_damage(blob):
+        yield schema.ModelT.InitFromPackedBuf(blob, 0)
+
+
+def custom_operators(blob):
+    """The names of the operators in a file that no interpreter knows without code of their author's."""
+    with unpacked(blob) as parsed:
+        codes = (
+            parsed.operatorCodes[operator.opcodeIndex] for graph in parsed.subgraphs for operator in graph.operators
+        )
+        return sorted({code.customCode.decode() for code in codes if code.customCode})
+
+
+def not_finite(blob):
+    """The names of a file's float constants that hold NaN, and of kernels and biases that hold infinity (elsewhere, as in a
+    mask, that may be meant)."""
+    with unpacked(blob) as parsed:
+        graph, found = parsed.subgraphs[0], []
+        weights = {
+            index
+            for operator in graph.operators
+            if operator_name(parsed, operator) in WEIGHT_OPERATORS
+            for index in operator.inputs[1:]
+        }
+        for index, tensor in enumerate(graph.tensors):
+            if tensor.type == schema.TensorType.FLOAT32:
+                values = stored(parsed.buffers[tensor.buffer], blob).view("float32")
+                if not (np.isfinite(values).all() if index in weights else not np.isnan(values).any()):
+                    found.append(tensor.name.decode())
+        return found
+
+
+def signature_names(blob, ends):
+    """Index of each tensor of the first signature -> the name that it has there. ends: "inputs" or "outputs"."""
+    with unpacked(blob) as parsed:
+        entries = getattr(parsed.signatureDefs[0], ends) if parsed.signatureDefs else []
+        return {entry.tensorIndex: entry.name.decode() for entry in entries}
+
+
+def has_signature(blob):
+    """Whether a file names its inputs and outputs in a signature. Raises InputError for a damaged file."""
+    with _refusing_damage(blob):
+        return schema.Model.GetRootAs(blob, 0).SignatureDefsLength() > 0
+
+
+@contextlib.contextmanager
+def _refusing_damage(blob):
+    try:
+        yield
+    except Exception as error:  # a damaged file makes the generated reader, or what it read, fail in any way
+        raise InputError(
+            f"model of {len(blob):,} bytes is damaged ({type(error).__name__}): convert or copy it again."
+        ) from error

@@ -1,0 +1,116 @@
+"""The commands on a file of the user's: any kind of model becomes the quantized file that was asked for, or a sentence."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner
+
+from helpers.__main__ import main
+from helpers.base import runtime_env
+from helpers.base.errors import InputError
+from helpers.compress import affine, quantize, reports
+from helpers.tflite import litert
+from tests import architectures
+
+
+def given(name, folder, kit=tf.keras, number=40):
+    """A model's file, an `.npz` with samples under the names that `convert` wants, and the model's answers."""
+    model = architectures.build(name, kit)
+    x = architectures.samples(model, number)
+    with runtime_env.quiet():
+        model.save(folder / "model.keras")
+    names = ["x"] if len(x) == 1 else [each.name for each in model.inputs]
+    np.savez(folder / "data.npz", **dict(zip(names, x, strict=True)))
+    answers = tf.nest.flatten(model(x[0] if len(x) == 1 else x, training=False))
+    return folder / "model.keras", folder / "data.npz", [np.asarray(each) for each in answers]
+
+
+@pytest.mark.parametrize("kit", [tf.keras, keras], ids=["Keras 2", "Keras 3"])
+@pytest.mark.parametrize("name", ["small CNN", "two inputs", "two heads", "embedding of tokens", "regression"])
+def test_a_model_of_any_ends_becomes_int8(name, kit, tmp_path):
+    path, data, _ = given(name, tmp_path, kit)
+    own, table = reports.convert_file(path, tmp_path / "small.tflite", "int8", data)
+    file = (tmp_path / "small.tflite").read_bytes()
+    assert (litert.tensors(file)["dtype"] == "int8").any()
+    assert len(table) == len(own.outputs) and (table["sqnr_db"] > 15).all()
+
+
+@pytest.mark.parametrize("recipe", ["float32", "float16", "dynamic", "int8", "full_int8", "int16x8"])
+def test_every_recipe_is_to_be_had(recipe, tmp_path):
+    path, data, _ = given("small CNN", tmp_path)
+    _, table = reports.convert_file(path, tmp_path / "small.tflite", recipe, data)
+    assert table["sqnr_db"].iloc[0] > 15 and table["same"].iloc[0] > 0.8
+
+
+@pytest.mark.parametrize("recipe", ["int8", "int16x8", "float32"])
+def test_a_tflite_is_quantized_too(recipe, tmp_path):
+    path, data, answers = given("small CNN", tmp_path)
+    model = tf.keras.models.load_model(path, compile=False)
+    (tmp_path / "half.tflite").write_bytes(quantize.convert(model, "float16"))
+    own, _ = reports.convert_file(tmp_path / "half.tflite", tmp_path / "small.tflite", recipe, data)
+    assert "float16 weights" in own.skipped
+    x = np.load(data)["x"]
+    assert affine.sqnr(answers[0], litert.predict((tmp_path / "small.tflite").read_bytes(), x)) > 20
+
+
+def test_per_tensor_is_a_switch(tmp_path):
+    path, data, _ = given("small CNN", tmp_path)
+    reports.convert_file(path, tmp_path / "small.tflite", "int8", data, per_channel=False)
+    assert litert.per_channel(tmp_path / "small.tflite")["CONV_2D"] == "0 of 2"
+
+
+def test_the_command_says_what_it_made(tmp_path):
+    path, data, _ = given("small CNN", tmp_path)
+    words = ["convert", str(path), "--calibration", str(data), "--output", str(tmp_path / "small.tflite")]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    assert "small.tflite: " in done.output and "% of float32" in done.output
+    assert "dB against float32; the same largest answer for" in done.output
+
+
+def test_arrays_for_several_inputs_go_by_their_names(tmp_path):
+    path, data, _ = given("two inputs", tmp_path)
+    arrays = dict(np.load(data))
+    np.savez(tmp_path / "wrong.npz", x=arrays["picture"])
+    with pytest.raises(InputError, match=r"holds no picture \(it holds x\): it must hold picture, numbers"):
+        reports.convert_file(path, tmp_path / "small.tflite", "int8", tmp_path / "wrong.npz")
+    np.savez(tmp_path / "uneven.npz", picture=arrays["picture"], numbers=arrays["numbers"][:5])
+    with pytest.raises(InputError, match="different numbers of samples"):
+        reports.convert_file(path, tmp_path / "small.tflite", "int8", tmp_path / "uneven.npz")
+    assert not (tmp_path / "small.tflite").exists()
+
+
+@pytest.mark.parametrize(
+    "recipe, calibration, message",
+    [
+        ("int8", None, "calibration is empty: integer recipes need"),
+        ("dynamic", "data.npz", r"recipe='dynamic' needs a Keras model or a SavedModel: of a \.tflite there is int8"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_and_nothing_is_written(recipe, calibration, message, tmp_path):
+    path, data, _ = given("small CNN", tmp_path)
+    if recipe == "dynamic":
+        model = tf.keras.models.load_model(path, compile=False)
+        path = tmp_path / "model.tflite"
+        path.write_bytes(quantize.convert(model))
+    with pytest.raises(InputError, match=message):
+        reports.convert_file(path, tmp_path / "small.tflite", recipe, calibration and data)
+    assert not (tmp_path / "small.tflite").exists()
+
+
+def test_a_file_of_keras_3_is_narrowed(tmp_path):
+    path, _, _ = given("small CNN", tmp_path, keras)
+    table, whole, totals = reports.prune_file(path, tmp_path / "narrow.keras", 0.5)
+    assert table["kept"].tolist() == [4, 8] and "dense" in " ".join(whole)
+    assert {"parameters", "macs", "bytes", "latency_ratio"} <= set(totals.index)
+    narrow = tf.keras.models.load_model(tmp_path / "narrow.keras", compile=False)
+    assert narrow.count_params() == totals.loc["parameters", "after"]
+
+
+def test_what_cannot_be_counted_does_not_stop_the_report(tmp_path):
+    path, _, _ = given("ViT", tmp_path)
+    _, whole, totals = reports.prune_file(path, tmp_path / "narrow.keras", 0.5)
+    assert "macs" not in totals.index and totals.loc["parameters", "after"] < totals.loc["parameters", "before"]
+    assert "added to others" in whole["down_0"]
+    assert all("Parameters" in line or "Bytes" in line or "Latency" in line for line in reports.told(totals))
