@@ -85,6 +85,15 @@ def has_signature(blob):
         return schema.Model.GetRootAs(blob, 0).SignatureDefsLength() > 0
 
 
+def has_old_codes(blob):
+    """Whether a file gives its operators by the numbers of old converters alone, which litert-quantizer does not read: to
+    it, each of them would be an ADD. Raises InputError for a damaged file."""
+    with _refusing_damage(blob):
+        model = schema.Model.GetRootAs(blob, 0)
+        codes = [model.OperatorCodes(place) for place in range(model.OperatorCodesLength())]
+        return any(code.DeprecatedBuiltinCode() > code.BuiltinCode() for code in codes)
+
+
 @contextlib.contextmanager
 def _refusing_damage(blob):
     try:

@@ -17,14 +17,18 @@ UNPACKING = ("DEQUANTIZE", "DENSIFY")  # operators that make float32 weights of 
 
 def with_signature(model):
     """The file itself if it has a signature; otherwise its bytes with one, SIGNATURE, of the main graph's inputs and outputs
-    under the names of their tensors. The converter leaves it out for models given as a function.
+    under the names of their tensors. The converter leaves it out for models given as a function. Numbers of operators that
+    only old converters wrote are written as they are today.
 
     Raises what `litert.content` raises, and InputError for a damaged file.
     """
     blob = litert.content(model)
-    if flatbuffer.has_signature(blob):
+    signed = flatbuffer.has_signature(blob)
+    if signed and not flatbuffer.has_old_codes(blob):
         return blob
     with flatbuffer.unpacked(blob) as content:
+        if signed:
+            return _packed(content, blob)
         graph = content.subgraphs[0]
         signature = schema.SignatureDefT()
         signature.signatureKey, signature.subgraphIndex = SIGNATURE.encode(), 0
@@ -132,6 +136,8 @@ def _named(graph, indices):
 
 def _packed(content, blob):
     """The bytes of a parsed file, without what no operator reads; buffers that lay behind the flatbuffer come into it."""
+    for code in content.operatorCodes:
+        code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
     for number, graph in enumerate(content.subgraphs):
         _drop_unread(content, number, graph)
     used = {tensor.buffer for graph in content.subgraphs for tensor in graph.tensors}

@@ -99,3 +99,21 @@ def test_plain_files_and_integer_weights_stay_as_they_are():
     for recipe in ("float32", "dynamic", "int8"):
         file = quantize.convert(model, recipe, IMAGES)
         assert rewrite.with_plain_weights(file) == (file, [])
+
+
+def as_old_converters_wrote(file):
+    with flatbuffer.unpacked(file) as content:
+        for code in content.operatorCodes:
+            code.deprecatedBuiltinCode, code.builtinCode = code.builtinCode, 0
+        builder = rewrite.flatbuffers.Builder(len(file))
+        builder.Finish(content.Pack(builder), file_identifier=rewrite.IDENTIFIER)
+        return bytes(builder.Output())
+
+
+def test_files_of_old_converters_are_quantized_like_new_ones():
+    file = quantize.convert(network())
+    old = as_old_converters_wrote(file)
+    assert flatbuffer.has_old_codes(old) and not flatbuffer.has_old_codes(file)
+    assert not flatbuffer.has_old_codes(rewrite.with_signature(old))
+    small = requantize.apply(old, {"*": requantize.Format()}, requantize.calibrate(old, IMAGES))
+    assert small == requantize.apply(file, {"*": requantize.Format()}, requantize.calibrate(file, IMAGES))
