@@ -13,13 +13,13 @@ at most 6 dB below PTQ; the sweep names every layer of weights as the model does
 import contextlib
 import json
 import math
+import os
 import re
 import subprocess
 import sys
 import tempfile
-import time
 import traceback
-from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 COLUMNS = (
@@ -199,7 +199,7 @@ class Candidate:
         from helpers import qat
 
         aware = qat.quantization_aware(self.keras())
-        qat.start_calibrated(aware, self.own.keras, self.in_order()[0])
+        qat.start_calibrated(aware, self.own.keras, self.in_order() if len(self.x) > 1 else self.x[0])
         found = self.sqnr(self.of(aware))
         if self.int8 is None or found < min(self.int8 - START, 30):
             raise Wrong(f"{found:.1f} dB, PTQ {self.int8}")
@@ -306,29 +306,61 @@ def judged(name, library):
     return {each: found.get(each, ("crash", "it ended before")) for each in COLUMNS}
 
 
+def best(name):
+    """The row of an architecture: as a file of Keras 3, or of Keras 2 where that gets further. column -> (outcome, why)."""
+    row = judged(name, "3")
+    if any(outcome != "right" for outcome, _ in row.values()):
+        row = max(row, judged(name, "2"), key=lambda row: [outcome for outcome, _ in row.values()].count("right"))
+    return row
+
+
 def main():
-    """Judge the architectures that are named, or all."""
+    """Judge the architectures that are named, or go on with all."""
     if sys.argv[1:2] == ["--one"]:
         one(*sys.argv[2:])
         return
+    import pandas as pd
+
+    from helpers.base import repository
     from tests import architectures
 
-    names = sys.argv[1:] or list(architectures.BUILDERS)
-    started, table = time.monotonic(), {}
-    for name in names:
-        table[name] = judged(name, "3")
-        if any(outcome != "right" for outcome, _ in table[name].values()):
-            table[name] = max(
-                table[name], judged(name, "2"), key=lambda row: [o for o, _ in row.values()].count("right")
-            )
-        print(f"{name:28}", *(f"{outcome[:7]:8}" for outcome, _ in table[name].values()), flush=True)
-        for column, (outcome, why) in table[name].items():
-            if outcome != "right":
-                print(f"{'':30}{column}: {outcome}: {why[:200]}")
+    kept = repository.output_root() / "zoo.csv"  # a killed run goes on
+    table = {}
+    if kept.is_file() and not sys.argv[1:]:
+        for architecture, part in pd.read_csv(kept, keep_default_na=False).groupby("architecture"):
+            table[architecture] = {row.column: (row.outcome, row.why) for row in part.itertuples()}
+    names = [name for name in sys.argv[1:] or architectures.BUILDERS if name not in table]
+    with ThreadPoolExecutor(max(1, (os.cpu_count() or 1))) as pool:
+        for name, row in zip(names, pool.map(best, names), strict=True):
+            table[name] = row
+            print(f"{name:28}", *(f"{outcome[:7]:8}" for outcome, _ in row.values()), flush=True)
+            for column, (outcome, why) in row.items():
+                if outcome != "right":
+                    print(f"{'':30}{column}: {outcome}: {why[:200]}", flush=True)
+            if not sys.argv[1:]:
+                rows = [(name, column, *cell) for name, row in table.items() for column, cell in row.items()]
+                frame = pd.DataFrame(rows, columns=["architecture", "column", "outcome", "why"])
+                repository.write(kept, frame.to_csv(index=False))
+    counts = {
+        f"zoo.{column}.{outcome}": [row[column][0] for row in table.values()].count(outcome)
+        for column in COLUMNS
+        for outcome in OUTCOMES
+    }
     for column in COLUMNS:
-        counted = Counter(row[column][0] for row in table.values())
-        print(f"{column:16}", *(f"{outcome} {counted[outcome]:2}" for outcome in OUTCOMES))
-    print(f"{time.monotonic() - started:.0f} s")
+        print(f"{column:16}", *(f"{outcome} {counts[f'zoo.{column}.{outcome}']:2}" for outcome in OUTCOMES))
+    if not sys.argv[1:]:
+        keep(frame, counts)
+
+
+def keep(frame, counts):
+    """The table and its counts, beside the other results in the repository."""
+    from helpers.base import repository
+    from helpers.evidence import results
+
+    os.environ[repository.OUTPUT_VARIABLE] = str(repository.REPOSITORY)
+    path = results.record("zoo", "zoo", {"samples": SAMPLES}, counts)
+    repository.write((repository.REPOSITORY / path).with_suffix(".csv"), frame.to_csv(index=False))
+    print(f"Kept: {path}")
 
 
 if __name__ == "__main__":

@@ -272,9 +272,13 @@ def start_calibrated(qat_model, float_model, calibration, batch=100):
     weights. A layer that is used in several places has one range in tfmot, which here holds what it shows in all of them.
 
     qat_model: what `tfmot.quantization.keras.quantize_model(float_model)` returned; changed in place and returned.
-    calibration: float32 (samples, ...), shown in parts of `batch`. Raises ValueError for an empty or ill-fitting set.
+    calibration: float32 (samples, ...), shown in parts of `batch`; for a model of several inputs a list with such an array
+    for each, in the order of `float_model.inputs`. Raises ValueError for an empty or ill-fitting set.
     """
-    _check(calibration, float_model.input_shape)
+    samples = list(calibration) if len(float_model.inputs) > 1 else [calibration]
+    for each, tensor in zip(samples, float_model.inputs, strict=True):
+        _check(each, tensor.shape)
+    samples = [np.asarray(each, "float32") for each in samples]
     wrappers = {
         layer.name.removeprefix("quant_"): layer for layer in qat_model.layers if hasattr(layer, "quantize_config")
     }
@@ -287,8 +291,9 @@ def start_calibrated(qat_model, float_model, calibration, batch=100):
     }
     probe = tf.keras.Model(float_model.inputs, list(ranged.values()))
     lows, highs = np.zeros(len(ranged)), np.zeros(len(ranged))  # a range must hold zero, or padding could not be exact
-    for start in range(0, len(calibration), batch):
-        outputs = probe(np.asarray(calibration[start : start + batch], "float32"), training=False)
+    for start in range(0, len(samples[0]), batch):
+        parts = [each[start : start + batch] for each in samples]
+        outputs = probe(parts[0] if len(parts) == 1 else parts, training=False)
         lows = np.minimum(lows, [min(float(tf.reduce_min(call)) for call in each) for each in outputs])
         highs = np.maximum(highs, [max(float(tf.reduce_max(call)) for call in each) for each in outputs])
     for (name, place), low, high in zip(ranged, lows, highs, strict=True):
@@ -300,7 +305,8 @@ def start_calibrated(qat_model, float_model, calibration, batch=100):
             quantizer(weight, True, weights=variables)
     for layer in qat_model.layers:
         if hasattr(layer, "quantizer") and layer.quantizer:  # of the model's input
-            layer.quantizer(tf.constant(calibration, tf.float32), True, weights=_ranges(layer, layer.name))
+            place = qat_model.input_names.index(tf.nest.flatten(layer.inbound_nodes[0].inbound_layers)[0].name)
+            layer.quantizer(tf.constant(samples[place]), True, weights=_ranges(layer, layer.name))
     return qat_model
 
 

@@ -224,6 +224,30 @@ def test_what_tfmot_does_not_know_stays_in_float_and_all_else_trains(kind):
     assert all((old != new.numpy()).any() for old, new in zip(before, aware.trainable_weights, strict=True))
 
 
+def test_every_input_of_several_has_its_range():
+    layers = tf.keras.layers
+    left, right = layers.Input((4,), name="left"), layers.Input((6,), name="right")
+    joined = layers.Concatenate()([layers.Dense(3, name="a")(left), layers.Dense(3, name="b")(right)])
+    model = tf.keras.Model([left, right], layers.Dense(2, name="answer")(joined))
+    random = np.random.default_rng(0)
+    x = [random.normal(size=(30, 4)).astype("float32"), 7 * random.normal(size=(30, 6)).astype("float32")]
+    aware = qat.start_calibrated(qat.quantization_aware(model), model, x)
+    found = sorted(
+        range_of(aware, layer.name, layer.name)[1] for layer in aware.layers if layer.name.startswith("quantize_layer")
+    )
+    assert found == pytest.approx([x[0].max(), x[1].max()])
+    assert affine.sqnr(model.predict(x, verbose=0), aware.predict(x, verbose=0)) > 25
+
+
+def test_whole_numbers_as_input_are_refused():
+    inputs = tf.keras.layers.Input((4,), dtype="int32")
+    model = tf.keras.Model(
+        inputs, tf.keras.layers.Dense(2)(tf.keras.layers.Flatten()(tf.keras.layers.Embedding(9, 3)(inputs)))
+    )
+    with pytest.raises(ValueError, match="takes int32: tfmot quantizes every input"):
+        qat.quantization_aware(model)
+
+
 def test_drawing_calibration_samples():
     pool = np.arange(10)
     drawn = training.draw_calibration(pool, 4, seed=1)
