@@ -42,6 +42,40 @@ OPENED = (
 )
 
 
+TABLES = (
+    click.option("--csv", "csv", metavar="FILE.csv", help="Write the table there as well."),
+    click.option("--json", "as_json", metavar="FILE.json", help="Write the table there as well."),
+)
+
+
+def tables(command):
+    """The options that write a command's table for machines."""
+    for option in reversed(TABLES):
+        command = option(command)
+    return command
+
+
+def written(frame, csv, as_json):
+    """Write a table to the files that were named; unrounded, with the names of its rows."""
+    from helpers.base import repository
+
+    if csv:
+        repository.write(csv, frame.to_csv())
+    if as_json:
+        repository.write(as_json, frame.to_json(orient="index", indent=1) + "\n")
+
+
+def told_apart(paths):
+    """The part of each path that differs: without the folders that all have in common. path -> text."""
+    from pathlib import Path
+
+    parts = {path: Path(path).parts for path in paths}
+    common = 0
+    while len({each[: common + 1] for each in parts.values()}) == 1 and common + 1 < min(map(len, parts.values())):
+        common += 1
+    return {path: str(Path(*each[common:])) for path, each in parts.items()}
+
+
 def opened(command):
     """The options that say how a model file is to be read."""
     for option in reversed(OPENED):
@@ -58,7 +92,8 @@ def opened(command):
 @click.option("--per-tensor", is_flag=True, help="One scale for each kernel instead of one for each channel.")
 @click.option("--output", default="model.tflite", show_default=True)
 @opened
-def convert(model, recipe, calibration, per_tensor, output, code, signature):
+@tables
+def convert(model, recipe, calibration, per_tensor, output, code, signature, csv, as_json):
     """Quantize MODEL (.keras, .h5, .tflite or a SavedModel, float32) into a .tflite, and compare the two."""
     from pathlib import Path
 
@@ -76,6 +111,7 @@ def convert(model, recipe, calibration, per_tensor, output, code, signature):
             click.echo(
                 f"{row.Index}: {row.sqnr_db:.1f} dB against float32; the same largest answer for {row.same:.1%}."
             )
+        written(table, csv, as_json)
 
 
 TARGET = click.option(
@@ -169,10 +205,11 @@ def gate(candidate, baseline, data, path, limits, reports, target, seconds, memo
 @TARGET
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--rounds", type=click.IntRange(6), default=60, show_default=True, help="How often latency is measured.")
-def measure(models, baseline, data, target, threads, rounds):
+@tables
+def measure(models, baseline, data, target, threads, rounds, csv, as_json):
     """Size, latency ratio and peak memory of some models."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from helpers.tflite import inputs, measure
     from helpers.tflite.remote import Target
@@ -187,14 +224,19 @@ def measure(models, baseline, data, target, threads, rounds):
         Target(target) if target else None,
     )
     same = ["same answers as here"] if target else []
-    shown = Table("model", "bytes", "gzipped", "ms", "times as fast", "peak memory", *same)
+    names = told_apart(frame.index)
+    shown = Table(Column("model", overflow="fold"), "bytes", "gzipped", "ms", "times as fast", "peak memory", *same)
     for row in frame.itertuples():
         ratio = f"{row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}]"
         agreed = [f"{row.same:.1%}"] if target else []
         memory = f"{row.memory.value / 1e6:.1f} MB"
-        shown.add_row(row.Index, f"{row.size:,}", f"{row.gzip:,}", f"{row.milliseconds:.3g}", ratio, memory, *agreed)
+        shown.add_row(
+            names[row.Index], f"{row.size:,}", f"{row.gzip:,}", f"{row.milliseconds:.3g}", ratio, memory, *agreed
+        )
     Console(markup=False, highlight=False).print(shown)
     click.echo(", ".join(f"{name} {value}" for name, value in machine.items()) + f"; {threads} thread(s)")
+    memory = frame["memory"].map(lambda estimate: estimate.value)
+    written(frame.assign(memory=memory), csv, as_json)
 
 
 @click.command()
@@ -205,7 +247,8 @@ def measure(models, baseline, data, target, threads, rounds):
 @click.option("--per-tensor", is_flag=True, help="One scale for each kernel instead of one for each channel.")
 @click.option("--output", default="sensitivity", show_default=True, help="Folder for the table and the figure.")
 @opened
-def sensitivity(model, calibration, judged, weights, per_tensor, output, code, signature):
+@tables
+def sensitivity(model, calibration, judged, weights, per_tensor, output, code, signature, csv, as_json):
     """Which layers of MODEL (.tflite, .keras, .h5 or a SavedModel, float32) suffer from quantization; a killed run resumes."""
     from pathlib import Path
 
@@ -236,6 +279,7 @@ def sensitivity(model, calibration, judged, weights, per_tensor, output, code, s
         shown.add_row(row.layer, row.op, f"{row.sqnr_db:.1f}", f"{row.kl:.2g}", change, str(ranks[row.layer]))
     Console(markup=False, highlight=False).print(shown)
     click.echo(f"Table and figure: {output}/sensitivity.csv, {output}/sensitivity.svg")
+    written(table, csv, as_json)
 
 
 @click.command("prune-channels")
@@ -249,7 +293,8 @@ def sensitivity(model, calibration, judged, weights, per_tensor, output, code, s
 @click.option("--seed", default=0, show_default=True, help="Of the criterion random.")
 @click.option("--output", default="narrow.keras", show_default=True, help="The narrow model; a .csv goes beside it.")
 @opened
-def prune_channels(model, output, **choices):
+@tables
+def prune_channels(model, output, csv, as_json, **choices):
     """Remove channels of MODEL (.keras, .h5 or a SavedModel of Keras 2), so that it is smaller and faster; fine-tune it then."""
     from pathlib import Path
 
@@ -268,6 +313,7 @@ def prune_channels(model, output, **choices):
     for line in reports.told(totals):
         click.echo(line)
     click.echo(f"Model and table: {output}, {Path(output).with_suffix('.csv')}")
+    written(groups.set_index("group"), csv, as_json)
 
 
 COMMANDS = (convert, gate, measure, sensitivity, prune_channels)

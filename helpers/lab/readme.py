@@ -36,6 +36,14 @@ tolerance that is recorded beside each number. Latency has a row for each machin
 faster; one thread, one sample at a time, interleaved with the baseline.
 """
 
+ZOO = """
+## What the tools take
+
+36 architectures, small and with random weights, each saved as a file and handed to every tool (`benchmarks/zoo.py` says what
+counts as right). *Refused* means a sentence with the reason, and `results/zoo/` holds it; judging is for classifiers with one
+float input.
+"""
+
 
 def render(text=None):
     """A text, README's by default, with everything generated in it made anew.
@@ -112,7 +120,29 @@ def results_page():
         tables = notebook_tables(name)
         if tables:
             parts += [f"\n## [{row.question}](notebooks/{name}.ipynb)\n", *tables, *_pictures(name)]
+    if zoo_file() is not None:
+        parts += [ZOO, zoo_table()]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def zoo_file():
+    """The table that `benchmarks/zoo.py` kept, of the reference machine; None if there is none."""
+    return next(iter(sorted(repository.REPOSITORY.glob("results/zoo/*/zoo.csv"))), None)
+
+
+def zoo_table():
+    """What each tool made of each architecture, and the reasons for what is not right, as Markdown."""
+    table = pd.read_csv(zoo_file(), keep_default_na=False)
+    columns = list(dict.fromkeys(table["column"]))
+    cells = table.pivot(index="architecture", columns="column", values="outcome")[columns]
+    cells = cells.loc[list(dict.fromkeys(table["architecture"]))].replace("right", "yes")
+    cells.loc["**yes, of " + str(len(cells)) + "**"] = [(cells[column] == "yes").sum() for column in columns]
+    reasons = [
+        f"- {row.architecture}, {row.column}: {row.outcome}. {row.why}"
+        for row in table.itertuples()
+        if row.outcome not in ("right", "refused")
+    ]
+    return _markdown(cells.rename(columns=lambda name: name.replace("_", " "))) + "\n\n" + "\n".join(reasons)
 
 
 def claims_table(ledger):

@@ -1,0 +1,45 @@
+"""The tables of the commands on models: legible for people, and whole for machines."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from helpers.__main__ import main
+from helpers.compress import quantize
+from helpers.model_commands import told_apart
+from helpers.networks import models
+
+
+@pytest.mark.parametrize(
+    "paths, told",
+    [
+        (["/long/way/a/model.tflite", "/long/way/b/model.tflite"], ["a/model.tflite", "b/model.tflite"]),
+        (["/long/way/small.tflite", "/long/way/large.tflite"], ["small.tflite", "large.tflite"]),
+        (["model.tflite"], ["model.tflite"]),
+        (["/long/model.tflite"], ["model.tflite"]),
+        (["a.tflite", "deep/er/a.tflite"], ["a.tflite", "deep/er/a.tflite"]),
+    ],
+)
+def test_paths_are_shortened_until_only_what_differs_is_left(paths, told):
+    assert list(told_apart(paths).values()) == told
+
+
+def test_measure_tells_its_models_apart_and_writes_its_table(tmp_path):
+    words = []
+    for version in ("first", "second"):
+        folder = tmp_path / ("a_folder_with_a_very_long_name_" * 4) / f"{version}_try"
+        folder.mkdir(parents=True)
+        (folder / "model.tflite").write_bytes(quantize.convert(models.mlp((8,), 12, 3)))
+        words.append(str(folder / "model.tflite"))
+    tables = ["--csv", str(tmp_path / "table.csv"), "--json", str(tmp_path / "table.json")]
+    done = CliRunner().invoke(main, ["measure", *words, "--rounds", "6", *tables])
+    assert done.exit_code == 0, done.output
+    shown = "".join(line.split("│")[1].strip() for line in done.output.splitlines() if line.startswith("│"))
+    assert "first_try/model.tflite" in shown and "second_try/model.tflite" in shown
+    frame = pd.read_csv(tmp_path / "table.csv", index_col=0)
+    assert list(frame.index) == words and {"size", "ratio", "low", "high", "memory"} <= set(frame.columns)
+    read = json.loads((tmp_path / "table.json").read_text())
+    assert read[words[1]]["size"] == frame["size"].iloc[1] and np.isfinite(read[words[0]]["memory"])
