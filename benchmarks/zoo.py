@@ -38,6 +38,7 @@ COLUMNS = (
 OUTCOMES = ("right", "refused", "wrong", "traceback", "crash")
 SAMPLES, SECONDS = 10, 900
 CLOSE, WORSE, START = 1e-3, 3, 6
+FEW = 20  # layers
 
 
 class Wrong(Exception):
@@ -209,7 +210,10 @@ class Candidate:
 
         self.own.check_classifier()
         [x] = self.x
-        table = sensitivity.sweep(self.own.file, x, x, modes=("alone",), known=self.own.layers)
+        # One after the other where they are few; the names, and a file of all layers, where they are many.
+        table = sensitivity.weight_layers(self.own.file, self.own.layers)
+        modes = ("alone",) if len(table) <= FEW else ()
+        sensitivity.sweep(self.own.file, x, x, modes=modes, known=self.own.layers)
         named = {layer.name for layer in self.layers(self.model)}
         named |= {layer.name for layer in self.own.keras.layers} if self.own.keras else set()
         strange = [name for name in table["layer"] if name and _layer(name) not in named]
@@ -309,7 +313,8 @@ def judged(name, library):
 def best(name):
     """The row of an architecture: as a file of Keras 3, or of Keras 2 where that gets further. column -> (outcome, why)."""
     row = judged(name, "3")
-    if any(outcome != "right" for outcome, _ in row.values()):
+    failed = {column for column, (outcome, _) in row.items() if outcome not in ("right", "refused")}
+    if failed or row["load"][0] != "right" or row["qat"][0] != "right":
         row = max(row, judged(name, "2"), key=lambda row: [outcome for outcome, _ in row.values()].count("right"))
     return row
 
