@@ -5,6 +5,7 @@ A Keras model may hold code of its author (Lambda layers, SavedModel functions):
 
 import io
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ GREY = (0.299, 0.587, 0.114)  # what red, green and blue weigh in luminance (ITU
 EXAMPLE = "cnn_fashion_28"
 NO_KERAS = "The pruning of channels needs the layers of a Keras model, and this is {}: it is left out."
 NO_GRAPH = "A .tflite cannot be converted anew: float16, dynamic range and the pruning of channels are left out."
+_OPERATOR = re.compile(r"'(tf\.\w+)' op")
 SMALL = ("int4", "int8", "uint8", "int16", "float16")  # weights that were quantized already
 
 
@@ -122,6 +124,7 @@ def load(path, code=None, signature=None):
         raise InputError(
             f"{label} ends in {path.suffix or 'no suffix'}: give a .keras, .h5 or .tflite file, or the folder of a SavedModel."
         )
+    _refuse_text(label, (getattr(model, "inputs", None) or ()) if model is not None else graph.inputs)
     keras, notes = None, []
     if model is not None:
         try:
@@ -333,12 +336,26 @@ def _converted(label, graph, keras, model):
 
 
 def _operators_at_fault(error):
-    """What the converter missed, in a few words instead of its listing of the graph."""
+    """What stopped the converter, in words instead of its listing of the graph."""
     text = str(error)
-    for line in text.splitlines():
-        if "ops needing" in line or "Flex ops:" in line or "Custom ops:" in line or "op is neither" in line:
-            return line.strip()[:200]
+    if "TensorList" in text:
+        return (
+            "its recurrent layers run over an open number of steps: build the model with a fixed one, as in Input((steps, "
+            "features)) instead of Input((None, features))"
+        )
+    named = sorted(set(_OPERATOR.findall(text)))
+    if named:
+        return f"there is no kernel for {', '.join(named[:4])}"
     return opening.first_line(error)
+
+
+def _refuse_text(label, ends):
+    """Raises InputError for inputs of text, by their dtypes."""
+    if any("string" in str(getattr(end.dtype, "name", end.dtype)) for end in ends):
+        raise InputError(
+            f"{label} takes text, of which a .tflite knows nothing: save the part behind TextVectorization (or another layer "
+            "that makes numbers of words) as a model of its own."
+        )
 
 
 def _images(label, folder, model, scaling):

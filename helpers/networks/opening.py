@@ -43,9 +43,16 @@ def keras_file(path, code=None):
         except Exception as error:  # zip, HDF5 and each Keras raise their own
             errors.append(error)
         else:
-            check_finite(model.weights, f"model={str(path)!r}")
+            check_finite(_weights(model), f"model={str(path)!r}")
             return model
     raise InputError(f"model={str(path)!r} {_why_not(errors, version, code, _named_classes(path))}") from errors[0]
+
+
+def _weights(model):
+    try:
+        return model.weights
+    except ValueError:  # a model that was never built has none yet
+        return []
 
 
 def check_finite(variables, label):

@@ -187,6 +187,30 @@ def test_models_with_other_ends_are_loaded_and_not_judged(tmp_path, model, messa
         own.classes  # noqa: B018
 
 
+def recurrent(kit, steps):
+    inputs = kit.layers.Input((steps, 6))
+    return kit.Model(inputs, kit.layers.Dense(3)(kit.layers.LSTM(5)(inputs)))
+
+
+def vectorized(kit):
+    inputs = kit.layers.Input((1,), dtype="string")
+    return kit.Model(inputs, kit.layers.TextVectorization(10, output_sequence_length=4, vocabulary=["a", "b"])(inputs))
+
+
+@pytest.mark.parametrize("kit", [tf.keras, keras_3], ids=["Keras 2", "Keras 3"])
+def test_models_that_the_converter_cannot_take_are_told_the_cure(kit, tmp_path):
+    with pytest.raises(
+        InputError, match=r"open number of steps: build the model with a fixed one, as in Input\(\(steps"
+    ):
+        own_model.load(saved(recurrent(kit, None), tmp_path / "open.keras"))
+    own = own_model.load(saved(recurrent(kit, 7), tmp_path / "fixed.keras"))
+    assert own.classes == 3 and "unrolled over its 7 steps" in own.skipped
+    with pytest.raises(InputError, match=r"takes text, .* save the part behind TextVectorization"):
+        own_model.load(saved(vectorized(kit), tmp_path / "text.keras"))
+    with pytest.raises(InputError, match=r"declares no inputs .*: save it as a SavedModel"):
+        own_model.load(saved(kit.Sequential([kit.layers.Dense(3)]), tmp_path / "unbuilt.keras"))
+
+
 @pytest.mark.parametrize(
     "name, content, message",
     [
