@@ -216,7 +216,7 @@ class Candidate:
         sensitivity.sweep(self.own.file, x, x, modes=modes, known=self.own.layers)
         named = {layer.name for layer in self.layers(self.model)}
         named |= {layer.name for layer in self.own.keras.layers} if self.own.keras else set()
-        strange = [name for name in table["layer"] if name and _layer(name) not in named]
+        strange = [name for name in table["layer"] if not _known(name, named)]
         if strange:
             raise Wrong(f"names that the model does not have: {', '.join(strange[:4])}")
 
@@ -252,9 +252,12 @@ class Candidate:
         gate.judge(file, self.own.file, np.concatenate([self.x[0]] * 10), np.concatenate([y] * 10), speed=False)
 
 
-def _layer(name):
-    """Of "attention/query_1", a part that occurs twice, the layer: "attention"."""
-    return re.sub(r"_\d+$", "", name.split("/")[0]) if "/" in name else name
+def _known(name, layers):
+    """Whether a row's name is a layer's, or that of a part of it ("attention/query"), numbered where it occurs twice."""
+    return any(
+        each in layers or any(each.startswith(f"{layer}/") for layer in layers)
+        for each in (name, re.sub(r"_\d+$", "", name))
+    )
 
 
 def _int8(candidate):

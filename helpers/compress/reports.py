@@ -10,6 +10,7 @@ from helpers.base import repository
 from helpers.base.errors import InputError, StructureError
 from helpers.compress import affine, channels, own_model, quantize, requantize, sensitivity
 from helpers.networks import checkpoints
+from helpers.networks.opening import first_line
 from helpers.tflite import inputs, litert, measure
 
 
@@ -90,7 +91,14 @@ def _arrays(path, own):
 
 def _by_recipe(own, recipe, samples, per_channel):
     if own.graph is not None:
-        return quantize.convert(own.graph, recipe, samples, per_channel=per_channel)
+        try:
+            return quantize.convert(own.graph, recipe, samples, per_channel=per_channel)
+        except InputError:
+            raise
+        except Exception as error:  # the converter's own, of many classes
+            raise InputError(
+                f"recipe={recipe!r} cannot be made of {own.name} ({first_line(error)}): choose another, such as int8 or dynamic."
+            ) from error
     forms = {"int8": requantize.Format(8, 8, per_channel), "int16x8": requantize.Format(8, 16, per_channel)}
     if recipe == "float32":
         return own.file

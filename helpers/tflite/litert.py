@@ -312,13 +312,14 @@ def kernels(model):
 
 
 def _named_by(known, *tensors):
-    """The known layer in the names of some tensors, and the part of it that they belong to; None if there is none."""
+    """The known layer in the names of some tensors, and the part of it that they belong to; None if there is none. Names of
+    layers may hold slashes themselves; the longest that fits is meant."""
     for part in ";".join(tensors).split(";"):
-        path = part.split("/")
-        for place in reversed(range(len(path))):
-            if path[place] in known:
-                inner = [word for word in path[place + 1 : -1] if not word.lower().startswith(OPERATIONS)]
-                return "/".join([path[place], *inner])
+        path = f"/{part}/"
+        name = max((each for each in known if f"/{each}/" in path), key=len, default=None)
+        if name is not None:
+            *inner, _ = path.rsplit(f"/{name}/", 1)[1].strip("/").split("/")
+            return "/".join([name, *(word for word in inner if not word.lower().startswith(OPERATIONS))])
     return None
 
 

@@ -288,3 +288,25 @@ def test_layers_are_named_shortly_whoever_named_the_tensors(converted, tensor, l
     builder = flatbuffers.Builder()
     builder.Finish(parsed.Pack(builder), b"TFL3")
     assert litert.weight_layers(bytes(builder.Output())).layer[0] == layer
+
+
+@pytest.mark.parametrize(
+    "tensor, layer",
+    [
+        ("net/re_lu/Relu;net/norm/FusedBatchNormV3;net/conv/Conv2D1", "conv"),
+        ("net/attention/query/einsum/Einsum", "attention/query"),
+        ("net/memory/lstm_cell/MatMul", "memory/lstm_cell"),
+        ("net/block/depthwise/depthwise1;net/block/depthwise/BN", "block/depthwise"),
+        ("net/net/dense/MatMul", "dense"),
+        ("net/strange/MatMul", "strange"),
+    ],
+)
+def test_a_known_layer_is_called_by_its_name_and_part(converted, tensor, layer):
+    known = ("conv", "attention", "memory", "block/depthwise", "block", "dense")
+    parsed = litert.schema.ModelT.InitFromPackedBuf(converted["float32"], 0)
+    operator, graph = parsed.subgraphs[0].operators[0], parsed.subgraphs[0]
+    for index in (operator.inputs[1], operator.outputs[0]):
+        graph.tensors[index].name = tensor.encode()
+    builder = flatbuffers.Builder()
+    builder.Finish(parsed.Pack(builder), b"TFL3")
+    assert litert.weight_layers(bytes(builder.Output()), known).layer[0] == layer
