@@ -24,7 +24,7 @@ with runtime_env.quiet():
 SCALINGS = {"-1 to 1": (127.5, 1.0), "0 to 1": (255.0, 0.0), "0 to 255": (1.0, 0.0)}  # pixels / divisor - offset
 GREY = (0.299, 0.587, 0.114)  # what red, green and blue weigh in luminance (ITU-R BT.601)
 EXAMPLE = "cnn_fashion_28"
-NO_KERAS = "The pruning of channels needs the layers of a Keras model, and this is {}: it is left out."
+NO_KERAS = "Pruning of channels, equalization and training need the layers of a Keras model, and this is {}: they are left out."
 NO_GRAPH = "A .tflite cannot be converted anew: float16, dynamic range and the pruning of channels are left out."
 _OPERATOR = re.compile(r"'(tf\.\w+)' op")
 SMALL = ("int4", "int8", "uint8", "int16", "float16")  # weights that were quantized already
@@ -130,7 +130,7 @@ def load(path, code=None, signature=None):
         try:
             keras, notes = flatten.flat(model)
         except StructureError as problem:
-            notes = [f"The pruning of channels is left out: {problem}"]
+            notes = [f"Pruning of channels, equalization and training are left out: {problem}"]
     graph, blob, more = _converted(label, graph, keras, model)
     if model is None:
         notes = [NO_KERAS.format(kind)]
