@@ -46,7 +46,8 @@ def fold_batch_norms(model):
     model = structure.flat(model)
     folded = _foldable(model)
     config = _without(model.get_config(), folded)
-    result = tf.keras.Model.from_config(config)
+    own = {type(layer).__name__: type(layer) for layer in model.layers}  # of its author's, too
+    result = tf.keras.Model.from_config(config, custom_objects=own)
     norms = {source: model.get_layer(norm) for norm, source in folded.items()}
     for layer in result.layers:
         weights = model.get_layer(layer.name).get_weights()

@@ -148,6 +148,11 @@ def scope():
     return tfmot.quantization.keras.quantize_scope({kind.__name__: kind for kind in own})
 
 
+def _layers_of(model):
+    """A context in which Keras knows the layers of a model, those of its author's too."""
+    return tf.keras.utils.custom_object_scope({type(layer).__name__: type(layer) for layer in model.layers})
+
+
 def quantization_aware(model, kernel_bits=8, keep_float=()):
     """`tfmot.quantization.keras.quantize_model(model)` under PerChannelScheme(kernel_bits); the model itself is left as it is.
 
@@ -171,7 +176,7 @@ def quantization_aware(model, kernel_bits=8, keep_float=()):
     def annotated_layer(layer):
         return tfmot.quantization.keras.quantize_annotate_layer(layer, float_parts.get(layer.name))
 
-    with scope():
+    with scope(), _layers_of(model):
         annotated = (
             tf.keras.models.clone_model(_copy(model), clone_function=annotated_layer)
             if keep_float
@@ -245,7 +250,7 @@ def quantization_aware_per_tensor(model):
         config = KernelConfig([attribute], [] if before_relu else ["activation"], num_bits=8, per_axis=False)
         return tfmot.quantization.keras.quantize_annotate_layer(layer, config)
 
-    with scope():
+    with scope(), _layers_of(model):
         twin = tf.keras.models.clone_model(_copy(model), clone_function=annotated)
         return tfmot.quantization.keras.quantize_apply(twin, _AsAnnotated())
 

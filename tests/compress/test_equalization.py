@@ -352,6 +352,22 @@ def test_fused_activations_are_split_off_and_treated(activation):
     assert_same(model, cleared)
 
 
+class Halved(layers.Layer):
+    def call(self, x):
+        return x / 2
+
+
+def test_a_layer_of_the_authors_own_stands_beside():
+    def make(x):
+        x = layers.BatchNormalization()(layers.Conv2D(8, 3, use_bias=False, name="first")(Halved()(x)))
+        return layers.Conv2D(6, 1, name="second")(layers.ReLU()(x))
+
+    model = shaken(built(make))
+    equalized = eq.equalize(eq.fold_batch_norms(model))
+    assert_same(model, equalized)
+    np.testing.assert_allclose(ranges_out(equalized, "first"), ranges_in(equalized, "second"), rtol=0.01)
+
+
 def test_a_relu_given_by_its_name_is_one():
     model = shaken(built(lambda x: layers.Conv2D(6, 1)(layers.Activation("relu")(layers.Conv2D(8, 3)(x)))))
     assert eq.pairs(model)["channels"].tolist() == [8]

@@ -224,6 +224,20 @@ def test_what_tfmot_does_not_know_stays_in_float_and_all_else_trains(kind):
     assert all((old != new.numpy()).any() for old, new in zip(before, aware.trainable_weights, strict=True))
 
 
+class Halved(tf.keras.layers.Layer):
+    def call(self, x):
+        return x / 2
+
+
+def test_a_layer_of_the_authors_own_stays_in_float():
+    inputs = tf.keras.layers.Input((8,))
+    x = Halved()(tf.keras.layers.Dense(6, "relu")(inputs))
+    model = tf.keras.Model(inputs, tf.keras.layers.Dense(3)(x))
+    x = np.random.default_rng(0).normal(size=(40, 8)).astype("float32")
+    aware = qat.start_calibrated(qat.quantization_aware(model), model, x)
+    assert affine.sqnr(model.predict(x, verbose=0), aware.predict(x, verbose=0)) > 25
+
+
 def test_every_input_of_several_has_its_range():
     layers = tf.keras.layers
     left, right = layers.Input((4,), name="left"), layers.Input((6,), name="right")

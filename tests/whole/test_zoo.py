@@ -17,7 +17,7 @@ ZOO = runpy.run_path(str(repository.REPOSITORY / "benchmarks" / "zoo.py"))
 def test_no_tool_is_wrong_or_ends_in_a_traceback(name, library):
     row = ZOO["judged"](name, library)
     assert {outcome for outcome, _ in row.values()} <= {"right", "refused"}, row
-    assert row["load"][0] == row["int8"][0] == row["prune_channels"][0] == "right"
+    assert row["load"][0] == row["int8"][0] == row["per_tensor"][0] == "right"
 
 
 @pytest.mark.skipif(readme.zoo_file() is None, reason="the zoo has not been recorded yet")
