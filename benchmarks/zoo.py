@@ -60,11 +60,10 @@ class Candidate:
 
             self.model = architectures.build(name, {"2": tf.keras, "3": keras}[library])
             self.folder, self.code = Path(folder), None
-            self.x = (
-                [np.zeros((1, 8), "float32")] if name == "subclassed" else architectures.samples(self.model, SAMPLES)
-            )
-            if name == "subclassed":
+            if name == "subclassed":  # declares no inputs
                 self.x = [np.random.default_rng(0).normal(size=(SAMPLES, 8)).astype("float32")]
+            else:
+                self.x = architectures.samples(self.model, SAMPLES)
             self.path = self.saved(name)
             self.exact = [np.asarray(each, "float32") for each in tf.nest.flatten(self.called())]
         if name == "custom layer":

@@ -212,14 +212,14 @@ def _tflite(label, path):
             f"{label} needs the custom operator {custom[0]}, which is code of its author's: nothing here can run it."
         )
     blob = rewrite.with_signature(blob)
-    litert.interpreter(blob)
+    ends = _ends(blob)
     table = litert.tensors(blob).query("constant")
     small = litert.weight_layers(blob).query("dtype in @SMALL", local_dict={"SMALL": SMALL})
     if len(small) or (table["scales"] > 0).any():
         dtype = small["dtype"].iloc[0] if len(small) else table[table["scales"] > 0]["dtype"].iloc[0]
         raise InputError(f"{label} has {dtype} weights already: give the float32 model that it was made from.")
     _check_finite(label, blob)
-    return Model(path.stem, "a .tflite file", blob, None, None, *_ends(blob), (*notes, NO_GRAPH))
+    return Model(path.stem, "a .tflite file", blob, None, None, *ends, (*notes, NO_GRAPH))
 
 
 def _check_finite(label, blob):

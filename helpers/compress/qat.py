@@ -75,6 +75,7 @@ class KernelConfig(default_8bit_quantize_registry.Default8BitQuantizeConfig):
         return {**super().get_config(), "num_bits": self.num_bits, "per_axis": self.per_axis}
 
 
+TFMOTS_OWN = default_8bit_quantize_registry.Default8BitQuantizeRegistry()
 # What tfmot's wrapper for activations knows; others are computed in float32.
 KNOWN_ACTIVATIONS = ("linear", "relu", "swish", "gelu", "softmax", "sigmoid", "tanh", "NoOpActivation")
 
@@ -107,8 +108,7 @@ def in_float(layer):
     """
     activation = getattr(layer, "activation", None)
     name = getattr(activation, "__name__", type(activation).__name__) if activation is not None else "linear"
-    known = default_8bit_quantize_registry.Default8BitQuantizeRegistry().supports(layer)
-    return not known or name not in KNOWN_ACTIVATIONS or isinstance(layer, tf.keras.layers.RNN)
+    return not TFMOTS_OWN.supports(layer) or name not in KNOWN_ACTIVATIONS or isinstance(layer, tf.keras.layers.RNN)
 
 
 class PerChannelScheme(tfmot.quantization.keras.default_8bit.Default8BitQuantizeScheme):
@@ -203,10 +203,14 @@ def _float_parts(model, keep_float):
 def _calls(model):
     """Name of each layer -> what it puts out, a tensor for every place where this model uses it."""
     found = {}
-    for nodes in model._nodes_by_depth.values():  # a layer's own nodes may belong to other models as well
-        for node in nodes:
-            found.setdefault(node.outbound_layer.name, []).extend(tf.nest.flatten(node.outputs))
+    for node in _nodes(model):
+        found.setdefault(node.outbound_layer.name, []).extend(tf.nest.flatten(node.outputs))
     return found
+
+
+def _nodes(model):
+    """Every use of a layer in this model; a layer's own nodes may belong to other models as well."""
+    return [node for nodes in model._nodes_by_depth.values() for node in nodes]
 
 
 def _before_activation(model, name):
@@ -215,12 +219,7 @@ def _before_activation(model, name):
     linear = type(layer).from_config({**layer.get_config(), "activation": "linear", "name": f"{name}_linear"})
     if isinstance(layer, tf.keras.layers.Activation):
         linear = tf.keras.layers.Activation("linear", name=f"{name}_linear")
-    inputs = [
-        tf.nest.flatten(node.keras_inputs)[0]
-        for nodes in model._nodes_by_depth.values()
-        for node in nodes
-        if node.outbound_layer is layer
-    ]
+    inputs = [tf.nest.flatten(node.keras_inputs)[0] for node in _nodes(model) if node.outbound_layer is layer]
     outputs = [linear(each) for each in inputs]
     linear.set_weights(layer.get_weights())
     return outputs

@@ -96,7 +96,8 @@ def judge(
     if rounds < runner.BLOCKS:
         raise InputError(f"rounds={rounds} must be at least {runner.BLOCKS}.")
     show = measure.TARGET_SAMPLES if target else 0
-    reference, found = _answers(blobs, x, show, limits)
+    data = {"samples": len(x), "sha256": hashlib.sha256(x.tobytes() + y.tobytes()).hexdigest()}
+    reference, found = _answers(blobs, x, data, show, limits)
     classes = _reference(reference, x, y)
     checks, answers = _runs(found, reference, len(x))
     measured = {"size.baseline": _bytes(len(blobs["baseline"])), "size.candidate": _bytes(len(blobs["candidate"]))}
@@ -118,15 +119,16 @@ def judge(
         policy,
         _described(blobs["candidate"], found),
         _described(blobs["baseline"], reference),
-        {"samples": len(x), "sha256": hashlib.sha256(x.tobytes() + y.tobytes()).hexdigest()},
+        data,
         machine,
     )
 
 
-def _answers(blobs, x, show, limits):
+def _answers(blobs, x, data, show, limits):
     """What baseline and candidate answer to "predict", in this order. Many candidates are judged against one baseline on the
     same samples, so the baseline's last answer is kept."""
-    asked = hashlib.sha256(blobs["baseline"] + x.tobytes() + repr((x.shape, show, limits)).encode()).digest()
+    baseline = hashlib.sha256(blobs["baseline"]).hexdigest()
+    asked = (baseline, data["sha256"], x.shape, show, *sorted(limits.items()))
     with measure.staged(blobs, x) as (folder, names):
         found = {
             name: runner.run(measure.prediction(names[name], show=show, limits=limits), folder)

@@ -1,7 +1,8 @@
 """Any functional Keras model, of Keras 2 or 3, as one flat model of Keras 2 in float32 that computes the same.
 
 Models inside the model are opened, bare operators become layers where there is one for them, separable convolutions are
-taken apart, augmentation is left out, mixed precision becomes float32. The copy is compared with the original before it is handed out.
+taken apart, augmentation is left out, mixed precision becomes float32. The copy is compared with the original before it
+is handed out.
 """
 
 import inspect
@@ -20,6 +21,7 @@ BOTH = (tf.keras.Model, keras.Model)
 AUGMENTATION = ("RandomFlip", "RandomRotation", "RandomZoom", "RandomContrast", "RandomTranslation", "RandomBrightness")
 SPLIT = (tf.keras.layers.Conv1D, tf.keras.layers.Conv2D, tf.keras.layers.DepthwiseConv2D, tf.keras.layers.Dense)
 SYMBOLIC = type(tf.keras.Input((1,)))  # what Keras 2 calls layers with while a model is put together
+SEPARABLE = (tf.keras.layers.SeparableConv2D, keras.layers.SeparableConv2D)
 RECURRENT = ("LSTM", "GRU", "SimpleRNN")
 OPEN_SIDE = 64  # what an open size of an input is taken for where the copy is compared
 DIFFERENCE = 1e-4  # between copy and original, as a share of the largest output; kernels of both Keras round alike
@@ -49,9 +51,7 @@ def is_flat(model):
     """Whether there is nothing in a model of Keras 2 that `flat` would change, but for Sequential becoming functional."""
     if not isinstance(model, tf.keras.Model):
         return False
-    nested = any(
-        isinstance(layer, (*BOTH, tf.keras.layers.SeparableConv2D)) or _is_bare(layer) for layer in model.layers
-    )
+    nested = any(isinstance(layer, (*BOTH, *SEPARABLE)) or _is_bare(layer) for layer in model.layers)
     mixed = any(layer.compute_dtype == "float16" for layer in model.layers)
     return not (nested or mixed or any(type(layer).__name__ in AUGMENTATION for layer in model.layers))
 
@@ -101,7 +101,7 @@ class _Builder:
         return [made[id(tensor)] for tensor in graph.outputs]
 
     def called(self, layer, args, kwargs, within):
-        kwargs = {name: value for name, value in kwargs.items() if name not in ("training",) and value is not None}
+        kwargs = {name: value for name, value in kwargs.items() if name != "training" and value is not None}
         if isinstance(layer, BOTH):
             inner = _functional(layer)
             return self.inline(inner, tf.nest.flatten([args, kwargs]), (*within, layer.name))
@@ -118,7 +118,7 @@ class _Builder:
             if steps and not layer.get_config().get("unroll"):
                 self.notes.append(f"Layer {layer.name} ({kind}) is unrolled over its {steps} steps, for the converter.")
             self.copies[layer] = _copy(layer, self.unique(layer.name, within), bool(steps))
-            if isinstance(layer, tf.keras.layers.SeparableConv2D) or kind == "SeparableConv2D":
+            if isinstance(layer, SEPARABLE):
                 self.apart[layer], self.copies[layer] = _separated(
                     self.copies[layer], self.unique(f"{layer.name}_depthwise", within)
                 )
@@ -137,17 +137,14 @@ class _Builder:
         if function is None or function is tf.keras.activations.linear:
             return layer, None
         name = getattr(function, "__name__", "")
-        relu = {
-            "relu": lambda name: tf.keras.layers.ReLU(name=name),
-            "relu6": lambda name: tf.keras.layers.ReLU(6.0, name=name),
-        }
+        relu = _ACTIVATIONS[name] if name in ("relu", "relu6") else None
         if kind is tf.keras.layers.Activation:
-            return (relu[name](layer.name) if name in relu else layer), None
+            return (relu(layer.name) if relu else layer), None
         if not isinstance(layer, SPLIT):
             return layer, None
         apart = self.unique(f"{layer.name}_activation", ())
         linear = kind.from_config({**layer.get_config(), "activation": "linear"})
-        made = relu[name](apart) if name in relu else tf.keras.layers.Activation(function, name=apart)
+        made = relu(apart) if relu else tf.keras.layers.Activation(function, name=apart)
         return linear, made
 
     def operator(self, layer, args, kwargs, within):

@@ -26,41 +26,34 @@ def arrays(path, parameter="data", needed=("x",)):
 
     parameter: what messages call the file. needed: names that it must hold. Raises InputError.
     """
-    named, given = f"{parameter}={str(path)!r}", ", ".join(f"{name}=..." for name in needed)
-    try:
-        with np.load(path) as loaded:
-            held = loaded.files
-            found = {name: loaded[name] for name in ARRAYS if name in held}
-    except Exception as error:  # besides NumPy, zipfile and zlib raise errors of their own for damaged files
-        cause = getattr(error, "strerror", None) or "it is no .npz file of plain arrays"
-        raise InputError(f"{named} cannot be read ({cause}): save it with numpy.savez({given}).") from error
-    for name in needed:
-        if name not in found:
-            wanted = " and ".join(ARRAYS[each] for each in needed)
-            shown = ", ".join(held[:8]) + (", …" if len(held) > 8 else "")
-            raise InputError(f"{named} holds no {name} (it holds {shown or 'nothing'}): it must hold {wanted}.")
+    told = " and ".join(ARRAYS[each] for each in needed)
+    found = _held(path, parameter, ARRAYS, needed, told)
     if "x" in found:
-        found["x"] = float_samples(found["x"], f"{named}: ")
+        found["x"] = float_samples(found["x"], f"{parameter}={str(path)!r}: ")
     return found
 
 
 def named(path, parameter, names):
     """Arrays of an `.npz` by names of any kind: name -> array as it is. Raises InputError, also for a name that it does not
     hold."""
-    label = f"{parameter}={str(path)!r}"
+    return _held(path, parameter, names, names, ", ".join(names))
+
+
+def _held(path, parameter, names, needed, told):
+    """Those of some arrays that an `.npz` holds: name -> array. told: what it must hold, in words. Raises InputError, also
+    for a missing array that is needed."""
+    label, given = f"{parameter}={str(path)!r}", ", ".join(f"{name}=..." for name in needed)
     try:
         with np.load(path) as loaded:
             held = loaded.files
             found = {name: loaded[name] for name in names if name in held}
     except Exception as error:  # besides NumPy, zipfile and zlib raise errors of their own for damaged files
         cause = getattr(error, "strerror", None) or "it is no .npz file of plain arrays"
-        given = ", ".join(f"{name}=..." for name in names)
         raise InputError(f"{label} cannot be read ({cause}): save it with numpy.savez({given}).") from error
-    for name in names:
+    for name in needed:
         if name not in found:
-            raise InputError(
-                f"{label} holds no {name} (it holds {', '.join(held[:8]) or 'nothing'}): it must hold {', '.join(names)}."
-            )
+            shown = ", ".join(held[:8]) + (", …" if len(held) > 8 else "")
+            raise InputError(f"{label} holds no {name} (it holds {shown or 'nothing'}): it must hold {told}.")
     return found
 
 

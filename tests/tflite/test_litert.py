@@ -271,6 +271,17 @@ def test_a_model_made_for_one_sample_is_run_one_by_one():
     np.testing.assert_allclose(hidden, wanted, atol=1e-5)
 
 
+def with_first_layer_named(file, name):
+    """The file, kernel and output of its first operator having another name."""
+    parsed = litert.schema.ModelT.InitFromPackedBuf(file, 0)
+    operator, graph = parsed.subgraphs[0].operators[0], parsed.subgraphs[0]
+    for index in (operator.inputs[1], operator.outputs[0]):
+        graph.tensors[index].name = name.encode()
+    builder = flatbuffers.Builder()
+    builder.Finish(parsed.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
 @pytest.mark.parametrize(
     "tensor, layer",
     [
@@ -281,13 +292,7 @@ def test_a_model_made_for_one_sample_is_run_one_by_one():
     ],
 )
 def test_layers_are_named_shortly_whoever_named_the_tensors(converted, tensor, layer):
-    parsed = litert.schema.ModelT.InitFromPackedBuf(converted["float32"], 0)
-    operator, graph = parsed.subgraphs[0].operators[0], parsed.subgraphs[0]
-    for index in (operator.inputs[1], operator.outputs[0]):
-        graph.tensors[index].name = tensor.encode()
-    builder = flatbuffers.Builder()
-    builder.Finish(parsed.Pack(builder), b"TFL3")
-    assert litert.weight_layers(bytes(builder.Output())).layer[0] == layer
+    assert litert.weight_layers(with_first_layer_named(converted["float32"], tensor)).layer[0] == layer
 
 
 @pytest.mark.parametrize(
@@ -303,10 +308,4 @@ def test_layers_are_named_shortly_whoever_named_the_tensors(converted, tensor, l
 )
 def test_a_known_layer_is_called_by_its_name_and_part(converted, tensor, layer):
     known = ("conv", "attention", "memory", "block/depthwise", "block", "dense")
-    parsed = litert.schema.ModelT.InitFromPackedBuf(converted["float32"], 0)
-    operator, graph = parsed.subgraphs[0].operators[0], parsed.subgraphs[0]
-    for index in (operator.inputs[1], operator.outputs[0]):
-        graph.tensors[index].name = tensor.encode()
-    builder = flatbuffers.Builder()
-    builder.Finish(parsed.Pack(builder), b"TFL3")
-    assert litert.weight_layers(bytes(builder.Output()), known).layer[0] == layer
+    assert litert.weight_layers(with_first_layer_named(converted["float32"], tensor), known).layer[0] == layer
