@@ -325,7 +325,13 @@ def guide(frame, title):
 def ledger(frame, title):
     """Verdicts at a glance: frame with claim, statement, profile, machine, verdict; a row for each claim, a column for each
     machine of each profile."""
-    looks = {"confirmed": ("o", 2), "refuted": ("X", 5), "depends": ("D", 1), "not testable here": ("v", 6)}
+    looks = {
+        "confirmed": ("o", 2),
+        "refuted": ("X", 5),
+        "depends": ("D", 1),
+        "undecided": ("s", 4),
+        "not testable here": ("v", 6),
+    }
     rows = frame.drop_duplicates("claim")
     columns = [
         (name, machine) for name, part in frame.groupby("profile", sort=False) for machine in part["machine"].unique()
@@ -342,7 +348,7 @@ def ledger(frame, title):
     axis.set_xticks(range(len(columns)), ["\n".join(column) for column in columns], fontsize=8)
     axis.xaxis.tick_top()
     axis.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-len(rows) + 0.4, 0.6))
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return figure
 
 

@@ -1,9 +1,10 @@
 """The numbers of a run: recorded with their provenance, read back, compared with the recorded ones.
 
 A file is `results/<profile>/<machine>/<notebook>.json`; every number in it is
-`{"value", "low", "high", "unit", "tolerance"}`. The tolerance says by how much a rerun elsewhere may differ; null means that
-the number belongs to the machine (latency, memory) and is compared with nothing from another one. `labels` names the numbers
-that have a row in the tables, in their order.
+`{"value", "low", "high", "unit", "tolerance"}`, and "trainings" where it is the mean of some. The tolerance says by how much a
+rerun elsewhere may differ; null means that the number belongs to the machine (latency, memory) and is compared with nothing
+from another one. `labels` names the numbers that have a row in the tables, in their order. The provenance holds, under "rule",
+the hash of each claim's rule as it was before the numbers.
 
 The machine's name is made of what decides latency (`runtime_env.machine_name`). Several machines may have recorded one
 notebook: the *reference* is the one whose outputs stand in the notebook itself, the others only add their latencies.
@@ -38,12 +39,15 @@ class Recording:
     reference: bool
 
 
-def record(notebook, profile, parameters, numbers, dataset=None, tolerances=None, verdicts=None, labels=None):
+def record(
+    notebook, profile, parameters, numbers, dataset=None, tolerances=None, verdicts=None, labels=None, rules=None
+):
     """Write the numbers of a run and return the path of the file, relative to the output folder.
 
     notebook: its name. profile: under which name the run is kept. parameters: those of the run, name -> value. numbers:
     name -> Estimate or float. dataset: what it ran on. tolerances: by the name of a number or by its first part ("top1");
     numbers with none are compared for equality. verdicts: claim -> verdict. labels: number -> its row in the tables.
+    rules: claim -> the hash of its rule, as it was when the numbers were recorded.
     Raises InputError for a number that is not finite.
     """
     tolerances, labels = tolerances or {}, labels or {}  # of numbers that another profile may have
@@ -59,6 +63,7 @@ def record(notebook, profile, parameters, numbers, dataset=None, tolerances=None
             "versions": runtime_env.versions(),
             "machine": runtime_env.machine(),
             "data": {"name": dataset.name, "sha256": dataset.sha256} if dataset else None,
+            "rule": rules or {},
         },
         "numbers": {name: _entry(name, number, tolerances) for name, number in numbers.items()},
         "labels": labels,
@@ -107,7 +112,7 @@ def read(notebook, profile=repository.QUICK, machine=None, root=None):
         content["tolerances"] = {name: entry["tolerance"] for name, entry in entries.items()}
         content["labels"] = content.get("labels", {})  # older files have none
         content["numbers"] = {
-            name: Estimate(entry["value"], entry["low"], entry["high"], entry["unit"])
+            name: Estimate(entry["value"], entry["low"], entry["high"], entry["unit"], entry.get("trainings"))
             for name, entry in entries.items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -167,13 +172,14 @@ def _entry(name, number, tolerances):
     ends = [end for end in (estimate.low, estimate.high) if end is not None]
     if not all(math.isfinite(end) for end in (estimate.value, *ends)):
         raise InputError(f"number {name}={estimate.value!r} is not finite: it cannot be recorded.")
-    return {
+    entry = {
         "value": _plain(estimate.value),
         "low": _plain(estimate.low),
         "high": _plain(estimate.high),
         "unit": estimate.unit,
         "tolerance": tolerance_of(name, tolerances),
     }
+    return entry if estimate.trainings is None else {**entry, "trainings": estimate.trainings}
 
 
 def _plain(value):

@@ -1,10 +1,21 @@
 """Claims and the verdicts on them. Nobody writes a verdict by hand: a rule computes it from recorded numbers.
 
-The claims themselves, each with its rule, stand in `claims`; here is what they are, how they are judged, and the ledger.
+A rule is data: numbers, the side of a margin on which each must lie, why that margin, and under which condition it was
+measured. Each number is judged by its whole interval:
+
+- on the claim's side of the margin: the bound holds; on the other side: it fails; the margin inside: it is open;
+- a condition holds if all of its bounds hold, fails if one fails, and is open otherwise;
+- a claim is *confirmed* if it holds under all conditions, *refuted* if it fails under all, *depends* if it holds under one and
+  fails under another, *undecided* otherwise. Of a claim that something *can* happen one condition that holds is enough.
+
+So an interval that holds the margin refutes nothing, and more data never turn *undecided* into the wrong verdict. The claims
+stand in `claims`. The hash of a rule is recorded with the numbers: a verdict whose rule is younger than its numbers is marked.
 """
 
+import dataclasses
+import hashlib
 import importlib
-from collections.abc import Callable
+import json
 from dataclasses import dataclass
 
 import pandas as pd
@@ -13,37 +24,135 @@ from helpers.base.errors import InputError
 from helpers.evidence import results
 from helpers.evidence.stats import Estimate
 
-CONFIRMED, REFUTED, DEPENDS, NOT_TESTABLE = "confirmed", "refuted", "depends", "not testable here"
-VERDICTS = (CONFIRMED, REFUTED, DEPENDS, NOT_TESTABLE)
-OVERRULING = "full"  # the profile whose reason counts where it has judged: the same data as quick's, and all of them
-_claims = {}
+CONFIRMED, REFUTED, UNDECIDED, DEPENDS = "confirmed", "refuted", "undecided", "depends"
+NOT_TESTABLE = "not testable here"
+VERDICTS = (CONFIRMED, REFUTED, DEPENDS, UNDECIDED, NOT_TESTABLE)
+AT_LEAST, AT_MOST = "at least", "at most"
+OVERRULING = "full"  # the profile whose verdict counts where it has judged: the same data as quick's, and all of them
+_OUTCOMES = {True: "holds", False: "fails", None: "open"}
+
+
+@dataclass(frozen=True)
+class Need:
+    """A number without which a bound, or a whole claim, is not judged. otherwise: what is said where it is smaller."""
+
+    number: str
+    at_least: float
+    otherwise: str
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One comparison. number: its recorded name. told: what it is. side: of the margin on which the claim puts it. why: this
+    margin. form: how both are told, as `Estimate` takes it. trainings: how many the number must rest on, else it is open."""
+
+    number: str
+    told: str
+    side: str
+    margin: float
+    why: str
+    form: str = ".3g"
+    trainings: int = 0
+    needs: tuple[Need, ...] = ()
+
+    def outcome(self, numbers):
+        """True, False or None, which is open; and what to say of it."""
+        found = numbers[self.number]
+        told = f"{self.told} {found:{self.form}}, claimed {self.side} {self.margin_told()}"
+        for need in self.needs:
+            if numbers[need.number].value < need.at_least:
+                return None, f"{told}: open, {need.otherwise}"
+        if (found.trainings or 0) < self.trainings:
+            return None, f"{told}: open, since it takes {self.trainings} trainings"
+        low, high = (found.value, found.value) if found.low is None else (found.low, found.high)
+        sign = 1 if self.side == AT_LEAST else -1
+        nearest, farthest = sorted((sign * (low - self.margin), sign * (high - self.margin)))
+        outcome = True if nearest >= 0 else False if farthest < 0 else None
+        return outcome, f"{told}: {_OUTCOMES[outcome]}"
+
+    def margin_told(self):
+        return f"{Estimate(self.margin):{self.form}}"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement, the names of the numbers that it needs, and the rule: Estimates, in that order -> (verdict, because)."""
+    """A statement of the article's, in our words, and the rule that judges it.
 
+    section: where the article says it. conditions: under which it was measured -> the Bounds that must hold together.
+    can: whether it says that something can happen. needs: without which it is not testable here. beside: numbers that are told
+    with the reason and judge nothing, as (number, what it is, form). test_by: what would test a claim without conditions.
+    """
+
+    section: str
     statement: str
-    needs: tuple[str, ...]
-    rule: Callable[..., tuple[str, str]]
+    conditions: dict[str, tuple[Bound, ...]] = dataclasses.field(default_factory=dict)
+    can: bool = False
+    needs: tuple[Need, ...] = ()
+    beside: tuple[tuple[str, str, str], ...] = ()
+    test_by: str = ""
 
+    @property
+    def numbers(self):
+        """The names of all numbers that the rule reads, in its order."""
+        bounds = [bound for together in self.conditions.values() for bound in together]
+        needs = [*self.needs, *(need for bound in bounds for need in bound.needs)]
+        names = [
+            *(bound.number for bound in bounds),
+            *(need.number for need in needs),
+            *(each[0] for each in self.beside),
+        ]
+        return tuple(dict.fromkeys(names))
 
-def claim(name, statement, needs):
-    """Decorates the rule of a claim, which makes it known under its name. Raises ValueError if the name is taken."""
+    @property
+    def hash(self):
+        """Of the statement and its rule, 16 hexadecimal digits: whatever is changed in them changes it."""
+        return hashlib.sha256(json.dumps(dataclasses.asdict(self)).encode()).hexdigest()[:16]
 
-    def known(rule):
-        if name in _claims:
-            raise ValueError(f"claim={name!r} has a rule already, {_claims[name].rule.__name__}.")
-        _claims[name] = Claim(statement, tuple(needs), rule)
-        return rule
+    def judge(self, numbers):
+        """(verdict, because). numbers: name -> Estimate, of all that the rule reads."""
+        for need in self.needs:
+            if numbers[need.number].value < need.at_least:
+                return NOT_TESTABLE, need.otherwise
+        outcomes, reasons = [], []
+        for where, bounds in self.conditions.items():
+            found = [bound.outcome(numbers) for bound in bounds]
+            each = [outcome for outcome, _ in found]
+            outcomes.append(False if False in each else None if None in each else True)
+            reasons.append(f"{where}: {' and '.join(told for _, told in found)}" if where else found[0][1])
+        reasons += [f"{told} {numbers[number]:{form}}" for number, told, form in self.beside]
+        because = "; ".join([*reasons, *[self.test_by] * bool(self.test_by)])
+        return self._verdict(set(outcomes)), because
 
-    return known
+    def rule(self):
+        """The rule in words, from which anybody can judge given the numbers."""
+        if not self.conditions:
+            return f"not testable here: {self.test_by}"
+        conditions = []
+        for where, bounds in self.conditions.items():
+            told = []
+            for bound in bounds:
+                seeds = f", over {bound.trainings} trainings or more" if bound.trainings else ""
+                asked = "".join(f", where `{need.number}` is at least {need.at_least:g}" for need in bound.needs)
+                margin = f"{bound.side} {bound.margin_told()} ({bound.why})"
+                told.append(f"{bound.told} (`{bound.number}`) is {margin}{seeds}{asked}")
+            conditions.append(f"{where}: {' and '.join(told)}" if where else " and ".join(told))
+        enough = " One of these is enough." if self.can and len(conditions) > 1 else ""
+        needs = "".join(f" Testable where `{need.number}` is at least {need.at_least:g}." for need in self.needs)
+        return f"{'; '.join(conditions)}.{enough}{needs}"
+
+    def _verdict(self, outcomes):
+        if not outcomes:
+            return NOT_TESTABLE
+        if outcomes == {True} or (self.can and True in outcomes):
+            return CONFIRMED
+        if outcomes == {False}:
+            return REFUTED
+        return DEPENDS if {True, False} <= outcomes else UNDECIDED
 
 
 def catalogue():
     """Every claim, sorted: name -> Claim."""
-    importlib.import_module("helpers.evidence.claims")  # its decorators fill the catalogue
-    return dict(sorted(_claims.items()))
+    return dict(sorted(importlib.import_module("helpers.evidence.claims").CLAIMS.items()))
 
 
 def judge(numbers, *names):
@@ -56,32 +165,38 @@ def judge(numbers, *names):
         if name not in known:
             raise InputError(f"claim={name!r} is unknown: there are {', '.join(known)}.")
         claim = known[name]
-        missing = [need for need in claim.needs if need not in numbers]
+        missing = [need for need in claim.numbers if need not in numbers]
         if missing:
             raise InputError(f"claim {name} needs the numbers {', '.join(missing)}, which were not measured.")
-        given = [numbers[need] for need in claim.needs]
-        verdict, because = claim.rule(*(n if isinstance(n, Estimate) else Estimate(*[float(n)] * 3) for n in given))
+        given = {need: numbers[need] for need in claim.numbers}
+        given = {need: n if isinstance(n, Estimate) else Estimate(float(n)) for need, n in given.items()}
+        verdict, because = claim.judge(given)
         rows.append({"claim": name, "statement": claim.statement, "verdict": verdict, "because": because})
     return pd.DataFrame(rows, columns=["claim", "statement", "verdict", "because"]).set_index("claim")
 
 
 def ledger():
     """Every verdict on record, judged anew from the recorded numbers: a frame with claim, statement, notebook, profile,
-    machine, verdict, because; sorted by claim, the quick profile first, in each the reference machine first.
+    machine, verdict, because, younger; sorted by claim, the quick profile first, in each the reference machine first.
 
-    Raises ResultsError for damaged files.
+    younger: the rule was written or changed after the numbers were recorded, so that they cannot test it. Claims whose numbers
+    were not recorded yet are left out. Raises ResultsError for damaged files.
     """
-    rows = []
+    rows, known = [], catalogue()
     for it in results.recordings():
         content = results.read(it.notebook, it.profile, it.machine)
-        judged = judge(content["numbers"], *content.get("verdicts", {})).reset_index()
-        rows.append(judged.assign(notebook=it.notebook, profile=it.profile, machine=it.machine))
-    columns = ["claim", "statement", "notebook", "profile", "machine", "verdict", "because"]
+        fixed = content["provenance"].get("rule", {})
+        names = [n for n in content.get("verdicts", {}) if n in known and {*known[n].numbers} <= {*content["numbers"]}]
+        judged = judge(content["numbers"], *names).reset_index()
+        younger = [fixed.get(name) != known[name].hash for name in names]
+        rows.append(judged.assign(notebook=it.notebook, profile=it.profile, machine=it.machine, younger=younger))
+    columns = ["claim", "statement", "notebook", "profile", "machine", "verdict", "because", "younger"]
     return pd.concat(rows)[columns].sort_values("claim", kind="stable", ignore_index=True)
 
 
 def decisive(judged):
     """The row of a `ledger` that gives each claim its reason, a frame indexed by claim: of the full profile where it has
-    judged, else of the quick one, else of any; on the reference machine."""
-    ranked = judged.assign(rank=(judged["profile"] != OVERRULING).astype(int) + (judged.index / len(judged)))
+    judged, else of the quick one, else of any; on the reference machine. Verdicts with a younger rule do not count."""
+    judged = judged[~judged["younger"]].reset_index(drop=True)
+    ranked = judged.assign(rank=(judged["profile"] != OVERRULING).astype(int) + (judged.index / max(len(judged), 1)))
     return ranked.sort_values("rank", kind="stable").groupby("claim").first().drop(columns="rank")

@@ -36,6 +36,16 @@ tolerance that is recorded beside each number. Latency has a row for each machin
 faster; one thread, one sample at a time, interleaved with the baseline.
 """
 
+CLAIMS = """## The article's claims
+
+The article is "TensorFlow模型压缩技术：剪枝与量化实战", signed 张小明, dated 2026-01-13; it has no stable address that we know of. A claim is
+*confirmed* if every interval lies on its side of the margin, *refuted* if all lie on the other, *depends* if one condition
+confirms and another refutes, and *undecided* if an interval holds the margin. The rules stand below. They were fixed before the
+numbers: a recording carries the hash of each, and what was recorded before its rule is left out here until it is recorded again.
+
+![Every claim and its verdict](figures/07_ledger.svg)
+"""
+
 ZOO = """
 ## What the tools take
 
@@ -107,15 +117,12 @@ def notebooks_table():
 def results_page():
     """The text of RESULTS.md."""
     ledger = verdicts.ledger()
-    parts = [
-        INTRODUCTION,
-        "## The article's claims\n",
-        "![Every claim and its verdict](figures/07_ledger.svg)\n",
-        claims_table(ledger),
-    ]
+    ledger = ledger[~ledger["younger"]]
+    parts = [INTRODUCTION, CLAIMS, claims_table(ledger)]
     apart = claims_by_machine(ledger)
     if apart:
         parts += ["\nWhere the machines of one profile come to different verdicts:\n", apart]
+    parts += ["\n### The rules\n", rules_table()]
     for name, row in overview().iterrows():
         tables = notebook_tables(name)
         if tables:
@@ -149,12 +156,20 @@ def claims_table(ledger):
     """The claims of a `verdicts.ledger` with their verdicts by profile, on its reference machine, and the reason of the
     profile that counts most, as a Markdown table."""
     first = ledger.drop_duplicates(["claim", "profile"])
+    known = verdicts.catalogue()
     profiles = list(dict.fromkeys(it.profile for it in results.recordings() if it.profile in set(ledger["profile"])))
     table = first.pivot(index="claim", columns="profile", values="verdict")[profiles].fillna(NOT_RECORDED)
     reasons = verdicts.decisive(ledger)
     table.insert(0, "the article says", reasons["statement"])
+    table.insert(0, "where", [known[name].section for name in table.index])
     because = reasons["because"] + " (" + reasons["profile"] + ", " + reasons["machine"] + ")"
     return _markdown(table.assign(because=because))
+
+
+def rules_table():
+    """The rule of every claim in words, with its hash, as a Markdown table."""
+    rows = {name: [claim.rule(), f"`{claim.hash}`"] for name, claim in verdicts.catalogue().items()}
+    return _markdown(pd.DataFrame.from_dict(rows, orient="index", columns=["it holds where", "hash"]))
 
 
 def claims_by_machine(ledger):

@@ -115,6 +115,7 @@ class Run:
             {**MACHINES, **self._settings.get("tolerances", {})},
             found["verdict"].to_dict(),
             dict(self._settings.get("table", ())),
+            {name: verdicts.catalogue()[name].hash for name in names},
         )
         return found
 

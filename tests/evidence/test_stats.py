@@ -177,12 +177,60 @@ def test_the_same_seed_thrice_is_no_more_evidence_than_once():
     assert width(thrice) == pytest.approx(width(once), rel=0.1)
 
 
-def test_the_bootstrap_is_repeatable_and_mirrored_by_a_swap():
+def test_seeds_are_mirrored_by_a_swap_and_counted():
     baseline, candidate = seeds_apart(0.9, 0.9), seeds_apart(0.8, 0.85)
-    there, again = stats.paired_difference(baseline, candidate), stats.paired_difference(baseline, candidate)
-    back = stats.paired_difference(candidate, baseline)
-    assert there == again
+    there, back = stats.paired_difference(baseline, candidate), stats.paired_difference(candidate, baseline)
     assert (back.value, back.low, back.high) == pytest.approx((-there.value, -there.high, -there.low))
+    assert there.trainings == 2
+
+
+def test_one_seed_has_the_interval_of_its_examples_and_says_so():
+    baseline, candidate = seeds_apart(0.9), seeds_apart(0.8)
+    found, plain = stats.paired_difference(baseline, candidate), stats.paired_difference(baseline[0], candidate[0])
+    assert (found.low, found.high, found.trainings) == (plain.low, plain.high, 1)
+    assert f"{found:points}" == f"{plain:points}, one seed"
+    assert stats.proportion(candidate).trainings == 1
+
+
+def test_by_hand_where_only_seeds_vary():
+    """Every example alike: Student's t over the means of the seeds."""
+    found = stats.proportion(np.array([[True] * 9, [False] * 9, [True] * 9]))
+    half = 4.302653 * np.std([1, 0, 1], ddof=1) / np.sqrt(3)
+    assert (found.low, found.high) == pytest.approx((2 / 3 - half, 1.0), rel=1e-6)  # it ends at 1
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("spread", [0.0, 0.5, 1.0, 2.0])
+def test_an_interval_over_seeds_covers_the_truth(seeds, spread):
+    """spread: of the seeds' means, in units of what the choice of examples moves the mean."""
+    random, examples, held = np.random.default_rng(0), 400, 0
+    for _ in range(600):
+        lost, gained = random.beta(0.3, 2.7, examples), random.beta(0.3, 5.7, examples)  # examples are not equally hard
+        moved = random.normal(0, spread * np.sqrt(0.1375 / examples), (seeds, 1))
+        loses = random.random((seeds, examples)) < np.clip(lost * (1 - moved / 0.1), 0, 1)
+        gains = random.random((seeds, examples)) < gained
+        found = stats.paired_difference(loses & ~gains, gains & ~loses)
+        held += found.low <= 0.05 - 0.1 <= found.high
+    assert held / 600 >= 0.93 - 2 * np.sqrt(0.93 * 0.07 / 600)  # within what 600 draws can tell
+
+
+# --- the spread over seeds
+
+
+def test_the_ratio_of_spreads_is_pitmans_and_morgans():
+    one = np.arange(100) < np.array([[90], [80], [85], [70], [95]])
+    other = np.arange(100) < np.array([[88], [84], [86], [83], [90]])
+    found = stats.spread_ratio(one, other)
+    assert found.value == pytest.approx(np.std([90, 80, 85, 70, 95]) / np.std([88, 84, 86, 83, 90]))
+    assert found.trainings == 5
+    for end in (
+        found.low,
+        found.high,
+    ):  # at its ends their test just rejects: sum and difference, one scaled, correlate
+        a, b = one.mean(axis=1), other.mean(axis=1) * end
+        assert scipy_stats.pearsonr(a + b, a - b).pvalue == pytest.approx(0.05, rel=1e-6)
+    swapped = stats.spread_ratio(other, one)
+    assert (swapped.low, swapped.high) == pytest.approx((1 / found.high, 1 / found.low))
 
 
 # --- mean and median of repetitions
@@ -244,6 +292,9 @@ RIGHT = share(5, 10)
         (lambda: stats.paired_difference(RIGHT, RIGHT.astype(int)), "candidate is int64"),
         (lambda: stats.paired_difference(RIGHT, RIGHT[:9]), r"baseline has shape \(10,\) and candidate \(9,\)"),
         (lambda: stats.mean([]), r"values=\[\]"),
+        (lambda: stats.spread_ratio(RIGHT, RIGHT), "at least 3 seeds"),
+        (lambda: stats.spread_ratio(np.stack([RIGHT] * 2), np.stack([RIGHT] * 2)), "at least 3 seeds"),
+        (lambda: stats.spread_ratio(np.stack([RIGHT] * 3), np.stack([RIGHT] * 3)), "equally right"),
         (lambda: stats.geometric_mean([1, 0]), "values holds 0: ratios must be above 0"),
         (lambda: stats.mean(["fast"]), r"values=\['fast'\]"),
         (lambda: stats.mean([1, float("nan")]), r"values=\[1.0, nan\]"),

@@ -1,5 +1,6 @@
 """README, RESULTS.md, the notebooks' glossary and the recorded results say the same."""
 
+import dataclasses
 import json
 import re
 
@@ -52,10 +53,48 @@ def test_links_and_pictures_exist():
             assert (repository.REPOSITORY / target).exists(), target
 
 
+def fresh(it):
+    """The verdicts of a recording whose rules are those that were fixed before its numbers: claim -> verdict."""
+    content = results.read(it.notebook, it.profile, it.machine)
+    fixed, known = content["provenance"].get("rule", {}), verdicts.catalogue()
+    return content, {
+        name: of for name, of in content["verdicts"].items() if name in known and fixed.get(name) == known[name].hash
+    }
+
+
 @pytest.mark.parametrize("it", RECORDED, ids=lambda it: f"{it.profile}/{it.machine}/{it.notebook}")
 def test_recorded_verdicts_follow_from_recorded_numbers(it):
-    content = results.read(it.notebook, it.profile, it.machine)
-    assert verdicts.judge(content["numbers"], *content["verdicts"]).verdict.to_dict() == content["verdicts"]
+    content, recorded = fresh(it)
+    assert verdicts.judge(content["numbers"], *recorded).verdict.to_dict() == recorded
+    if recorded:  # their rules were committed before the run
+        assert not content["provenance"]["git_revision"].endswith("-modified")
+
+
+def test_no_verdict_on_the_pages_has_a_rule_younger_than_its_numbers():
+    ledger = verdicts.ledger()
+    listed = re.findall(r"^\| (C\d+[a-z]?) \|.*\((\w+), ([\w-]+)\) \|$", readme.RESULTS.read_text(), flags=re.M)
+    assert listed
+    for claim, profile, machine in listed:
+        row = ledger.query("claim == @claim and profile == @profile and machine == @machine")
+        assert len(row) and not row["younger"].any()
+
+
+def test_a_changed_rule_makes_its_verdicts_younger(monkeypatch):
+    name = verdicts.decisive(verdicts.ledger()).index[0]
+    known = verdicts.catalogue()
+    changed = dataclasses.replace(known[name], statement="Something else")
+    monkeypatch.setattr(verdicts, "catalogue", lambda: known | {name: changed})
+    ledger = verdicts.ledger()
+    assert ledger.query("claim == @name")["younger"].all()
+    assert name not in verdicts.decisive(ledger).index
+    assert f"| {name} |" not in readme.claims_table(ledger[~ledger["younger"]])
+
+
+def test_quick_does_not_contradict_full():
+    ledger = verdicts.ledger().query("not younger and profile in ('quick', 'full')")
+    decided = ledger[~ledger["verdict"].isin([verdicts.UNDECIDED, verdicts.NOT_TESTABLE])]
+    apart = decided.groupby("claim").filter(lambda part: part["verdict"].nunique() > 1)
+    assert apart.empty, apart[["claim", "profile", "machine", "verdict"]]
 
 
 def test_glossary_names_exist():

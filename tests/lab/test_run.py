@@ -11,6 +11,7 @@ from helpers.base import repository
 from helpers.base.errors import InputError
 from helpers.evidence import results, stats
 from helpers.evidence.stats import Estimate
+from helpers.evidence.verdicts import catalogue
 
 SETTINGS = {
     "tolerances": {"top1": 0.02, "sweep": None},
@@ -139,6 +140,7 @@ def test_the_end_records_with_tolerances_labels_and_verdicts(begin, tmp_path):
     assert list(found["labels"].items()) == [("top1.b", "b, top-1"), ("top1.a", "a, top-1")] and found["verdicts"] == {
         "C22a": "refuted"
     }
+    assert found["provenance"]["rule"] == {"C22a": catalogue()["C22a"].hash}
     assert found["parameters"] == run.parameters and found["profile"] == "quick"
 
 
