@@ -74,9 +74,8 @@ def test_no_verdict_on_the_pages_has_a_rule_younger_than_its_numbers():
     ledger = verdicts.ledger()
     listed = re.findall(r"^\| (C\d+[a-z]?) \|.*\((\w+), ([\w-]+)\) \|$", readme.RESULTS.read_text(), flags=re.M)
     assert listed
-    for claim, profile, machine in listed:
-        row = ledger.query("claim == @claim and profile == @profile and machine == @machine")
-        assert len(row) and not row["younger"].any()
+    younger = ledger.set_index(["claim", "profile", "machine"])["younger"]
+    assert not younger.loc[listed].any()
 
 
 def test_a_changed_rule_makes_its_verdicts_younger(monkeypatch):
