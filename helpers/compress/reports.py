@@ -1,6 +1,7 @@
 """What the commands do with a file of the user's: prune its channels, find its sensitive layers; and what they tell of it."""
 
 import contextlib
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from helpers.base.errors import InputError, StructureError
 from helpers.compress import affine, channels, own_model, quantize, requantize, sensitivity
 from helpers.networks import checkpoints
 from helpers.networks.opening import first_line
-from helpers.tflite import inputs, litert, measure
+from helpers.tflite import inputs, litert, measure, runner
 
 
 def prune_file(path, output, ratio, calibration=None, code=None, signature=None, **choices):
@@ -75,6 +76,7 @@ def convert_file(path, output, recipe, calibration=None, per_channel=True, **ope
     own = own_model.load(path, **opened)
     samples = None if calibration is None else _arrays(calibration, own)
     file = _by_recipe(own, recipe, samples, per_channel)
+    _check_survives(file, recipe, own)
     table = None if samples is None else _compared(own, file, samples)
     repository.write(output, file)
     return own, table
@@ -109,6 +111,19 @@ def _by_recipe(own, recipe, samples, per_channel):
     if samples is None or isinstance(samples, dict):
         raise InputError(f"recipe={recipe!r} needs calibration samples of one float32 input (--calibration data.npz).")
     return requantize.apply(own.file, {"*": forms[recipe]}, requantize.calibrate(own.file, samples))
+
+
+def _check_survives(file, recipe, own):
+    """Some files that the converter makes stop whatever process runs them (16-bit activations with a layer normalization), so
+    one inference is tried in another process first."""
+    with tempfile.TemporaryDirectory() as folder:
+        repository.write(Path(folder) / "model.tflite", file)
+        answer = runner.run({"task": "memory", "model": "model.tflite", "threads": 1}, folder)
+    if answer.get("kind") == "crashed":
+        raise InputError(
+            f"recipe={recipe!r} makes a file of {own.name} that stops LiteRT ({answer['error']}): choose another, such as int8 "
+            "or dynamic."
+        )
 
 
 def _compared(own, file, samples):

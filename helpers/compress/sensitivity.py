@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from helpers.base import ground_truth, repository
 from helpers.base.errors import InputError
@@ -91,21 +92,24 @@ def order(table, per_byte=True):
     )
 
 
-def rank(table, layer, draws=2000, seed=0):
+def rank(table, layer):
     """The place of a layer among all by the error it causes alone, 1 being the worst: an Estimate.
 
-    Its interval holds 95% of the places that the layer takes when every mean divergence is drawn anew from a normal
-    distribution with its standard error. Raises InputError for an unknown layer.
+    Its interval holds the true place in at least 95% of the samples of images: a layer counts as worse, or as better, only if
+    its mean divergence differs by a test of the two whose level is divided by their number (Klein, Wright and Wieczorek 2020;
+    drawing the means anew, as a bootstrap does, says too much where layers are nearly alike). Raises InputError for an unknown
+    layer.
     """
     alone = table[table["mode"] == ALONE].set_index("layer")
     if layer not in alone.index:
         raise InputError(f"layer={layer!r} is not one of {', '.join(alone.index)}.")
-    place = alone.index.get_loc(layer)
-    drawn = np.random.default_rng(seed).normal(alone["kl"], alone["kl_error"], size=(draws, len(alone)))
-    places = 1 + (drawn > drawn[:, [place]]).sum(axis=1)
-    low, high = np.quantile(places, [0.025, 0.975], method="closest_observation")
-    here = 1 + (alone["kl"] > alone["kl"].iloc[place]).sum()
-    return stats.Estimate(int(here), int(min(low, here)), int(max(high, here)))
+    of, others = alone.loc[layer], alone.drop(index=layer)
+    level = (1 - stats.CONFIDENCE) / max(len(others), 1)
+    far = norm.ppf(1 - level / 2) * np.hypot(others["kl_error"], of["kl_error"])
+    apart = others["kl"] - of["kl"]
+    return stats.Estimate(
+        int(1 + (apart > 0).sum()), int(1 + (apart > far).sum()), int(len(alone) - (apart < -far).sum()), "place"
+    )
 
 
 def kinds(table):

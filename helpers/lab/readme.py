@@ -9,7 +9,7 @@ import pandas as pd
 
 from helpers.base import repository
 from helpers.base.errors import InputError
-from helpers.evidence import results, verdicts
+from helpers.evidence import findings, results, verdicts
 from helpers.lab.notebook import find, overview
 
 README = repository.REPOSITORY / "README.md"
@@ -44,6 +44,19 @@ confirms and another refutes, and *undecided* if an interval holds the margin. T
 numbers: a recording carries the hash of each, and what was recorded before its rule is left out here until it is recorded again.
 
 ![Every claim and its verdict](figures/07_ledger.svg)
+"""
+
+FINDINGS = """
+## What the lab found beside
+
+Findings of our own, never counted with the article's claims.
+"""
+
+PUBLISHED = """
+## Beside what others published
+
+Figures that others printed for the same technique, and ours. Data, networks and schemes differ, as the last column says: these are
+no reproductions.
 """
 
 ZOO = """
@@ -123,6 +136,7 @@ def results_page():
     if apart:
         parts += ["\nWhere the machines of one profile come to different verdicts:\n", apart]
     parts += ["\n### The rules\n", rules_table()]
+    parts += [FINDINGS, findings_table(), PUBLISHED, published_table()]
     for name, row in overview().iterrows():
         tables = notebook_tables(name)
         if tables:
@@ -170,6 +184,50 @@ def rules_table():
     """The rule of every claim in words, with its hash, as a Markdown table."""
     rows = {name: [claim.rule(), f"`{claim.hash}`"] for name, claim in verdicts.catalogue().items()}
     return _markdown(pd.DataFrame.from_dict(rows, orient="index", columns=["it holds where", "hash"]))
+
+
+def findings_table():
+    """The lab's own findings with their numbers, as a Markdown table: of each profile on its reference machine; of each
+    machine, where a number belongs to one."""
+    rows = {}
+    for finding in findings.FINDINGS:
+        told = []
+        for where, content in _recorded(finding.notebook, finding.numbers):
+            told.append(
+                f"{where}: {', '.join(f'{what} {_entry(content, name)}' for name, what in finding.numbers.items())}"
+            )
+        rows[finding.statement] = [
+            "; ".join(told) or NOT_RECORDED,
+            f"[{finding.notebook[:2]}](notebooks/{finding.notebook}.ipynb)",
+        ]
+    return _markdown(pd.DataFrame.from_dict(rows, orient="index", columns=["measured", "in"]))
+
+
+def published_table():
+    """Figures that others published beside ours, as a Markdown table."""
+    rows = []
+    for it in findings.PUBLISHED:
+        ours = "; ".join(
+            f"{where}: {_entry(content, it.number)}" for where, content in _recorded(it.notebook, [it.number])
+        )
+        rows.append([it.what, it.on, it.figure, it.source, ours or NOT_RECORDED, it.why])
+    columns = ["technique and network", "their data", "published", "source", "ours", "why they may differ"]
+    frame = pd.DataFrame(rows, columns=columns)
+    return _markdown(frame.set_index(columns[0]))
+
+
+def _recorded(notebook, numbers):
+    """Where these numbers of a notebook were recorded, all of them: pairs of what to call it and the content."""
+    seen = set()
+    for it in results.recordings(notebook=notebook):
+        content = results.read(notebook, it.profile, it.machine)
+        if not {*numbers} <= {*content["numbers"]}:
+            continue
+        of_machine = any(content["tolerances"][name] is None for name in numbers)
+        where = f"{it.profile}, {it.machine}" if of_machine else it.profile
+        if where not in seen:
+            seen.add(where)
+            yield where, content
 
 
 def claims_by_machine(ledger):

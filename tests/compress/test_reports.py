@@ -114,3 +114,13 @@ def test_what_cannot_be_counted_does_not_stop_the_report(tmp_path):
     assert "macs" not in totals.index and totals.loc["parameters", "after"] < totals.loc["parameters", "before"]
     assert "added to others" in whole["down_0"]
     assert all("Parameters" in line or "Bytes" in line or "Latency" in line for line in reports.told(totals))
+
+
+def test_a_file_that_would_stop_the_interpreter_is_refused_with_a_cure_that_works(tmp_path):
+    """16-bit activations with a layer normalization: the converter makes it, and running it aborts the process."""
+    path, data, _ = given("Mixer", tmp_path, number=10)
+    with pytest.raises(InputError, match="that stops LiteRT .*crashed.*choose another, such as int8 or dynamic"):
+        reports.convert_file(path, tmp_path / "small.tflite", "int16x8", data)
+    assert not (tmp_path / "small.tflite").exists()
+    _, table = reports.convert_file(path, tmp_path / "small.tflite", "int8", data)
+    assert (table["sqnr_db"] > 5).all()
