@@ -12,7 +12,7 @@ a yes) has no chance in it and stands where its world puts it.
 import sys
 from pathlib import Path
 
-DRAWS = 2000
+DRAWS = 1000
 TRUE, FALSE, MIXED, MARGIN = "true", "false", "mixed", "margin"
 WORLDS = (TRUE, FALSE, MIXED, MARGIN)
 EXAMPLES, LAYERS, PLANTED, BLOCKS = 2000, 53, 80, 6  # test images, layers of a sweep, files for the gate, timing blocks

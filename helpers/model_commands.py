@@ -99,6 +99,8 @@ def convert(model, recipe, calibration, per_tensor, output, code, signature, csv
 
     from helpers.compress import reports
 
+    if calibration is None and (csv or as_json):
+        raise InputError("--csv and --json tell how the two files compare: give --calibration data.npz as well.")
     own, table = reports.convert_file(
         model, output, recipe, calibration, not per_tensor, code=code, signature=signature
     )

@@ -43,3 +43,16 @@ def test_measure_tells_its_models_apart_and_writes_its_table(tmp_path):
     assert list(frame.index) == words and {"size", "ratio", "low", "high", "memory"} <= set(frame.columns)
     read = json.loads((tmp_path / "table.json").read_text())
     assert read[words[1]]["size"] == frame["size"].iloc[1] and np.isfinite(read[words[0]]["memory"])
+
+
+def test_a_table_of_no_comparison_is_refused_before_any_work(tmp_path):
+    (tmp_path / "model.tflite").write_bytes(quantize.convert(models.mlp((8,), 12, 3)))
+    words = ["convert", str(tmp_path / "model.tflite"), "--recipe", "float32", "--output", str(tmp_path / "o.tflite")]
+    table = tmp_path / "table.csv"
+    done = CliRunner().invoke(main, [*words, "--csv", str(table)])
+    assert done.exit_code and "give --calibration data.npz as well" in done.output
+    assert not table.exists() and not (tmp_path / "o.tflite").exists()
+    np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).normal(size=(8, 12)).astype("float32"))
+    done = CliRunner().invoke(main, [*words, "--calibration", str(tmp_path / "data.npz"), "--csv", str(table)])
+    assert done.exit_code == 0, done.output
+    assert len(pd.read_csv(table)) == 1

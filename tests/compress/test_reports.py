@@ -119,7 +119,7 @@ def test_what_cannot_be_counted_does_not_stop_the_report(tmp_path):
 def test_a_file_that_would_stop_the_interpreter_is_refused_with_a_cure_that_works(tmp_path):
     """16-bit activations with a layer normalization: the converter makes it, and running it aborts the process."""
     path, data, _ = given("Mixer", tmp_path, number=10)
-    with pytest.raises(InputError, match="that stops LiteRT .*crashed.*choose another, such as int8 or dynamic"):
+    with pytest.raises(InputError, match=r"that stops LiteRT .*crashed.*choose another, such as int8 or dynamic"):
         reports.convert_file(path, tmp_path / "small.tflite", "int16x8", data)
     assert not (tmp_path / "small.tflite").exists()
     _, table = reports.convert_file(path, tmp_path / "small.tflite", "int8", data)
