@@ -74,7 +74,7 @@ class Candidate:
         if name == "custom layer":
             self.code = self.folder / "layers.py"
             self.code.write_text(architectures.CUSTOM_CODE)
-        self.own = self.int8 = None
+        self.own = self.int8 = self.exportable = None
         self.data, self.labelled = self.folder / "calibration.npz", self.folder / "test.npz"
 
     def called(self):
@@ -85,11 +85,12 @@ class Candidate:
             self.model.save(self.folder / "model.keras")
             return self.folder / "model.keras"
         self.called()
-        if hasattr(self.model, "export"):
-            self.model.export(self.folder / "model", verbose=False) if "keras.src" in type(self.model).__mro__[
-                1
-            ].__module__ else self.model.save(self.folder / "model")
+        self.export(self.folder / "model")
         return self.folder / "model"
+
+    def export(self, folder):
+        """As a SavedModel."""
+        self.model.export(folder, verbose=False) if is_keras_3(self.model) else self.model.save(folder)
 
     def load(self):
         import numpy as np
@@ -149,10 +150,9 @@ class Candidate:
         from helpers.compress import quantize
 
         with runtime_env.quiet():
-            import tensorflow as tf
 
             try:
-                converter = tf.lite.TFLiteConverter.from_keras_model(self.model)
+                converter = self.official_converter()
                 quantize.RECIPES[recipe].configure(converter)
                 converter._experimental_disable_per_channel = not per_channel
                 if quantize.RECIPES[recipe].calibrated:
@@ -160,6 +160,21 @@ class Candidate:
                 return self.sqnr(self.answers(converter.convert()))
             except Exception:  # whatever stops it
                 return -math.inf
+
+    def official_converter(self):
+        """TensorFlow's, from a SavedModel that is exported once; straight from Keras where it cannot be exported."""
+        import tensorflow as tf
+
+        exported = self.folder / "exported"
+        if self.exportable is None:
+            try:
+                self.export(exported)
+                self.exportable = True
+            except Exception:  # whatever stops it
+                self.exportable = False
+        if self.exportable:
+            return tf.lite.TFLiteConverter.from_saved_model(str(exported))
+        return tf.lite.TFLiteConverter.from_keras_model(self.model)
 
     def quantized(self, recipe, per_channel=True):
         file = self.converted(recipe, per_channel)
@@ -254,6 +269,10 @@ class Candidate:
             raise LabError("there is no int8 file to judge")
         file = (self.folder / "int8True.tflite").read_bytes()
         gate.judge(file, self.own.file, np.concatenate([self.x[0]] * 10), np.concatenate([y] * 10), speed=False)
+
+
+def is_keras_3(model):
+    return any(of.__module__.startswith("keras.src") for of in type(model).__mro__)
 
 
 def _known(name, layers):
