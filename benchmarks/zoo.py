@@ -150,7 +150,6 @@ class Candidate:
         from helpers.compress import quantize
 
         with runtime_env.quiet():
-
             try:
                 converter = self.official_converter()
                 quantize.RECIPES[recipe].configure(converter)
@@ -234,14 +233,16 @@ class Candidate:
         modes = ("alone",) if len(table) <= FEW else ()
         sensitivity.sweep(self.own.file, x, x, modes=modes, known=self.own.layers)
         named = {layer.name for layer in self.layers(self.model)}
-        named |= {layer.name for layer in self.own.keras.layers} if self.own.keras else set()
+        named |= {layer.name for layer in self.layers(self.own.keras)} if self.own.keras else set()
         strange = [name for name in table["layer"] if not _known(name, named)]
         if strange:
             raise Wrong(f"names that the model does not have: {', '.join(strange[:4])}")
 
     def layers(self, model):
+        """Those that may have a kernel: a normalization is folded into another's."""
         for layer in getattr(model, "layers", []):
-            yield layer
+            if not type(layer).__name__.endswith("Normalization"):
+                yield layer
             yield from self.layers(layer)
 
     def prune_channels(self):

@@ -113,6 +113,9 @@ def convert(model, recipe, calibration, per_tensor, output, code, signature, csv
             click.echo(
                 f"{row.Index}: {row.sqnr_db:.1f} dB against float32; the same largest answer for {row.same:.1%}."
             )
+        click.echo(
+            "Compared on the calibration samples, which cannot tell whether they are the right ones: judge it on others."
+        )
         written(table, csv, as_json)
 
 
@@ -281,6 +284,7 @@ def sensitivity(model, calibration, judged, weights, per_tensor, output, code, s
         shown.add_row(row.layer, row.op, f"{row.sqnr_db:.1f}", f"{row.kl:.2g}", change, str(ranks[row.layer]))
     Console(markup=False, highlight=False).print(shown)
     click.echo(f"Table and figure: {output}/sensitivity.csv, {output}/sensitivity.svg")
+    click.echo("The notebook your_own_model makes a file with layers in float, in the order of the last column.")
     written(table, csv, as_json)
 
 
@@ -297,7 +301,9 @@ def sensitivity(model, calibration, judged, weights, per_tensor, output, code, s
 @opened
 @tables
 def prune_channels(model, output, csv, as_json, **choices):
-    """Remove channels of MODEL (.keras, .h5 or a SavedModel of Keras 2), so that it is smaller and faster; fine-tune it then."""
+    """Remove channels of MODEL (.keras, .h5 or a SavedModel of Keras 2), so that it is smaller and faster; fine-tune it then.
+
+    The narrow model is a file of Keras 2: tf_keras.models.load_model opens it, which needs the package tf_keras."""
     from pathlib import Path
 
     from rich.console import Console
@@ -315,6 +321,7 @@ def prune_channels(model, output, csv, as_json, **choices):
     for line in reports.told(totals):
         click.echo(line)
     click.echo(f"Model and table: {output}, {Path(output).with_suffix('.csv')}")
+    click.echo("The model is a file of Keras 2: fine-tune it with the package tf_keras (tf_keras.models.load_model).")
     written(groups.set_index("group"), csv, as_json)
 
 

@@ -24,8 +24,14 @@ with runtime_env.quiet():
 SCALINGS = {"-1 to 1": (127.5, 1.0), "0 to 1": (255.0, 0.0), "0 to 255": (1.0, 0.0)}  # pixels / divisor - offset
 GREY = (0.299, 0.587, 0.114)  # what red, green and blue weigh in luminance (ITU-R BT.601)
 EXAMPLE = "cnn_fashion_28"
-NO_KERAS = "Pruning of channels, equalization and training need the layers of a Keras model, and this is {}: they are left out."
-NO_GRAPH = "A .tflite cannot be converted anew: float16, dynamic range and the pruning of channels are left out."
+NO_KERAS = (
+    "Pruning of channels, equalization and training need the layers of a Keras model, and this is {}: for them give the .keras or "
+    ".h5 file that it was made from."
+)
+NO_GRAPH = (
+    "A .tflite cannot be converted anew: for float16, dynamic range and the pruning of channels give the .keras or .h5 file that "
+    "it was made from."
+)
 _OPERATOR = re.compile(r"'(tf\.\w+)' op")
 SMALL = ("int4", "int8", "uint8", "int16", "float16")  # weights that were quantized already
 
@@ -49,7 +55,7 @@ class Model:
     name: of the file. kind: what the file is, in words. file: bytes of the float32 `.tflite`. graph: what
     `quantize.convert` takes, or None for a `.tflite`. keras: the flat Keras 2 model of the same function, whose channels
     can be pruned, or None. inputs, outputs: its ends. notes: sentences on what is not as it was in the file, or cannot be
-    done with it. layers: names of its layers that have weights, where it has layers.
+    done with it. layers: names of its layers that have kernels, where it has layers.
     """
 
     name: str
@@ -134,7 +140,9 @@ def load(path, code=None, signature=None):
     graph, blob, more = _converted(label, graph, keras, model)
     if model is None:
         notes = [NO_KERAS.format(kind)]
-    layers = tuple(layer.name for layer in flatten.layers_of(keras or model) if layer.weights)
+    owners = (layer for layer in flatten.layers_of(keras or model) if layer.weights)
+    # The converter folds a normalization into the kernel before it and calls the operator by both.
+    layers = tuple(layer.name for layer in owners if not type(layer).__name__.endswith("Normalization"))
     return Model(path.stem, kind, blob, graph, keras, *_ends(blob), (*notes, *more), layers)
 
 
@@ -266,7 +274,14 @@ def _saved_model(label, path, signature):
             ) from error
         function = _signature(label, loaded, signature)
         opening.check_finite(function.variables, label)
-        return "a SavedModel without a Keras model", None, _frozen(function)
+        try:
+            return "a SavedModel without a Keras model", None, _frozen(function)
+        except ValueError as error:  # what changes a variable while it answers has no place in a graph of constants
+            raise InputError(
+                f"{label} cannot be frozen ({opening.first_line(error)}): something in it goes on changing its state, most "
+                "likely random augmentation or dropout that was exported for training. Give the .keras file instead, or "
+                "export the model without these layers."
+            ) from error
 
 
 def _signature(label, loaded, name):

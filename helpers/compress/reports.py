@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers.base import repository
+from helpers.base import ground_truth, repository
 from helpers.base.errors import InputError, StructureError
 from helpers.compress import affine, channels, own_model, quantize, requantize, sensitivity
 from helpers.networks import checkpoints
@@ -34,7 +34,7 @@ def prune_file(path, output, ratio, calibration=None, code=None, signature=None,
     samples = None if calibration is None else inputs.samples(calibration, "calibration")[0]
     own = own_model.load(path, code, signature)
     if own.keras is None:
-        raise StructureError(f"model={str(path)!r} is {own.kind}. {own.skipped}")
+        raise StructureError(f"model={str(path)!r}: {own.skipped}")
     only = choices.get("only", "*")
     narrowed = channels.prune(own.keras, ratio, calibration=samples, **choices)
     table = channels.compare(own.keras, narrowed, only)
@@ -55,6 +55,9 @@ def analyse_file(path, calibration, judged, form, cache, progress=iter, **opened
     images, labels = inputs.samples(judged, "test")
     own = own_model.load(path, **opened)
     own.check_classifier()
+    if labels is not None:
+        answers = litert.predict(own.file, images).argmax(axis=-1)
+        measure.check_informed(answers, ground_truth.labels(labels, len(images), own.classes), "model")
     return sensitivity.sweep(own.file, samples, images, labels, form, cache, progress, known=own.layers)
 
 
@@ -71,8 +74,9 @@ def convert_file(path, output, recipe, calibration=None, per_channel=True, **ope
         raise InputError(f"output={str(output)!r} must end in .tflite.")
     if output.resolve() == Path(path).resolve():
         raise InputError(f"output={str(output)!r} is the model itself: name another file.")
-    if recipe not in quantize.RECIPES:
-        raise InputError(f"recipe={recipe!r} is unknown: choose one of {', '.join(quantize.RECIPES)}.")
+    known = [name for name in quantize.RECIPES if name != "qat"]  # that one is for a model in training, not for a file
+    if recipe not in known:
+        raise InputError(f"recipe={recipe!r} is unknown: choose one of {', '.join(known)}.")
     own = own_model.load(path, **opened)
     samples = None if calibration is None else _arrays(calibration, own)
     file = _by_recipe(own, recipe, samples, per_channel)
@@ -84,14 +88,27 @@ def convert_file(path, output, recipe, calibration=None, per_channel=True, **ope
 
 def _arrays(path, own):
     """Calibration samples for a model: float32 (n, ...) for one input, else name -> array."""
-    if len(own.inputs) == 1 and own.inputs[0].dtype == "float32":
-        return inputs.samples(path, "calibration")[0]
     names = ["x"] if len(own.inputs) == 1 else [end.name for end in own.inputs]
-    found = inputs.named(path, "calibration", names)
+    if len(names) == 1 and own.inputs[0].dtype == "float32":
+        found = {"x": inputs.samples(path, "calibration")[0]}
+    else:
+        found = inputs.named(path, "calibration", names)
+    for end, name in zip(own.inputs, names, strict=True):
+        given = found[name].shape[1:]
+        if len(given) != len(end.shape) or any(
+            of not in (None, size) for of, size in zip(end.shape, given, strict=True)
+        ):
+            raise InputError(
+                f"calibration={str(path)!r} holds {name} of shape {found[name].shape}: this model takes {end}."
+            )
+    if len(names) == 1 and own.inputs[0].dtype == "float32":
+        return found["x"]
     return {end.name: found[name].astype(end.dtype) for end, name in zip(own.inputs, names, strict=True)}
 
 
 def _by_recipe(own, recipe, samples, per_channel):
+    if recipe == "float32":
+        return own.file
     if own.graph is not None:
         try:
             return quantize.convert(own.graph, recipe, samples, per_channel=per_channel)
@@ -102,8 +119,6 @@ def _by_recipe(own, recipe, samples, per_channel):
                 f"recipe={recipe!r} cannot be made of {own.name} ({first_line(error)}): choose another, such as int8 or dynamic."
             ) from error
     forms = {"int8": requantize.Format(8, 8, per_channel), "int16x8": requantize.Format(8, 16, per_channel)}
-    if recipe == "float32":
-        return own.file
     if recipe not in forms:
         raise InputError(
             f"recipe={recipe!r} needs a Keras model or a SavedModel: of a .tflite there is int8 or int16x8."

@@ -171,20 +171,8 @@ def _reference(answer, x, y):
         raise InputError(f"baseline answers NaN or infinity to {answer['not_finite']:,} of {len(y):,} samples.")
     y = ground_truth.labels(y, len(y), answer["outputs"][0]["shape"][1])
     found = np.array(answer["classes"])
-    top1, chance = stats.proportion(found == y), _chance(found, y)
-    if top1.value < 1 and top1.low <= chance:
-        raise InputError(
-            f"baseline names the label of {top1.value:.1%} of {counted(len(y), 'sample')} (interval {top1.low:.1%} to "
-            f"{top1.high:.1%}), which cannot be told from the {chance:.1%} of a model that does not look at them: are the labels "
-            "of several classes and in the order of the model's outputs, and the samples scaled as the model takes them?"
-        )
+    measure.check_informed(found, y, "baseline")
     return found
-
-
-def _chance(answers, y):
-    """The share of right answers if answers were given as often, but to any sample: what permuted labels leave. For a model
-    that always names one class, that class's share of the labels."""
-    return float(sum((answers == label).mean() * (y == label).mean() for label in np.unique(y)))
 
 
 def _runs(answer, reference, n):

@@ -191,7 +191,8 @@ def ledger():
         younger = [fixed.get(name) != known[name].hash for name in names]
         rows.append(judged.assign(notebook=it.notebook, profile=it.profile, machine=it.machine, younger=younger))
     columns = ["claim", "statement", "notebook", "profile", "machine", "verdict", "because", "younger"]
-    return pd.concat(rows)[columns].sort_values("claim", kind="stable", ignore_index=True)
+    frame = pd.concat(rows)[columns].astype({"younger": bool})  # of nothing at all it would be an object
+    return frame.sort_values("claim", kind="stable", ignore_index=True)
 
 
 def decisive(judged):

@@ -48,6 +48,10 @@ def _held(path, parameter, names, needed, told):
             held = loaded.files
             found = {name: loaded[name] for name in names if name in held}
     except Exception as error:  # besides NumPy, zipfile and zlib raise errors of their own for damaged files
+        if "Object arrays" in str(error):
+            raise InputError(
+                f"{label} holds an array of Python objects (as pandas has text): save it as y.astype(str), or x.astype('float32')."
+            ) from error
         cause = getattr(error, "strerror", None) or "it is no .npz file of plain arrays"
         raise InputError(f"{label} cannot be read ({cause}): save it with numpy.savez({given}).") from error
     for name in needed:
@@ -88,7 +92,8 @@ def representative(calibration, input_shape):
     shape = tuple(input_shape)[1:]
     if calibration is None or np.size(calibration) == 0:
         raise InputError(
-            f"calibration is empty: integer recipes need at least 1 sample of shape {shape}; 100 is usual."
+            f"calibration is empty: integer recipes need at least 1 sample of shape {shape}; 100 is usual (calibration=, or "
+            "--calibration FILE.npz)."
         )
     samples = np.asarray(calibration, "float32")
     if samples.shape[1:] != shape:

@@ -161,6 +161,22 @@ def report(models, baseline, x=None, rounds=ROUNDS, threads=1, target=None):
     return frame, machine
 
 
+def check_informed(answers, y, parameter):
+    """Raises InputError where a model's answers, int (n,), are right no more often than if they were given to any sample.
+
+    y: labels, int (n,). parameter: what messages call the model.
+    """
+    top1 = stats.proportion(answers == y)
+    # What permuted labels leave; for a model that always names one class, that class's share of the labels.
+    chance = float(sum((answers == label).mean() * (y == label).mean() for label in np.unique(y)))
+    if top1.value < 1 and top1.low <= chance:
+        raise InputError(
+            f"{parameter} names the label of {top1.value:.1%} of {len(y):,} samples (interval {top1.low:.1%} to {top1.high:.1%}), "
+            f"which cannot be told from the {chance:.1%} of a model that does not look at them: are the labels of several "
+            "classes and in the order of the model's outputs, and the samples scaled as the model takes them?"
+        )
+
+
 def _bounded(rounds):
     return min(rounds, int(os.environ.get(runtime_env.MOST_ROUNDS_VARIABLE) or rounds))
 

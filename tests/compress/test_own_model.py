@@ -341,3 +341,37 @@ def test_the_example_is_made_once_and_can_be_loaded(tmp_path):
     assert (litert.predict(own.file, x).argmax(axis=-1) == y).mean() > 0.8
     before = model_path.read_bytes()
     assert own_model.example(tmp_path) == (model_path, data_path) and model_path.read_bytes() == before
+
+
+@pytest.mark.parametrize("kit", [tf.keras, keras_3], ids=["Keras 2", "Keras 3"])
+def test_a_layer_with_a_folded_normalization_keeps_its_own_name(kit, tmp_path):
+    layers = kit.layers
+    x = start = layers.Input((8, 8, 3))
+    for number in (1, 2):
+        x = layers.Conv2D(4, 3, use_bias=False, name=f"conv_{number}")(x)
+        x = layers.BatchNormalization(name=f"a_longer_name_{number}")(x)
+        x = layers.ReLU(6.0, name=f"relu_{number}")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    x = layers.BatchNormalization(name="normalized_before_it")(layers.Dense(8, activation="swish", name="wide")(x))
+    kit.Model(start, layers.Dense(3, name="answer")(x)).save(tmp_path / "model.keras")
+    own = own_model.load(tmp_path / "model.keras")
+    assert list(litert.weight_layers(own.file, known=own.layers)["layer"]) == ["conv_1", "conv_2", "wide", "answer"]
+
+
+def test_a_saved_model_with_live_augmentation_is_refused_with_a_cure_that_works(tmp_path):
+    def built(*augmentation):
+        stack = [keras_3.layers.Input((8, 8, 3)), *augmentation, keras_3.layers.Flatten(), keras_3.layers.Dense(3)]
+        return keras_3.Sequential(stack)
+
+    live, plain = built(keras_3.layers.RandomTranslation(0.1, 0.1)), built()
+    archive = keras_3.export.ExportArchive()  # as a model exports itself that is told to go on training
+    archive.track(live)
+    spec = [tf.TensorSpec((None, 8, 8, 3))]
+    archive.add_endpoint("serve", lambda x: live(x, training=True), input_signature=spec)
+    archive.write_out(tmp_path / "live", verbose=False)
+    with pytest.raises(
+        InputError, match=r"cannot be frozen .*Give the \.keras file instead, or export the model without"
+    ):
+        own_model.load(tmp_path / "live")
+    plain.export(tmp_path / "plain", verbose=False)
+    assert own_model.load(tmp_path / "plain").classes == 3

@@ -124,3 +124,57 @@ def test_a_file_that_would_stop_the_interpreter_is_refused_with_a_cure_that_work
     assert not (tmp_path / "small.tflite").exists()
     _, table = reports.convert_file(path, tmp_path / "small.tflite", "int8", data)
     assert (table["sqnr_db"] > 5).all()
+
+
+# --- what a stranger with models of his own ran into
+
+
+def test_a_calibration_set_of_another_shape_is_refused_by_every_recipe(tmp_path):
+    path, data, _ = given("small CNN", tmp_path)
+    x = np.load(data)["x"]
+    np.savez(tmp_path / "wrong.npz", x=np.concatenate([x, x], axis=1))
+    for recipe in ("float32", "dynamic", "int8"):
+        with pytest.raises(InputError, match=r"holds x of shape .*: this model takes float32 \(n, "):
+            reports.convert_file(path, tmp_path / "small.tflite", recipe, tmp_path / "wrong.npz")
+
+
+def test_the_float32_file_is_the_one_that_others_are_compared_with(tmp_path):
+    path, data, _ = given("MLP", tmp_path)
+    own, table = reports.convert_file(path, tmp_path / "float.tflite", "float32", data)
+    assert (tmp_path / "float.tflite").read_bytes() == own.file
+    assert (table["same"] == 1).all()
+
+
+def test_a_file_is_not_converted_as_if_it_were_in_training(tmp_path):
+    path, data, _ = given("MLP", tmp_path)
+    with pytest.raises(InputError, match="recipe='qat' is unknown: choose one of float32, .*int16x8"):
+        reports.convert_file(path, tmp_path / "small.tflite", "qat", data)
+
+
+def test_text_saved_as_objects_is_refused_with_a_cure_that_works(tmp_path):
+    path, data, answers = given("MLP", tmp_path)
+    x, y = np.load(data)["x"], answers[0].argmax(axis=1)
+    np.savez(tmp_path / "objects.npz", x=x, y=y.astype(object))
+    with pytest.raises(InputError, match=r"holds an array of Python objects .*y\.astype\(str\)"):
+        reports.analyse_file(path, data, tmp_path / "objects.npz", None, None)
+    np.savez(tmp_path / "cured.npz", x=x, y=y.astype(object).astype(str).astype(int))
+    assert len(reports.analyse_file(path, data, tmp_path / "cured.npz", None, None))
+
+
+def test_labels_in_another_order_are_no_ground_to_judge_layers_on(tmp_path):
+    path, data, answers = given("MLP", tmp_path, number=200)
+    x, y = np.load(data)["x"], answers[0].argmax(axis=1)
+    np.savez(tmp_path / "shuffled.npz", x=x, y=np.roll(y, 7))
+    with pytest.raises(
+        InputError, match="model names the label of .* are the labels of several classes and in the order"
+    ):
+        reports.analyse_file(path, data, tmp_path / "shuffled.npz", None, None)
+
+
+def test_channels_of_a_tflite_are_refused_with_a_cure_that_works(tmp_path):
+    path, _, _ = given("small CNN", tmp_path)
+    model = tf.keras.models.load_model(path, compile=False)
+    (tmp_path / "model.tflite").write_bytes(quantize.convert(model))
+    with pytest.raises(InputError, match=r"give the \.keras or \.h5 file that it was made from"):
+        reports.prune_file(tmp_path / "model.tflite", tmp_path / "narrow.keras", 0.5)
+    assert len(reports.prune_file(path, tmp_path / "narrow.keras", 0.5)[0])

@@ -621,7 +621,7 @@ def test_undecided_is_exit_code_2(folder):
         ([], {"candidate": "nosuch.tflite"}, "candidate='nosuch.tflite' cannot be read (No such file or directory)"),
         ([], {"data": "nosuch.npz"}, "data='nosuch.npz' cannot be read (No such file or directory)"),
         ([], {"data": "int8.tflite"}, "data='int8.tflite' cannot be read (it is no .npz file of plain arrays)"),
-        ([], {"data": "objects.npz"}, "data='objects.npz' cannot be read (it is no .npz file of plain arrays)"),
+        ([], {"data": "objects.npz"}, "data='objects.npz' holds an array of Python objects"),
         ([], {"data": "no_labels.npz"}, "data='no_labels.npz' holds no y (it holds x): it must hold x"),
         ([], {"data": "pixels.npz"}, "data='pixels.npz': x is uint8: it must be float32 samples, scaled as"),
         ([], {"data": "permuted.npz"}, "which cannot be told from"),
