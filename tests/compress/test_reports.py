@@ -147,7 +147,7 @@ def test_the_float32_file_is_the_one_that_others_are_compared_with(tmp_path):
 
 def test_a_file_is_not_converted_as_if_it_were_in_training(tmp_path):
     path, data, _ = given("MLP", tmp_path)
-    with pytest.raises(InputError, match="recipe='qat' is unknown: choose one of float32, .*int16x8"):
+    with pytest.raises(InputError, match=r"recipe='qat' is unknown: choose one of float32, .*int16x8"):
         reports.convert_file(path, tmp_path / "small.tflite", "qat", data)
 
 
@@ -166,7 +166,7 @@ def test_labels_in_another_order_are_no_ground_to_judge_layers_on(tmp_path):
     x, y = np.load(data)["x"], answers[0].argmax(axis=1)
     np.savez(tmp_path / "shuffled.npz", x=x, y=np.roll(y, 7))
     with pytest.raises(
-        InputError, match="model names the label of .* are the labels of several classes and in the order"
+        InputError, match=r"model names the label of .* are the labels of several classes and in the order"
     ):
         reports.analyse_file(path, data, tmp_path / "shuffled.npz", None, None)
 
