@@ -128,7 +128,8 @@ def histogram(before, after, title, x_label="weight"):
 
 
 def intervals(frame, title, x_label, reference=None, percent=False):
-    """Estimates one above the other: frame indexed by name with value, low, high; `reference` draws a vertical line."""
+    """Estimates one above the other: frame indexed by name with value, low, high; `reference` draws a vertical line. percent:
+    they are differences of shares, to be told in points."""
     figure, axis = style.titled((7, 0.9 + 0.42 * len(frame)), title)
     rows = range(len(frame))[::-1]
     bars = [frame["value"] - frame["low"], frame["high"] - frame["value"]]
@@ -136,10 +137,10 @@ def intervals(frame, title, x_label, reference=None, percent=False):
     if reference is not None:
         axis.axvline(reference, color="black", linewidth=1, linestyle=":")
     if percent:
-        axis.xaxis.set_major_formatter(PercentFormatter(1))
-        axis.locator_params("x", nbins=6)  # labels such as "-0.25%" are wide
+        axis.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}" if share else "0")
+        axis.locator_params("x", nbins=6)
     axis.set_yticks(rows, frame.index)
-    axis.set(xlabel=x_label, ylim=(-0.6, len(frame) - 0.4))
+    axis.set(xlabel=f"{x_label}, points" if percent else x_label, ylim=(-0.6, len(frame) - 0.4))
     return figure
 
 
