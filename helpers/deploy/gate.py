@@ -86,6 +86,7 @@ def judge(
     belongs to, str or int (n,), for the policy's max_slice_drop. target: a `remote.Target` on which latency and memory are
     measured, and some answers compared with those given here. speed: measure latency and memory even if the policy does not
     ask for them. A second or two, plus the time that the samples need, plus about ten seconds for speed.
+    Judge a candidate once, on samples whose number was fixed before: `policy` says why, and what to do about undecided checks.
     Raises InputError for unusable data or baseline or a missing file, and for a baseline whose answers have nothing to do
     with the labels; and what the target raises.
     """

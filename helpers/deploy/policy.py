@@ -3,6 +3,11 @@
 A check passes or fails only when the whole interval of what was measured lies on one side of its limit; otherwise it is
 undecided. A check of accuracy then says how many more examples would decide it, assuming that answers go on being gained
 and lost at the rates seen so far.
+
+That number is for planning. An interval is right for one look at a number of examples that was fixed beforehand; who adds
+examples and judges again until the check passes lets chance try again each time, and a candidate that loses a little more than
+the limit gets through several times as often as by one look (exercise 06.4 counts how often). So fix the number first and judge
+once. After an undecided check collect new examples, as many as it would have taken in all, and judge on those alone, once.
 """
 
 import dataclasses
