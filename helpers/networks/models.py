@@ -111,6 +111,38 @@ def resnet8(size, classes, channels=3):
     return tf.keras.Model(inputs, layers.Dense(classes, name="logits")(x), name="resnet8")
 
 
+def pointwise_cnn(size, classes, widths=(64, 128, 128, 256, 256)):
+    """A small MobileNet (Howard et al. 2017), most of whose weights are in 1x1 convolutions: a 3x3 stem of stride 2, then
+    depthwise 3x3 and 1x1 in turn, of stride 2 where the width grows. It is built as XNNPACK's sparse kernels, and tfmot's
+    policy for them, want it. One flat functional model with random weights, logits out. size: input pixels.
+
+    Raises InputError for a size below 16 or fewer than two classes.
+    """
+    if size < 16 or classes < 2:
+        raise InputError(f"size={size} must be at least 16 and classes={classes} at least 2.")
+    layers = tf.keras.layers
+
+    def normed(convolution, x, name):
+        x = convolution(x)
+        return layers.ReLU(6.0, name=f"{name}_relu")(layers.BatchNormalization(name=f"{name}_bn")(x))
+
+    def halving(x, name):  # what Keras pads by itself at stride 2 is not the same on all sides
+        return layers.ZeroPadding2D(1, name=f"{name}_pad")(x), {"strides": 2, "padding": "valid", "use_bias": False}
+
+    inputs, width = layers.Input((size, size, 3), name="image"), widths[0]
+    x, options = halving(inputs, "stem")
+    x = normed(layers.Conv2D(width // 2, 3, **options, name="stem_conv"), x, "stem")
+    for number, wider in enumerate(widths, 1):
+        name, options = f"block_{number}", {"padding": "same", "use_bias": False}
+        if wider > width:
+            x, options = halving(x, name)
+        x = normed(layers.DepthwiseConv2D(3, **options, name=f"{name}_depthwise"), x, f"{name}_depthwise")
+        x = normed(layers.Conv2D(wider, 1, use_bias=False, name=f"{name}_pointwise"), x, f"{name}_pointwise")
+        width = wider
+    x = layers.Flatten(name="flat")(layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x))
+    return tf.keras.Model(inputs, layers.Dense(classes, name="logits")(x), name="pointwise_cnn")
+
+
 def resnet50(size=224, classes=1000, weights=None, seed=0):
     """ResNet-50 (He et al. 2016) as Keras has it: one flat functional model, logits out.
 

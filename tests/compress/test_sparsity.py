@@ -165,3 +165,23 @@ def test_an_empty_folder_is_told(tmp_path):
     with tf.summary.create_file_writer(str(tmp_path)).as_default():
         tf.summary.scalar("error", 1.0, step=0)
     assert sparsity.histograms(tmp_path).empty
+
+
+# --- a network for sparse kernels
+
+
+def test_pointwise_cnn_is_what_tfmots_policy_for_xnnpack_prunes():
+    policy, schedule = pruning.PruneForLatencyOnXNNPack(), pruning.ConstantSparsity(0.8, begin_step=0)
+    model = models.pointwise_cnn(32, 10)
+    wrapped = pruning.prune_low_magnitude(model, schedule, pruning_policy=policy)
+    pruned = [layer.layer.name for layer in wrapped.layers if hasattr(layer, "layer")]
+    assert pruned == [f"block_{number}_pointwise" for number in range(1, 6)]
+    table = sparsity.report(model).set_index("layer")["weights"]
+    assert table[pruned].sum() > 0.85 * model.count_params()
+    assert model.output_shape == (None, 10)
+
+
+@pytest.mark.parametrize("size, classes", [(8, 10), (32, 1)])
+def test_a_pointwise_cnn_that_cannot_be_is_refused(size, classes):
+    with pytest.raises(InputError, match=f"size={size} must be at least 16 and classes={classes} at least 2"):
+        models.pointwise_cnn(size, classes)
