@@ -354,31 +354,32 @@ def ledger(frame, title):
 
 
 def tradeoff(frame, title):
-    """Accuracy against size, and against latency ratio: frame indexed by name with value, low, high (top-1), raw
-    (bytes), ratio, ratio_low, ratio_high."""
-    figure, axes = style.titled((11, 4.2), title, 1, 2)
-    accuracy = [frame["value"] - frame["low"], frame["high"] - frame["value"]]
+    """What each file costs in accuracy against its size, and against its latency ratio: frame indexed by name with value,
+    low, high (top-1 minus the baseline's, shares, drawn in points), raw (bytes), ratio, ratio_low, ratio_high."""
+    figure, axes = style.titled((11, 4.2), title, 1, 2, sharey=True)
+    points = 100 * frame[["value", "low", "high"]]
+    above, below = points["high"] - points["value"], points["value"] - points["low"]
     latency = [frame["ratio"] - frame["ratio_low"], frame["ratio_high"] - frame["ratio"]]
     for axis, x, spread, label in (
         (axes[0], frame["raw"] / 1000, None, "size on disk in kB (left is better)"),
         (axes[1], frame["ratio"], latency, "times as fast as float32 (right is better)"),
     ):
+        axis.axhline(0, color="black", linewidth=1, linestyle=":")
         for number, name in enumerate(frame.index):
             own = None if spread is None else [[side.iloc[number]] for side in spread]
             axis.errorbar(
                 x.iloc[number],
-                frame["value"].iloc[number],
+                points["value"].iloc[number],
                 xerr=own,
-                yerr=[[side.iloc[number]] for side in accuracy],
+                yerr=[[below.iloc[number]], [above.iloc[number]]],
                 fmt=style.MARKERS[number % 7],
                 color=style.COLOURS[number % 7],
                 fillstyle="full" if number < 7 else "none",
                 capsize=3,
                 label=name,
             )
-        axis.yaxis.set_major_formatter(PercentFormatter(1))
         axis.set(xlabel=label)
-    axes[0].set(ylabel="top-1 (95% interval)")
+    axes[0].set(ylabel="top-1 against float32's, in points (95% interval)")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     return figure
 

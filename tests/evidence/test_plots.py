@@ -30,6 +30,7 @@ ESTIMATES = pd.DataFrame(
     {"value": [-0.01, 0.02], "low": [-0.03, 0.01], "high": [0.01, 0.03]}, ["pruned", "dynamic range"]
 )
 SIZES = pd.DataFrame({"raw": [941_000, 61_000], "gzip": [856_000, 55_000]}, ["dense", "in blocks"])
+COSTS = ESTIMATES.assign(raw=[941_000, 61_000], ratio=[1.0, 1.5], ratio_low=[0.9, 1.4], ratio_high=[1.1, 1.6])
 PICTURES = RANDOM.integers(0, 256, (12, 8, 8), np.uint8)
 KERNEL = np.where(RANDOM.random((64, 20)) < 0.8, 0, RANDOM.normal(size=(64, 20)))
 
@@ -48,6 +49,7 @@ FIGURES = {
     "histogram": lambda: plots.histogram(KERNEL, KERNEL[KERNEL != 0], TITLE),
     "intervals": lambda: plots.intervals(ESTIMATES, TITLE, "top-1", reference=0, percent=True),
     "sizes": lambda: plots.sizes(SIZES, TITLE),
+    "tradeoff": lambda: plots.tradeoff(COSTS, TITLE),
 }
 
 
@@ -104,6 +106,15 @@ def test_the_first_row_is_on_top():
 def test_sizes_are_written_on_their_bars_in_kilobytes():
     (axis,) = FIGURES["sizes"]().axes
     assert [text.get_text() for text in axis.texts] == ["941", "61", "856", "55"]
+
+
+def test_a_tradeoff_shows_differences_in_points_on_both_sides():
+    for axis, places in zip(FIGURES["tradeoff"]().axes, ([941, 61], [1.0, 1.5]), strict=True):
+        marks = [container.lines[0].get_xydata()[0].tolist() for container in axis.containers]
+        assert marks == [[places[0], -1], [places[1], 2]]
+        bars = [container.lines[2][-1].get_segments()[0][:, 1].tolist() for container in axis.containers]
+        np.testing.assert_allclose(bars, [[-3, 1], [1, 3]])
+    assert "points" in FIGURES["tradeoff"]().axes[0].get_ylabel()
 
 
 def test_the_mask_shows_the_share_of_weights_that_each_pixel_keeps():
