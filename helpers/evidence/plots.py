@@ -244,52 +244,64 @@ def waterfall(frame, title):
 
 
 def pareto(frame, title):
-    """Accuracy against size, a panel for each scheme, a line for each order in which layers are protected: frame with
-    scheme, order, size (bytes), top1_change, low, high. Orders with one plan for each size are lines, others marks."""
-    schemes = list(frame["scheme"].unique())
-    figure, axes = style.titled((5.2 * len(schemes), 4.2), title, 1, len(schemes))
+    """What keeping layers in float buys: top-1 over the bytes that it adds to the file with nothing kept, a panel for each scheme,
+    a line or marks for each order in which layers are kept: frame with scheme, order, layers (how many), size (bytes),
+    top1_change, low, high. A row of 0 layers is the level to compare with; an order that has a number of layers twice is drawn
+    as marks."""
+    schemes, orders = list(frame["scheme"].unique()), list(frame["order"].unique())
+    figure, axes = style.titled((5.2 * len(schemes), 4.2), title, 1, len(schemes), sharey=True)
     for axis, scheme in zip(np.ravel(axes), schemes, strict=True):
-        for number, order in enumerate(frame["order"].unique()):
-            part = frame[(frame["scheme"] == scheme) & (frame["order"] == order)].sort_values("size")
+        part = frame[frame["scheme"] == scheme]
+        bare, kept = part[part["layers"] == 0].iloc[0], part[part["layers"] > 0]
+        axis.axhline(100 * bare["top1_change"], color="black", linewidth=1, linestyle=":", label="nothing in float")
+        for number, order in enumerate(orders):
+            rows = kept[kept["order"] == order].sort_values("size")
             axis.errorbar(
-                part["size"] / 1000,
-                part["top1_change"],
-                yerr=[part["top1_change"] - part["low"], part["high"] - part["top1_change"]],
+                (rows["size"] - bare["size"]).clip(lower=1),
+                100 * rows["top1_change"],
+                yerr=[100 * (rows["top1_change"] - rows["low"]), 100 * (rows["high"] - rows["top1_change"])],
                 color=style.COLOURS[number],
                 marker=style.MARKERS[number],
-                linestyle=style.LINES[number] if part["size"].is_unique and len(part) > 1 and number < 2 else "none",
+                linestyle=style.LINES[number] if rows["layers"].is_unique else "none",
                 elinewidth=0.7,
                 markersize=5,
                 label=order,
             )
-        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axis.set_title(scheme, fontsize=10, fontweight="normal")
-        axis.set(xlabel="size on disk in kB (left is better)")
-    np.ravel(axes)[0].set_ylabel("top-1 minus float32's (95% interval)")
-    figure.legend(*np.ravel(axes)[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+        axis.set(xscale="log", xlabel="bytes added (left is better)")
+    np.ravel(axes)[0].set_ylabel("points of top-1 against float32 (95% interval)")
+    figure.legend(*np.ravel(axes)[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
-def event_log(scalars, histograms, title, x_label, y_label, histogram_label):
-    """As TensorBoard shows it: a scalar of several runs over the steps, and a histogram of one run, step behind step.
-    scalars: run, step, value. histograms: step, left, right, count."""
+def event_log(scalars, histograms, title, x_label, y_label, histogram_label, names):
+    """What was logged: a scalar of several runs over the steps, and a histogram of one run at a few steps, one under the other.
+
+    scalars: run, step, value. histograms: step, left, right, count, of as many steps as can be told apart. names: step -> what
+    it stands for.
+    """
     figure, axes = style.titled((11, 4.4), title, 1, 2)
     for number, (run, part) in enumerate(scalars.groupby("run", sort=False)):
         look = {"color": style.COLOURS[number], "marker": style.MARKERS[number], "linestyle": style.LINES[number]}
         axes[0].plot(part["step"], part["value"], markersize=3, label=run, **look)
     axes[0].set(xlabel=x_label, ylabel=y_label)
     axes[0].legend()
-    steps = sorted(histograms["step"].unique())
+    steps, ends = sorted(histograms["step"].unique()), []
     for place, step in enumerate(steps):
-        part = histograms[histograms["step"] == step]
+        part = histograms[histograms["step"] == step].sort_values("left")
         density = part["count"] / (part["right"] - part["left"]).clip(lower=1e-9)
-        centre = (part["left"] + part["right"]) / 2
-        height = 4 * density / density.max()
-        colour = plt.get_cmap("cividis")(place / max(1, len(steps) - 1))
-        axes[1].fill_between(centre, -place, height - place, color=colour, alpha=0.7, zorder=place, linewidth=0)
-    marks = range(0, len(steps), max(1, len(steps) // 8))
-    axes[1].set_yticks([-mark for mark in marks], [steps[mark] for mark in marks])
-    axes[1].set(xlabel=histogram_label, ylabel=x_label)
+        heights = 0.85 * density / density.max() - place
+        axes[1].stairs(
+            heights,
+            [*part["left"], part["right"].iloc[-1]],
+            baseline=-place,
+            fill=True,
+            color=style.COLOURS[place % len(style.COLOURS)],
+        )
+        reached = part["count"].cumsum() / part["count"].sum()
+        ends += [part["left"][reached >= 0.005].iloc[0], part["right"][reached >= 0.995].iloc[0]]
+    axes[1].set_yticks([-place for place in range(len(steps))], [f"{step}: {names[step]}" for step in steps])
+    axes[1].set(xlabel=histogram_label, xlim=(min(ends), max(ends)), ylim=(-len(steps) + 0.9, 1))
     return figure
 
 
