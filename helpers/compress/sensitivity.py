@@ -112,12 +112,6 @@ def rank(table, layer):
     )
 
 
-def place(table, layer):
-    """`rank` over the number of layers: an Estimate in (0, 1], small where a layer is among the most sensitive."""
-    found, layers = rank(table, layer), (table["mode"] == ALONE).sum()
-    return stats.Estimate(*(end / layers for end in (found.value, found.low, found.high)), "share")
-
-
 def kinds(table):
     """The part that the layer of each row plays in its network, a list: stem for the first and classifier for the last,
     depthwise by operator, expand, project and head by their names in Keras' MobileNetV2, else convolution or dense."""

@@ -19,7 +19,9 @@ NOT_RECORDED = "-"
 VALUE = re.compile(r"<!-- value (\S+) (\S+) (\S+) (\S+) -->.*?<!-- end -->")
 # How a number is told, by the first part of its name that has an entry; ".3g" otherwise.
 FORMS = {
-    **dict.fromkeys(("top1", "qat", "start", "sparsity", "kept", "agreement", "recovered", "size_ratio", "gate_error"), ".1%"),
+    **dict.fromkeys(
+        ("top1", "qat", "start", "sparsity", "kept", "agreement", "recovered", "size_ratio", "gate_error"), ".1%"
+    ),
     **dict.fromkeys(("delta_top1", "gain", "loss", "schedule_gap"), "points"),
     **dict.fromkeys(("size", "size_gzip", "peak_memory"), "kB"),
     **dict.fromkeys(("latency_ratio", "spread_ratio", "sweep"), ".2f"),
