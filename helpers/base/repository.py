@@ -11,6 +11,7 @@ HELPERS = REPOSITORY / "helpers"
 NOTEBOOKS = REPOSITORY / "notebooks"
 OUTPUT_VARIABLE = "COMPRESSION_LAB_OUTPUT"
 PROFILE_VARIABLE = "COMPRESSION_LAB_PROFILE"
+REVISION_VARIABLE = "COMPRESSION_LAB_REVISION"
 QUICK = "quick"  # the profile of a notebook's own defaults
 CUSTOM = "custom"  # any other set of parameters than a profile's
 

@@ -13,6 +13,7 @@ notebook: the *reference* is the one whose outputs stand in the notebook itself,
 import datetime
 import json
 import math
+import os
 import subprocess
 import time
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def record(
         "parameters": parameters,
         "provenance": {
             "recorded": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "git_revision": _git_revision(),
+            "git_revision": git_revision(),
             "seconds": round(time.monotonic() - runtime_env.STARTED, 1),
             "versions": runtime_env.versions(),
             "machine": runtime_env.machine(),
@@ -186,7 +187,15 @@ def _plain(value):
     return None if value is None else float(f"{value:.6g}")
 
 
-def _git_revision():
+def git_revision():
+    """The commit whose helpers and notebooks are at work, with "-modified" if they were changed since; None outside git.
+
+    A recording of several notebooks changes them one after the other, so it asks once and hands the answer on in
+    $COMPRESSION_LAB_REVISION.
+    """
+    if os.environ.get(repository.REVISION_VARIABLE):
+        return os.environ[repository.REVISION_VARIABLE]
+
     def git(*words):
         done = subprocess.run(["git", *words], cwd=repository.REPOSITORY, capture_output=True, text=True)
         return done.stdout.strip()

@@ -119,11 +119,14 @@ def record(names=()):
     Results and figures go to the repository, where this machine becomes the reference. A notebook that fails stays as it
     was. Prints what happens and returns an exit code as `run` does; raises InputError for an unknown name.
     """
-    code = 0
+    code, revision = 0, results.git_revision() or ""
     for path in notebook.selected(names):
         copy = repository.REPOSITORY / "runs" / "record" / path.name
         try:
-            environment = {repository.OUTPUT_VARIABLE: str(repository.REPOSITORY)}
+            environment = {
+                repository.OUTPUT_VARIABLE: str(repository.REPOSITORY),
+                repository.REVISION_VARIABLE: revision,
+            }
             failure = execute(notebook.to_record(path), {}, copy, environment)
             if failure:
                 _tell(path.stem, failure, copy)
