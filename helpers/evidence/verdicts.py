@@ -118,7 +118,8 @@ class Claim:
             found = [bound.outcome(numbers) for bound in bounds]
             each = [outcome for outcome, _ in found]
             outcomes.append(False if False in each else None if None in each else True)
-            reasons.append(f"{where}: {' and '.join(told for _, told in found)}" if where else found[0][1])
+            told = " and ".join(told for _, told in found)
+            reasons.append(f"{where}: {told}" if where else told)
         reasons += [f"{told} {numbers[number]:{form}}" for number, told, form in self.beside]
         because = "; ".join([*reasons, *[self.test_by] * bool(self.test_by)])
         return self._verdict(set(outcomes)), because

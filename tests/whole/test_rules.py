@@ -1,4 +1,4 @@
-"""The error rates of the rules, as simulated: recorded for the rules of today, and within what they promise."""
+"""The error rates of the rules, as `benchmarks/rules.py` simulates them: recorded for the rules of today, and as promised."""
 
 import runpy
 
