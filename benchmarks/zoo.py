@@ -38,9 +38,8 @@ COLUMNS = (
 )
 OUTCOMES = ("right", "refused", "wrong", "traceback", "crash")
 SAMPLES = 10
-PROCESSOR_SECONDS = (
-    3600  # of one architecture: whatever takes more hangs. The clock would count what else the machine does
-)
+# Of one architecture: whatever takes more hangs. The clock would count what else the machine does.
+PROCESSOR_SECONDS = 3600
 CLOSE, WORSE, START = 1e-3, 3, 6
 FEW = 20  # layers
 LARGE = ("ResNet-50", "DenseNet", "Xception", "NASNet", "Inception", "EfficientNet 1", "EfficientNet 2", "ConvNeXt")

@@ -18,6 +18,7 @@ RULES, EXAMPLE = "deployment, the rules of experience", "deployment, the example
 ACTED_ON = "the smallest difference that one would act on"
 FASTER = "a fifth faster, the least that one would act on"
 SEEDS = 5  # trainings that a claim about training rests on
+A_FEW_EPOCHS = (Need("article.epochs", 3, "the article's 'a few epochs' are at least three"),)
 POINTS, SHARE, RATIO = "points", ".1%", ".2f"
 
 
@@ -247,7 +248,7 @@ CLAIMS = {
                     "'almost level': half of the 2 points that the article's gate allows",
                     POINTS,
                     SEEDS,
-                    (Need("article.epochs", 3, "the article's 'a few epochs' are at least three"),),
+                    A_FEW_EPOCHS,
                 ),
             )
         },
@@ -283,7 +284,7 @@ CLAIMS = {
                     "the article's figure",
                     SHARE,
                     SEEDS,
-                    (Need("article.epochs", 3, "the article's 'a few epochs' are at least three"),),
+                    A_FEW_EPOCHS,
                 ),
             )
         },
