@@ -12,6 +12,8 @@ import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from helpers.base import repository, runtime_env
 from helpers.base.errors import InputError
 from helpers.evidence import stats
@@ -38,8 +40,11 @@ class Recipe:
     """How a checkpoint is trained: data set, input size (pixels), and Adam with a cosine-decayed learning rate.
 
     model: a key of NETWORKS.
-    smallest_crop: training images are flipped at random and cropped to a random share of their sides of at least
-    this much. selection: share of the training set held out to choose by.
+    smallest_crop, colour: as `training.batches` takes them. selection: share of the training set held out to choose by.
+    calibration: how many of its images are held out to calibrate with; those of `training.split` at 512, none at 0.
+    smoothing: share of the wanted answer that is spread over all classes (Szegedy et al. 2016, section 7).
+    smaller: (pixels, epochs): the first so many of the epochs see smaller images, which takes less time and no accuracy
+    (progressive learning: Tan & Le 2021, *EfficientNetV2*, section 4.2).
     """
 
     dataset: str
@@ -51,12 +56,24 @@ class Recipe:
     selection: float = 0.1
     seed: int = 0
     model: str = "mobilenet_v2"
+    calibration: int = 512
+    colour: float = 0.0
+    smoothing: float = 0.0
+    smaller: tuple[int, int] | None = None
+
+    def stages(self):
+        """[(pixels, epochs)] in their order."""
+        if self.smaller is None:
+            return [(self.size, self.epochs)]
+        return [self.smaller, (self.size, self.epochs - self.smaller[1])]
 
 
 RECIPES = {
     "mobilenetv2_fashion_96": Recipe("fashion_mnist", size=96, epochs=5),
     "mobilenetv2_flowers_96": Recipe("flowers", size=96, epochs=20, smallest_crop=0.6),
-    "mobilenetv2_flowers_224": Recipe("flowers", size=224, epochs=8, smallest_crop=0.6),
+    "mobilenetv2_flowers_224": Recipe(
+        "flowers", size=224, epochs=24, smallest_crop=0.5, calibration=0, colour=0.3, smoothing=0.1, smaller=(160, 16)
+    ),
     "cnn_fashion_28": Recipe(
         "fashion8k", size=28, epochs=6, learning_rate=5e-3, smallest_crop=1.0, selection=0.02, model="cnn"
     ),
@@ -77,37 +94,37 @@ def train(name, report=print):
     dataset = data.load(recipe.dataset)
     parts = training.split(dataset, selection=recipe.selection, seed=recipe.seed)
     fit, selection = parts["fit"], parts["selection"]
+    if not recipe.calibration:
+        fit = np.sort(np.concatenate([fit, parts["calibration"]]))
+    images, labels = dataset.x_train[fit], dataset.y_train[fit]
     runtime_env.seed_everything(recipe.seed)
     build, title, licence = NETWORKS[recipe.model]
     model = build(recipe.size, len(dataset.classes))
-    per_epoch = len(fit) // recipe.batch_size
-    models.compile_classifier(
-        model, tf.keras.optimizers.schedules.CosineDecay(recipe.learning_rate, per_epoch * recipe.epochs)
-    )
-    batches = training.batches(
-        dataset.x_train[fit],
-        dataset.y_train[fit],
-        recipe.size,
-        recipe.batch_size,
-        recipe.seed,
-        recipe.epochs,
-        recipe.smallest_crop,
-    )
+    trained = models.of_any_size(model) if recipe.smaller else model
+    steps = len(fit) // recipe.batch_size
+    schedule = tf.keras.optimizers.schedules.CosineDecay(recipe.learning_rate, steps * recipe.epochs)
+    models.compile_classifier(trained, schedule, recipe.smoothing)
 
     def tell(epoch, logs):
+        model.set_weights(trained.get_weights())
         chosen = models.correct(model, dataset.x_train[selection], dataset.y_train[selection]).mean()
         report(
             f"{name}: epoch {epoch + 1} of {recipe.epochs}, loss {logs['loss']:.3f}, selection top-1 {chosen:.3f}, "
             f"{time.monotonic() - started:.0f} s"
         )
 
-    model.fit(
-        batches,
-        steps_per_epoch=per_epoch,
-        epochs=recipe.epochs,
-        verbose=0,
-        callbacks=[tf.keras.callbacks.LambdaCallback(on_epoch_end=tell)],
-    )
+    done = 0
+    for size, epochs in recipe.stages():
+        augmented = {"smallest_crop": recipe.smallest_crop, "colour": recipe.colour}
+        trained.fit(
+            training.batches(images, labels, size, recipe.batch_size, recipe.seed + done, epochs, **augmented),
+            steps_per_epoch=steps,
+            initial_epoch=done,
+            epochs=done + epochs,
+            verbose=0,
+            callbacks=[tf.keras.callbacks.LambdaCallback(on_epoch_end=tell)],
+        )
+        done += epochs
     accuracy = stats.proportion(models.correct(model, dataset.x_test, dataset.y_test))
     card = {
         "model": f"{title}, {recipe.size} px, {len(dataset.classes)} classes, logits",

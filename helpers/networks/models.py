@@ -188,17 +188,33 @@ def network_input(images, size, boxes=None):
     return tf.image.grayscale_to_rgb(resized) if images.shape[-1] == 1 else resized
 
 
-def compile_classifier(model, learning_rate=1e-3):
+def of_any_size(model):
+    """A convolutional model with its weights once more (a copy), that takes images of any height and width."""
+    copied = tf.keras.models.clone_model(model, tf.keras.Input((None, None, model.input_shape[-1])))
+    copied.set_weights(model.get_weights())
+    return copied
+
+
+def compile_classifier(model, learning_rate=1e-3, smoothing=0.0):
     """Compile a model that outputs logits: Adam, cross-entropy from logits, no metrics. Returns the model.
 
+    smoothing: share of the wanted answer that is spread evenly over all classes, in [0, 1).
     A training step that creates no variable is traced once instead of twice, so the optimizer's are made here.
     """
     model.compile(
         optimizer=tf.keras.optimizers.Adam(learning_rate),
-        loss=tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss=_smoothed(smoothing) if smoothing else tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+def _smoothed(smoothing):
+    def loss(labels, logits):
+        wanted = tf.one_hot(tf.reshape(tf.cast(labels, tf.int32), [-1]), logits.shape[-1])
+        return tf.keras.losses.categorical_crossentropy(wanted, logits, from_logits=True, label_smoothing=smoothing)
+
+    return loss
 
 
 def inference(model):

@@ -45,11 +45,12 @@ def draw_calibration(pool, samples, seed):
     return pool[np.random.default_rng(seed).choice(len(pool), samples, replace=False)]
 
 
-def batches(images, labels, size, batch_size, seed, epochs, smallest_crop=1.0):
+def batches(images, labels, size, batch_size, seed, epochs, smallest_crop=1.0, colour=0.0):
     """Shuffled training batches for all epochs: (float32 (batch, size, size, 3) in [-1, 1], labels).
 
-    images: uint8 (n, height, width[, 3]). Every image is flipped and cropped at random, from `seed` alone; at
-    smallest_crop 1 it is left as it is. Gone through again, they are the same.
+    images: uint8 (n, height, width[, 3]). Every image is flipped and cropped at random to a share of its sides of at
+    least smallest_crop, from `seed` alone; at 1 it is left as it is. colour: by how much, up or down, its brightness,
+    contrast and saturation change at random, as shares. Gone through again, they are the same.
     """
     per_epoch = len(images) // batch_size
 
@@ -69,7 +70,8 @@ def batches(images, labels, size, batch_size, seed, epochs, smallest_crop=1.0):
         if smallest_crop < 1:  # swapping a box's left and right edge mirrors the image
             mirrored = tf.random.stateless_uniform([batch_size, 1], seeds[0] + 1) < 0.5
             boxes = tf.where(mirrored, tf.gather(boxes, [0, 3, 2, 1], axis=1), boxes)
-        return models.network_input(pictures, size, boxes), answers
+        pictures = models.network_input(pictures, size, boxes)
+        return _recoloured(pictures, colour, seeds[1] + 1) if colour else pictures, answers
 
     picture, label = tf.TensorSpec((batch_size, *images.shape[1:]), tf.uint8), tf.TensorSpec((batch_size,), tf.int64)
     source = tf.data.Dataset.from_generator(
@@ -77,6 +79,15 @@ def batches(images, labels, size, batch_size, seed, epochs, smallest_crop=1.0):
         output_signature=(tf.TensorSpec((), tf.int32), picture, label),
     )
     return source.map(augment).prefetch(4)
+
+
+def _recoloured(pictures, most, seed):
+    """Float pictures (n, height, width, 3) in [-1, 1], each with its own random saturation, contrast and brightness."""
+    changes = tf.random.stateless_uniform([3, tf.shape(pictures)[0], 1, 1, 1], seed, -most, most)
+    grey = tf.reduce_mean(pictures, axis=3, keepdims=True)
+    pictures = grey + (pictures - grey) * (1 + changes[0])
+    middle = tf.reduce_mean(pictures, axis=[1, 2, 3], keepdims=True)
+    return tf.clip_by_value(middle + (pictures - middle) * (1 + changes[1]) + changes[2], -1.0, 1.0)
 
 
 def fine_tuning_batches(dataset, chosen, size, steps, batch_size=32, seed=0):

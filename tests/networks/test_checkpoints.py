@@ -66,3 +66,16 @@ def test_committed_checkpoints_have_cards_that_hold(path):
         fashion = data.load("fashion8k")
         hits = models.correct(checkpoints.load(path.stem), fashion.x_test[::8], fashion.y_test[::8])
         assert card["top1_test"]["value"] >= 0.9 and abs(hits.mean() - card["top1_test"]["value"]) < 0.04
+
+
+def test_a_recipe_of_two_sizes_with_colours_and_smoothing(monkeypatch, tmp_path):
+    monkeypatch.setattr(checkpoints, "CHECKPOINTS", tmp_path)
+    recipe = checkpoints.Recipe(
+        "fashion8k", 16, 2, batch_size=512, model="resnet8", calibration=0, colour=0.2, smoothing=0.1, smaller=(8, 1)
+    )
+    assert recipe.stages() == [(8, 1), (16, 1)]
+    monkeypatch.setattr(checkpoints, "RECIPES", {"tiny": recipe})
+    lines = []
+    card = checkpoints.train("tiny", lines.append)
+    assert [line.split(",")[0] for line in lines] == ["tiny: epoch 1 of 2", "tiny: epoch 2 of 2"]
+    assert card["data"]["trained_on"] == 0.9 * 8000 and checkpoints.load("tiny", size=16, classes=10)

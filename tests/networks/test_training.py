@@ -73,6 +73,26 @@ def test_an_epoch_holds_every_image_once(fashion):
     assert sorted(labels[:32]) == sorted(labels[32:]) == list(range(32))
 
 
+def test_colours_change_within_their_share_and_repeat(fashion):
+    images = np.random.default_rng(0).integers(60, 190, (16, 8, 8, 3), np.uint8)  # nothing is clipped
+    plain = models.network_input(images, 8).numpy()
+
+    def changed():
+        [(x, y)] = training.batches(images, np.arange(16), 8, 16, seed=0, epochs=1, colour=0.1)
+        return x.numpy()[np.argsort(y)]
+
+    found = changed()
+    np.testing.assert_array_equal(found, changed())
+    # Contrast and saturation leave the mean over pixels and colours; brightness moves it by at most its share.
+    moved = found.mean((1, 2, 3)) - plain.mean((1, 2, 3))
+    assert 0.02 < moved.std() and np.abs(moved).max() <= 0.1 + 1e-6
+    grey, was = found.mean(3), plain.mean(3)
+    contrast = grey.std((1, 2)) / was.std((1, 2))
+    assert 0.9 - 1e-5 <= contrast.min() < 0.97 and 1.03 < contrast.max() <= 1.1 + 1e-5
+    saturation = (found - grey[..., None]).std((1, 2, 3)) / (plain - was[..., None]).std((1, 2, 3)) / contrast
+    assert 0.9 - 1e-5 <= saturation.min() < 0.97 and 1.03 < saturation.max() <= 1.1 + 1e-5
+
+
 def test_without_cropping_images_stay_as_they_are(fashion):
     x, y = next(iter(training.batches(fashion.x_train[:8], np.arange(8), 32, 8, seed=0, epochs=1)))
     np.testing.assert_array_equal(x, models.network_input(fashion.x_train[:8][y.numpy()], 32))
