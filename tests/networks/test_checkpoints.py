@@ -78,4 +78,4 @@ def test_a_recipe_of_two_sizes_with_colours_and_smoothing(monkeypatch, tmp_path)
     lines = []
     card = checkpoints.train("tiny", lines.append)
     assert [line.split(",")[0] for line in lines] == ["tiny: epoch 1 of 2", "tiny: epoch 2 of 2"]
-    assert card["data"]["trained_on"] == 0.9 * 8000 and checkpoints.load("tiny", size=16, classes=10)
+    assert card["data"]["trained_on"] == 3600 and checkpoints.load("tiny", size=16, classes=10)
