@@ -19,14 +19,15 @@ EXAMPLES, LAYERS, PLANTED, BLOCKS = 2000, 53, 80, 6  # test images, layers of a 
 POINTS_APART, TIMES_APART, SPREADS_APART = 0.04, 1.3, 40.0  # plainly: so far from the margin
 
 
-def paired(random, difference, trainings=0, spread=1.0, examples=EXAMPLES):
+def paired(random, difference, trainings=0, spread=1.0, examples=EXAMPLES, apart=0.03):
     """The answers of two models, bool (trainings, examples) or (examples,), of which one is better by so much on average.
 
-    spread: of the trainings' means, in units of what the choice of examples moves the mean.
+    spread: of the trainings' means, in units of what the choice of examples moves the mean. apart: share of the examples that
+    only the one has right, and of those that only the other has, beside the difference.
     """
     import numpy as np
 
-    shares = [max(sign * difference, 0) + 0.03 for sign in (-1, 1)]
+    shares = [max(sign * difference, 0) + apart for sign in (-1, 1)]
     lost, gained = (random.beta(0.3, 0.3 * (1 - share) / share, examples) for share in shares)  # not equally hard
     moved = random.normal(0, spread * np.sqrt(sum(shares) / examples), (trainings or 1, 1)) * bool(trainings)
     shape = (trainings or 1, examples)
@@ -171,6 +172,9 @@ def methods(random):
     def over_seeds(trainings, spread):
         return lambda: stats.paired_difference(*paired(random, -0.02, trainings, spread, 400)), -0.02
 
+    def agreeing(trainings, apart):  # often on every example
+        return lambda: stats.paired_difference(*paired(random, 0.0, trainings, 0.0, 400, apart)), 0.0
+
     def rank(place, smallest):
         return lambda: sensitivity.rank(sweep(random, place, smallest), "l0"), place
 
@@ -183,6 +187,10 @@ def methods(random):
         **{
             f"over_{trainings}_seeds": [over_seeds(trainings, spread) for spread in (0.0, 0.5, 1.0, 2.0)]
             for trainings in (2, 3, 5)
+        },
+        **{
+            f"over_{trainings}_agreeing_seeds": [agreeing(trainings, apart) for apart in (0.0005, 0.002)]
+            for trainings in (3, 5)
         },
         "spread_ratio": [
             (lambda s=s: stats.spread_ratio(trained(random, 0.01 * s, 5), trained(random, 0.01, 5)), s)

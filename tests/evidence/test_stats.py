@@ -196,7 +196,31 @@ def test_by_hand_where_only_seeds_vary():
     """Every example alike: Student's t over the means of the seeds."""
     found = stats.proportion(np.array([[True] * 9, [False] * 9, [True] * 9]))
     half = 4.302653 * np.std([1, 0, 1], ddof=1) / np.sqrt(3)
-    assert (found.low, found.high) == pytest.approx((2 / 3 - half, 1.0), rel=1e-6)  # it ends at 1
+    # Two right and two wrong examples are counted beside the nine; it ends at 0 and at 1.
+    assert (9 * 2 / 3 + 2) / 13 - half * 9 / 13 < 0 and (found.low, found.high) == (0, 1)
+
+
+def test_seeds_that_agree_on_every_example_are_as_sure_as_one():
+    """The examples are a sample still: no width of zero."""
+    right = np.ones((5, 400), bool)
+    once, often = stats.paired_difference(right[0], right[0]), stats.paired_difference(right, right)
+    assert (once.low, once.high) == pytest.approx((often.low, often.high), rel=0.02) and once.high > 0.006
+    all_right = stats.proportion(right)
+    p, n = 402 / 404, 404  # Agresti and Coull 1998
+    assert (all_right.value, all_right.high) == (1, 1)
+    assert all_right.low == pytest.approx(p - Z * np.sqrt(p * (1 - p) / n), abs=2e-4)
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize("apart", [0.0005, 0.002])
+def test_an_interval_over_seeds_that_nearly_agree_covers_the_truth(seeds, apart):
+    random, held = np.random.default_rng(0), 0
+    for _ in range(600):
+        chance = random.beta(0.3, 0.3 * (1 - apart) / apart, 400)
+        gains, loses = (random.random((2, seeds, 400)) < chance) & (random.random(400) < 0.5)
+        found = stats.paired_difference(loses & ~gains, gains & ~loses)
+        held += found.low <= 0 <= found.high
+    assert held / 600 >= 0.93
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
