@@ -194,22 +194,27 @@ def test_a_range_before_an_activation_is_that_of_its_input(end, apart):
     assert affine.sqnr(model(x).numpy(), litert.predict(quantize.convert(aware, "qat"), x)) > ptq - 3
 
 
+UNKNOWN = {
+    "layer norm": lambda layers, x: layers.LayerNormalization()(x),
+    "batch norm before": lambda layers, x: layers.BatchNormalization()(x),
+    "rescaling": lambda layers, x: layers.Rescaling(2.0, 0.5)(x),
+    "mish": lambda layers, x: layers.Activation("mish")(x),
+    "transposed": lambda layers, x: layers.Conv2DTranspose(6, 3, padding="same")(x),
+    "separable": lambda layers, x: layers.SeparableConv2D(6, 3, padding="same")(x),
+    "attention": lambda layers, x: layers.MultiHeadAttention(2, 4)(x, x),
+    "cross attention": lambda layers, x: layers.MultiHeadAttention(2, 4)(x, layers.AveragePooling2D()(x)),
+}
+
+
 def unknown_layers(layers, kind):
     inputs = layers.Input((8, 8, 3))
-    x = layers.Conv2D(6, 3, padding="same", name="first")(inputs)
-    x = {
-        "layer norm": layers.LayerNormalization(),
-        "batch norm before": layers.BatchNormalization(),
-        "rescaling": layers.Rescaling(2.0, 0.5),
-        "mish": layers.Activation("mish"),
-        "transposed": layers.Conv2DTranspose(6, 3, padding="same"),
-        "separable": layers.SeparableConv2D(6, 3, padding="same"),
-    }[kind](layers.ReLU()(x))
+    x = layers.ReLU()(layers.Conv2D(6, 3, padding="same", name="first")(inputs))
+    x = UNKNOWN[kind](layers, x)
     x = layers.Conv2D(6, 3, activation="elu" if kind == "mish" else "relu", name="second")(x)
     return tf.keras.Model(inputs, layers.Dense(4, name="answer")(layers.GlobalAveragePooling2D()(x)))
 
 
-@pytest.mark.parametrize("kind", ["layer norm", "batch norm before", "rescaling", "mish", "transposed", "separable"])
+@pytest.mark.parametrize("kind", UNKNOWN)
 def test_what_tfmot_does_not_know_stays_in_float_and_all_else_trains(kind):
     runtime_env.seed_everything(0)
     model, _ = flatten.flat(unknown_layers(tf.keras.layers, kind))
