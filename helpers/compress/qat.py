@@ -92,7 +92,9 @@ class _PerChannelRegistry(default_8bit_quantize_registry.Default8BitQuantizeRegi
 
     def get_quantize_config(self, layer):
         if isinstance(layer, tf.keras.layers.MultiHeadAttention):
-            return default_8bit_quantize_configs.NoOpQuantizeConfig()  # tfmot asks it for a shape, without all of its inputs
+            return (
+                default_8bit_quantize_configs.NoOpQuantizeConfig()
+            )  # tfmot asks it for a shape, without all of its inputs
         if in_float(layer):
             # Its output is quantized all the same: else the converter may multiply it into kernels that were trained without.
             return default_8bit_quantize_configs.Default8BitOutputQuantizeConfig()

@@ -24,6 +24,11 @@ def stored(buffer, blob):
     return np.asarray([] if buffer.data is None else buffer.data, np.uint8)
 
 
+def integers_of_4_bits(data):
+    """int8 (2 n,) of uint8 (n,): two lie in a byte, the lower half first."""
+    return (np.stack([data << 4, data & 0xF0], axis=-1).view(np.int8) >> 4).ravel()
+
+
 def operator_name(parsed, operator):
     """Such as "CONV_2D", of an operator in an unpacked file; a custom one is "CUSTOM"."""
     code = parsed.operatorCodes[operator.opcodeIndex]
@@ -98,6 +103,8 @@ def has_old_codes(blob):
 def _refusing_damage(blob):
     try:
         yield
+    except InputError:
+        raise
     except Exception as error:  # a damaged file makes the generated reader, or what it read, fail in any way
         raise InputError(
             f"model of {len(blob):,} bytes is damaged ({type(error).__name__}): convert or copy it again."

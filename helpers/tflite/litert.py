@@ -217,10 +217,8 @@ def kernels_in(model):
                 continue
             kernel = graph.tensors[packed.get(operator.inputs[1], operator.inputs[1])]
             data = flatbuffer.stored(parsed.buffers[kernel.buffer], blob)
-            if kernel.type == schema.TensorType.INT4:  # two in a byte, the lower half first
-                data = (np.stack([data << 4, data & 0xF0], axis=-1).view(np.int8) >> 4).ravel()[
-                    : math.prod(kernel.shape)
-                ]
+            if kernel.type == schema.TensorType.INT4:
+                data = flatbuffer.integers_of_4_bits(data)[: math.prod(kernel.shape)]
             elif kernel.type != schema.TensorType.INT8:
                 continue
             rows.append(

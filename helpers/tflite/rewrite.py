@@ -74,6 +74,21 @@ def with_plain_weights(model):
         return _packed(content, blob), notes
 
 
+def with_constants(model, constants):
+    """The file with other values in some constant tensors of its main graph: index of the tensor -> array of its dtype and
+    shape. Raises InputError where one does not fit."""
+    blob = litert.content(model)
+    with flatbuffer.unpacked(blob) as content:
+        for index, values in constants.items():
+            tensor = content.subgraphs[0].tensors[index]
+            if values.shape != tuple(map(int, tensor.shape)) or values.dtype != _numpy_type(tensor):
+                raise InputError(
+                    f"{tensor.name.decode()} cannot hold {values.dtype} of shape {values.shape}: it has another form."
+                )
+            _store(content, tensor, values)
+        return _packed(content, blob)
+
+
 def _store(content, tensor, values):
     buffer = schema.BufferT()
     buffer.data = np.ascontiguousarray(values).view(np.uint8).ravel()
