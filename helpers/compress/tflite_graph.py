@@ -11,32 +11,20 @@ TensorFlow's fake quantization, whose gradient passes straight through (Bengio e
 the quantized file itself, so that the two agree by construction.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from helpers.base import runtime_env
 from helpers.base.errors import InputError, StructureError
-from helpers.compress.tflite_operators import BIAS_PLACE, KERNEL_PLACE, NO_GRADIENT, RULES, Node
+from helpers.compress.tflite_operators import KERNEL_PLACE, NO_GRADIENT
+from helpers.compress.tflite_plan import CONVERSIONS, Plan, places_of_weights
 from helpers.tflite import flatbuffer, litert, rewrite, runner
 
 with runtime_env.quiet():
     import tensorflow as tf
-    from ai_edge_litert import schema_py_generated as schema
 
-# Between real numbers and integers: what they mean is told by the scales of the tensors around them.
-CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
 TINY = 1e-20  # a channel without weights has a range all the same
-BITS = {"INT4": 4, "INT8": 8, "INT16": 16}
-NUMBERS = {
-    **{
-        "FLOAT32": "float32",
-        "FLOAT16": "float16",
-        "INT32": "int32",
-        "INT64": "int64",
-        "UINT8": "uint8",
-        "BOOL": "bool",
-    },
-    **{"INT8": "int8", "INT16": "int16", "INT4": "int8", "UINT32": "uint32", "FLOAT64": "float64"},
-}
 
 
 class Graph(tf.Module):
@@ -55,20 +43,19 @@ class Graph(tf.Module):
         super().__init__()
         self.file, self.notes = rewrite.with_plain_weights(rewrite.with_signature(model))
         _refuse_quantized(self.file)
-        self._plan = _Plan(self.file)
+        self._plan = Plan(self.file)
         self.inputs, self.outputs = (
             list(flatbuffer.signature_names(self.file, ends).values()) for ends in ("inputs", "outputs")
         )
-        self._plan.check_rules(RULES)
+        self._plan.check_rules()
         self.weights = {
             index: tf.Variable(self._plan.constants[index], name=self._plan.names[index])
             for index in self._plan.weights()
         }
-        if not self.weights:
-            raise StructureError(
-                "model has no convolution and no dense layer with weights of its own: nothing to train."
-            )
-        self._batched = runner.admits_batches(self.file, 2)
+        forms = [shape for shape, _ in self.input_forms()]
+        self._batched = all(shape[:1] == (-1,) for shape in forms) or (
+            len(forms) == 1 and runner.admits_batches(self.file, 2)
+        )
 
     def __call__(self, *inputs):
         return self.called(self._plan, self.weights, inputs, lambda index, value: value)
@@ -93,6 +80,22 @@ class Graph(tf.Module):
         """As a call, but where an output is what a softmax or a sigmoid makes, what goes into it instead (see `ends`)."""
         return self.called(self._plan, self.weights, inputs, lambda index, value: value, self.before_ends())
 
+    def nodes(self):
+        """The operators in their order: list of Node."""
+        return self._plan.nodes
+
+    def name_of(self, index):
+        """Of a tensor."""
+        return self._plan.names[index]
+
+    def input_forms(self):
+        """Of each input its shape, -1 where it is open, and its dtype."""
+        return [(self._plan.shapes[index], self._plan.dtypes[index]) for index in self._plan.inputs]
+
+    def output_shapes(self):
+        """Of each output, -1 where it is open."""
+        return [self._plan.shapes[index] for index in self._plan.outputs]
+
     def ends(self):
         """What makes each output: "SOFTMAX", "LOGISTIC", or "" for any other operator. list of str."""
         return [self._plan.end(index)[0] for index in self._plan.outputs]
@@ -109,6 +112,12 @@ class Graph(tf.Module):
 
         Raises StructureError, naming the operator that stands in the way, if that is so of all of them.
         """
+        if not self.weights:
+            raise StructureError(
+                "model has no convolution and no dense layer with weights of its own: nothing to train."
+            )
+        if not self.weights:
+            raise StructureError("model has no convolution and no dense layer with weights: there is nothing to train.")
         reached, stopped = set(self.weights), []
         for node in self._plan.nodes:
             if reached.intersection(node.inputs):
@@ -138,9 +147,9 @@ class Simulation:
 
     def __init__(self, graph, quantized):
         self.graph = graph
-        self._plan = plan = _Plan(litert.content(quantized))
-        plan.check_rules({*RULES, *CONVERSIONS})
-        self._kernels = self._matched(graph._plan, plan)
+        self._plan = plan = Plan(litert.content(quantized))
+        plan.check_rules()
+        self._made = self._matched(graph._plan, plan)
         self._ranges = {
             index: plan.ranges[index]
             for index in plan.ranges
@@ -148,20 +157,29 @@ class Simulation:
         }
 
     def _matched(self, exact, plan):
-        """Constant of the quantized graph -> (variable, bits, axis). Operators come in the same order in both."""
+        """Constant of the quantized graph -> how it is made of a variable: function of none. Operators come in the same order in
+        both."""
         unpacked = {node.outputs[0]: node.inputs[0] for node in plan.nodes if node.kind in CONVERSIONS}
         twins = [node for node in plan.nodes if node.kind not in CONVERSIONS]
         if [node.kind for node in twins] != [node.kind for node in exact.nodes]:
             raise StructureError("the quantized file has other operators than this one: it was made from another.")
         found = {}
         for node, twin in zip(exact.nodes, twins, strict=True):
+            kernel = None
             for place in places_of_weights(node):
+                variable = self.graph.weights.get(node.inputs[place])
+                if variable is None:
+                    continue
                 index = twin.inputs[place]
                 index = index if index in plan.constants else unpacked.get(index, index)
-                if node.inputs[place] in self.graph.weights:
-                    is_kernel = place == KERNEL_PLACE[node.kind]
-                    bits, axis = plan.rounding(index) if is_kernel else (None, None)
-                    found[index] = self.graph.weights[node.inputs[place]], bits, axis
+                if place == KERNEL_PLACE[node.kind]:
+                    kernel = _Kernel(variable, *plan.rounding(index))
+                    found[index] = kernel.rounded
+                elif plan.is_whole(index) and kernel is not None:
+                    [source] = [at for at in twin.inputs if at not in plan.constants]
+                    found[index] = _Bias(variable, plan.step(source), kernel).rounded
+                else:
+                    found[index] = variable.read_value
         return found
 
     def __call__(self, *inputs):
@@ -172,10 +190,7 @@ class Simulation:
         return self._called(inputs, [self._plan.end(index)[1] for index in self._plan.outputs])
 
     def _called(self, inputs, ends):
-        weights = {
-            index: variable if bits is None else rounded_kernel(variable, bits, axis)
-            for index, (variable, bits, axis) in self._kernels.items()
-        }
+        weights = {index: made() for index, made in self._made.items()}
         return self.graph.called(self._plan, weights, inputs, self._rounded, ends)
 
     def _rounded(self, index, value):
@@ -185,137 +200,50 @@ class Simulation:
         return tf.quantization.fake_quant_with_min_max_args(value, low, high, bits)
 
 
-def rounded_kernel(kernel, bits, axis):
+@dataclass(frozen=True)
+class _Kernel:
     """A kernel as integers of so many bits can hold it, with a scale for each entry along `axis` or (None) for all: symmetric,
-    narrow, its range that of its largest weight."""
-    if axis is None:
-        size = tf.stop_gradient(tf.maximum(tf.reduce_max(tf.abs(kernel)), TINY))
-        return tf.quantization.fake_quant_with_min_max_vars(kernel, -size, size, bits, narrow_range=True)
-    order = [other for other in range(len(kernel.shape)) if other != axis] + [axis]
-    kernel = tf.transpose(kernel, order)
-    size = tf.stop_gradient(tf.maximum(tf.reduce_max(tf.abs(kernel), axis=list(range(len(order) - 1))), TINY))
-    rounded = tf.quantization.fake_quant_with_min_max_vars_per_channel(kernel, -size, size, bits, narrow_range=True)
-    return tf.transpose(rounded, np.argsort(order))
+    narrow, its range that of its largest weight. bits None: as it is."""
+
+    variable: tf.Variable
+    bits: int | None
+    axis: int | None
+
+    def largest(self):
+        others = [other for other in range(len(self.variable.shape)) if other != self.axis]
+        return tf.stop_gradient(tf.maximum(tf.reduce_max(tf.abs(self.variable), others), TINY))
+
+    def step(self):
+        return self.largest() / (2 ** (self.bits - 1) - 1)
+
+    def rounded(self):
+        if self.bits is None:
+            return self.variable.read_value()
+        size = self.largest()
+        if self.axis is None:
+            return tf.quantization.fake_quant_with_min_max_vars(
+                self.variable, -size, size, self.bits, narrow_range=True
+            )
+        order = [other for other in range(len(self.variable.shape)) if other != self.axis] + [self.axis]
+        kernel = tf.quantization.fake_quant_with_min_max_vars_per_channel(
+            tf.transpose(self.variable, order), -size, size, self.bits, narrow_range=True
+        )
+        return tf.transpose(kernel, np.argsort(order))
 
 
-def places_of_weights(node):
-    """Where an operator has its kernel and its bias among its inputs; none for one without weights."""
-    places = (KERNEL_PLACE.get(node.kind), BIAS_PLACE.get(node.kind))
-    return [place for place in places if place is not None and place < len(node.inputs) and node.inputs[place] >= 0]
+@dataclass(frozen=True)
+class _Bias:
+    """A bias as whole multiples of what its accumulator counts in: the step of the input times that of the kernel (Jacob et al.
+    2018, section 2.4). At 4 bits that is not small beside a step of the output."""
 
+    variable: tf.Variable
+    step: float
+    kernel: _Kernel
 
-class _Plan:
-    """The main graph of a file, ready to be run: nodes, constants (index -> array), names, dtypes and ranges of its tensors."""
-
-    def __init__(self, blob):
-        with flatbuffer.unpacked(blob) as parsed:
-            graph = parsed.subgraphs[0]
-            kinds = [flatbuffer.names(schema.TensorType)[tensor.type] for tensor in graph.tensors]
-            strange = sorted({kind for kind in kinds if kind not in NUMBERS})
-            if strange:
-                raise StructureError(f"model has tensors of type {strange[0]}, which are no numbers.")
-            self.dtypes = [np.dtype(NUMBERS[kind]) for kind in kinds]
-            self.names = [tensor.name.decode() for tensor in graph.tensors]
-            self.inputs, self.outputs = list(map(int, graph.inputs)), list(map(int, graph.outputs))
-            self._stored, self._quantization = kinds, [tensor.quantization for tensor in graph.tensors]
-            self.nodes = [
-                Node(
-                    flatbuffer.operator_name(parsed, operator),
-                    operator.builtinOptions,
-                    list(map(int, operator.inputs)),
-                    list(map(int, operator.outputs)),
-                    self.names[operator.outputs[0]],
-                    self.dtypes[operator.outputs[0]],
-                )
-                for operator in graph.operators
-            ]
-            self.ranges = {index: self._range(index) for index in range(len(kinds)) if self._scales(index)}
-            self.constants = {
-                index: self._constant(index, flatbuffer.stored(parsed.buffers[tensor.buffer], blob), tensor)
-                for index, tensor in enumerate(graph.tensors)
-                if len(flatbuffer.stored(parsed.buffers[tensor.buffer], blob))
-            }
-            for index in self.ranges:
-                self.dtypes[index] = np.dtype("float32")
-
-    def _scales(self, index):
-        quantization = self._quantization[index]
-        return [] if quantization is None or quantization.scale is None else list(quantization.scale)
-
-    def _range(self, index):
-        """(low, high, bits) of a tensor of integers with one scale: the real numbers that the ends of its type stand for."""
-        if len(self._scales(index)) != 1 or self._stored[index] not in BITS:
-            return None
-        bits, scale = BITS[self._stored[index]], float(self._scales(index)[0])
-        zero = int(self._quantization[index].zeroPoint[0])
-        half = 2 ** (bits - 1)
-        return scale * (-half - zero), scale * (half - 1 - zero), bits
-
-    def rounding(self, index):
-        """(bits, axis) of a constant of integers: axis None for one scale; (None, None) for one of real numbers."""
-        if not self._scales(index) or self._stored[index] not in BITS:
-            return None, None
-        several = len(self._scales(index)) > 1
-        return BITS[self._stored[index]], self._quantization[index].quantizedDimension if several else None
-
-    def _constant(self, index, data, tensor):
-        shape = () if tensor.shape is None else tuple(map(int, tensor.shape))
-        if self._stored[index] == "INT4":
-            data = flatbuffer.integers_of_4_bits(data)[: int(np.prod(shape))]
-        values = np.ascontiguousarray(data).view(NUMBERS[self._stored[index]]).reshape(shape)
-        scales = self._scales(index)
-        if not scales:
-            return values
-        along = [1] * len(shape)
-        if len(scales) > 1:
-            along[self._quantization[index].quantizedDimension] = -1
-        zero = np.reshape(np.asarray(self._quantization[index].zeroPoint), along if len(scales) > 1 else ())
-        scale = np.reshape(np.asarray(scales, np.float32), along if len(scales) > 1 else ())
-        return ((values.astype(np.int64) - zero) * scale).astype(np.float32)
-
-    def check_rules(self, known):
-        for node in self.nodes:
-            if node.kind not in known:
-                kind = (
-                    f"{node.kind} has no rule here" if node.kind != "CUSTOM" else "a custom operator has no rule here"
-                )
-                raise StructureError(f"model has {node.name}, and {kind}: give the part of the model without it.")
-
-    def weights(self):
-        """Indices of the float constants that are kernels and biases, in order."""
-        found = [node.inputs[place] for node in self.nodes for place in places_of_weights(node)]
-        return list(dict.fromkeys(i for i in found if i in self.constants and self.constants[i].dtype == np.float32))
-
-    def end(self, index):
-        """What makes a tensor, "SOFTMAX", "LOGISTIC" or "", and the tensor that it is made of (or itself)."""
-        for node in self.nodes:
-            if index in node.outputs:
-                if node.kind in CONVERSIONS:
-                    kind, before = self.end(node.inputs[0])
-                    return (kind, before) if kind else ("", index)
-                if node.kind == "LOGISTIC" or (node.kind == "SOFTMAX" and node.options.beta == 1):
-                    return node.kind, node.inputs[0]
-        return "", index
-
-    def leads_out(self, index):
-        reached = {index}
-        for node in self.nodes:
-            if node.kind not in NO_GRADIENT and reached.intersection(node.inputs):
-                reached.update(node.outputs)
-        return bool(reached.intersection(self.outputs))
-
-    def run(self, constants, inputs, rounded, ends):
-        """The values of the tensors `ends`. constants: index -> what to take instead of the file's. rounded: called with
-        the index and the value of every tensor that is computed or given."""
-        values = {**self.constants, **constants}
-        for index, value in zip(self.inputs, inputs, strict=True):
-            values[index] = rounded(index, value)
-        for node in self.nodes:
-            given = [values[index] if index >= 0 else None for index in node.inputs]
-            found = given[0] if node.kind in CONVERSIONS else RULES[node.kind](node, *given)
-            for index, value in zip(node.outputs, found if isinstance(found, list) else [found], strict=True):
-                values[index] = rounded(index, value)
-        return [values[index] for index in ends]
+    def rounded(self):
+        step = self.step * self.kernel.step()
+        whole = tf.clip_by_value(tf.round(self.variable / step), -(2.0**31), 2.0**31)
+        return self.variable + tf.stop_gradient(whole * step - self.variable)
 
 
 def _refuse_quantized(blob):

@@ -38,7 +38,6 @@ _ACTIVATION = {
     schema.ActivationFunctionType.RELU: tf.nn.relu,
     schema.ActivationFunctionType.RELU_N1_TO_1: lambda x: tf.clip_by_value(x, -1.0, 1.0),
     schema.ActivationFunctionType.RELU6: tf.nn.relu6,
-    schema.ActivationFunctionType.TANH: tf.tanh,
 }
 _PADDING = {schema.Padding.SAME: "SAME", schema.Padding.VALID: "VALID"}
 
@@ -53,6 +52,15 @@ class Node:
     outputs: list
     name: str
     dtype: np.dtype = field(default_factory=lambda: np.dtype("float32"))
+
+
+def why_not(node):
+    """What of an operator has no rule here, in words; "" if it can be computed. (The schema knows more fused activations, but
+    LiteRT's kernels pass over them.)"""
+    if node.kind not in RULES:
+        return f"{node.kind} has no rule here" if node.kind != "CUSTOM" else "a custom operator has no rule here"
+    fused = getattr(node.options, "fusedActivationFunction", schema.ActivationFunctionType.NONE)
+    return "" if fused in _ACTIVATION else f"the activation that is fused into {node.kind} has no rule here"
 
 
 def _fused(node, y):
