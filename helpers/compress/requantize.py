@@ -56,24 +56,35 @@ def available(form, op):
 
 
 def calibrate(model, calibration):
-    """The range of every tensor of a float `.tflite` over a calibration set, float32 (samples, ...): name -> min, max.
+    """The range of every tensor of a float `.tflite` over a calibration set: name -> min, max.
 
+    calibration: (samples, ...), float32 where the model takes that; for a model of several inputs name -> such an array.
     The smallest and the largest value over all samples, as in the converter's PTQ. Samples are shown in parts, so that
     memory does not grow with their number, and one at a time to a file that is made for one.
     Raises what `litert.interpreter` raises for an unusable file and `inputs.representative` for an unusable set.
     """
     model = rewrite.with_signature(model)
     loaded = litert.interpreter(model)
-    inputs.representative(calibration, loaded.get_input_details()[0]["shape"].tolist())
+    signature = next(iter(loaded.get_signature_list()))
+    ends = loaded.get_signature_runner(signature).get_input_details()
+    if not isinstance(calibration, dict):
+        if len(ends) > 1:
+            raise InputError(f"calibration must be a mapping with an array for each of {', '.join(ends)}.")
+        [(name, end)] = ends.items()
+        if end["dtype"] == np.float32:
+            inputs.representative(calibration, end["shape"].tolist())
+        calibration = {name: calibration}
+    inputs.representative_by_name(calibration, {name: end["shape"].tolist() for name, end in ends.items()})
     runner, ranges = _quantizer(model, {EVERYTHING: Format()}), {}
-    signature, ends = next(iter(loaded.get_signature_list().items()))
-    name = next(iter(ends["inputs"]))
-    size = litert.at_once(model, len(calibration))
+    number = len(next(iter(calibration.values())))
+    size = litert.at_once(model, number)
     with _silence():
         # One call a part: within a call, litert-quantizer would take a moving average over the parts.
-        for start in range(0, len(calibration), size):
-            part = np.asarray(calibration[start : start + size], "float32")
-            found = runner.calibrate({signature: [{name: part}]}, num_threads=runtime_env.LITERT_THREADS)
+        for start in range(0, number, size):
+            part = {
+                name: np.asarray(calibration[name][start : start + size], end["dtype"]) for name, end in ends.items()
+            }
+            found = runner.calibrate({signature: [part]}, num_threads=runtime_env.LITERT_THREADS)
             for tensor, seen in found.items():
                 ranges[tensor] = _widened(ranges.get(tensor), seen)
     return ranges

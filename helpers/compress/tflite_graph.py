@@ -189,9 +189,20 @@ class Simulation:
         """As `Graph.logits`, rounded; what goes into a last softmax is that before it was rounded."""
         return self._called(inputs, [self._plan.end(index)[1] for index in self._plan.outputs])
 
+    def one_by_one(self, real):
+        """(Node, what it makes) of each operator, from what the function `real` gives for the tensors that it reads."""
+        constants = {**self._plan.constants, **self._weights()}
+        for node in self._plan.nodes:
+            given = {
+                index: constants[index] if index in constants else real(index) for index in node.inputs if index >= 0
+            }
+            yield node, self._rounded(node.outputs[0], self._plan.computed(node, given)[0])
+
+    def _weights(self):
+        return {index: made() for index, made in self._made.items()}
+
     def _called(self, inputs, ends):
-        weights = {index: made() for index, made in self._made.items()}
-        return self.graph.called(self._plan, weights, inputs, self._rounded, ends)
+        return self.graph.called(self._plan, self._weights(), inputs, self._rounded, ends)
 
     def _rounded(self, index, value):
         if index not in self._ranges:

@@ -147,11 +147,15 @@ class Plan:
         for index, value in zip(self.inputs, inputs, strict=True):
             values[index] = rounded(index, value)
         for node in self.nodes:
-            given = [values[index] if index >= 0 else None for index in node.inputs]
-            found = given[0] if node.kind in CONVERSIONS else RULES[node.kind](node, *given)
-            for index, value in zip(node.outputs, found if isinstance(found, list) else [found], strict=True):
+            for index, value in zip(node.outputs, self.computed(node, values), strict=True):
                 values[index] = rounded(index, value)
         return [values[index] for index in ends]
+
+    def computed(self, node, values):
+        """What an operator makes of the tensors that it reads, index -> value: a list."""
+        given = [values[index] if index >= 0 else None for index in node.inputs]
+        found = given[0] if node.kind in CONVERSIONS else RULES[node.kind](node, *given)
+        return found if isinstance(found, list) else [found]
 
 
 def _shape(tensor):

@@ -1,0 +1,212 @@
+"""A float `.tflite` as a function: it answers as LiteRT does, its rounding is the quantized file's, and what cannot be is refused."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from helpers.base.errors import InputError, StructureError
+from helpers.compress import affine, own_model, quantize, requantize, tflite_graph
+from helpers.networks import checkpoints, data, models
+from helpers.tflite import litert
+from tests import architectures, single_operator
+
+# In the Keras that is named: convolutions of every kind, attention, recurrence, several inputs and outputs, whole numbers.
+MODELS = [
+    *((name, "2") for name in ("MLP", "MobileNet 2", "Mixer", "LSTM", "two heads", "two inputs", "Rescaling")),
+    *((name, "3") for name in ("MobileNet 3", "ViT", "1-D CNN", "U-Net", "detector", "embedding of tokens", "GRU")),
+]
+
+
+def opened(name, library, folder):
+    """The float file of an architecture, and samples by the names of its inputs."""
+    import keras
+
+    model = architectures.build(name, {"2": tf.keras, "3": keras}[library])
+    model.save(folder / "model.keras")
+    own, x = own_model.load(folder / "model.keras"), architectures.samples(model, 24)
+    left, named = list(x), {}
+    for end in own.inputs:  # their shapes tell which is which
+        named[end.name] = next(each for each in left if each.shape[1:] == tuple(end.shape))
+        left = [each for each in left if each is not named[end.name]]
+    return own.file, named
+
+
+@pytest.mark.parametrize(("name", "library"), MODELS)
+def test_architectures(name, library, tmp_path):
+    """Exact in float, a gradient for every weight, and rounded as the quantized file is."""
+    file, x = opened(name, library, tmp_path)
+    graph = tflite_graph.Graph(file)
+    given = [tf.constant(x[each]) for each in graph.inputs]
+    exact = list(litert.run(file, x).values())
+    for wanted, found in zip(exact, graph(*given), strict=True):
+        assert found.shape == wanted.shape
+        assert np.abs(found - wanted).max() <= 5e-5 * np.abs(wanted).max()
+    assert graph.check_trainable() == []
+    variables = list(graph.weights.values())
+    with tf.GradientTape() as tape:
+        loss = sum(tf.reduce_sum(each**2) for each in graph.logits(*given))
+    assert all(np.isfinite(each).all() for each in tape.gradient(loss, variables))  # None is no array
+
+    form = requantize.Format()
+    quantized = requantize.apply(file, {"*": form}, requantize.calibrate(file, x))
+    rounded = list(litert.run(quantized, x).values())
+    for wanted, found, ideal in zip(rounded, graph.rounding_as(quantized)(*given), exact, strict=True):
+        # What separates the two is a fraction of what separates either from float32.
+        assert affine.sqnr(wanted, found.numpy()) > affine.sqnr(ideal, wanted) + 3
+    again = litert.run(graph.written(), x)
+    assert all(np.array_equal(*pair) for pair in zip(again.values(), exact, strict=True))
+
+
+@pytest.fixture(scope="module")
+def residual():
+    model, fashion = checkpoints.load("resnet8_fashion_32"), data.load("fashion8k")
+    file = quantize.convert(quantize.freeze(model))
+    images = models.network_input(fashion.x_test[:400], 32).numpy()
+    return file, images, requantize.calibrate(file, models.network_input(fashion.x_train[:100], 32).numpy())
+
+
+FORMS = {
+    "8 bits": requantize.Format(),
+    "8 bits, per-tensor": requantize.Format(8, 8, False),
+    "4 bits": requantize.Format(4),
+    "16 bits": requantize.Format(8, 16),
+    "weights": requantize.Format(4, None),
+}
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_simulation_and_file_have_the_same_answers(residual, kind):
+    file, images, ranges = residual
+    quantized = requantize.apply(file, {"*": FORMS[kind]}, ranges)
+    [found] = tflite_graph.Graph(file).rounding_as(quantized)(images)
+    wanted = litert.predict(quantized, images)
+    assert (found.numpy().argmax(1) == wanted.argmax(1)).mean() >= 0.99
+    assert affine.sqnr(wanted, found.numpy()) > 30
+
+
+@pytest.mark.parametrize("kind", ["8 bits", "8 bits, per-tensor", "4 bits"])
+def test_every_operator_gives_the_integers_of_the_kernel(residual, kind):
+    """From the file's own integers before it, each operator makes those behind it, but for one step where a number lies
+    between two: built-in kernels round twice."""
+    file, images, ranges = residual
+    quantized = requantize.apply(file, {"*": FORMS[kind]}, ranges)
+    loaded = Interpreter(
+        model_content=quantized,
+        experimental_preserve_all_tensors=True,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+    loaded.resize_tensor_input(loaded.get_input_details()[0]["index"], images[:8].shape)
+    loaded.allocate_tensors()
+    loaded.set_tensor(loaded.get_input_details()[0]["index"], images[:8])
+    loaded.invoke()
+    steps = {}
+    for each in loaded.get_tensor_details():
+        if len(each["quantization_parameters"]["scales"]) == 1:
+            steps[each["index"]] = each["quantization_parameters"]["scales"][0]
+
+    def real(index):
+        value = loaded.get_tensor(index)
+        zero = next(each for each in loaded.get_tensor_details() if each["index"] == index)["quantization"][1]
+        return ((value.astype("int64") - zero) * steps[index]).astype("float32") if index in steps else value
+
+    seen = 0
+    for node, found in tflite_graph.Graph(file).rounding_as(quantized).one_by_one(real):
+        index = node.outputs[0]
+        if index in steps:
+            apart = np.abs(found.numpy() - real(index)) / steps[index]
+            assert apart.max() < 1.01 and (apart < 0.01).mean() > 0.96, node
+            seen += 1
+    assert seen >= 14
+
+
+def test_a_weight_that_is_trained_reaches_the_file(residual):
+    file, images, ranges = residual
+    graph = tflite_graph.Graph(file)
+    for weight in graph.weights.values():
+        weight.assign(weight * 1.1)
+    written = graph.written()
+    np.testing.assert_allclose(litert.predict(written, images[:8]), graph(images[:8])[0], atol=1e-4)
+    quantized = requantize.apply(written, {"*": requantize.Format()}, ranges)
+    [found] = tflite_graph.Graph(file).rounding_as(quantized)(images[:8])  # the variables rule, not the file's weights
+    assert (
+        affine.sqnr(litert.predict(requantize.apply(file, {"*": requantize.Format()}, ranges), images[:8]), found) > 25
+    )
+
+
+def test_layers_in_float_stay_in_float(residual):
+    file, images, ranges = residual
+    first = litert.weight_layers(file)["name"][0]
+    quantized = requantize.apply(file, {"*": requantize.Format(4), first: None}, ranges)
+    [found] = tflite_graph.Graph(file).rounding_as(quantized)(images)
+    assert affine.sqnr(litert.predict(quantized, images), found.numpy()) > 30
+
+
+def test_another_model_s_file_is_refused(residual):
+    file, _, ranges = residual
+    inputs = tf.keras.layers.Input((32, 32, 3))
+    other = tf.keras.Model(inputs, tf.keras.layers.Conv2D(4, 3)(inputs))
+    with pytest.raises(StructureError, match="made from another"):
+        tflite_graph.Graph(quantize.convert(other)).rounding_as(
+            requantize.apply(file, {"*": requantize.Format()}, ranges)
+        )
+
+
+def test_quantized_files_and_broken_weights_are_refused(residual):
+    file, _, ranges = residual
+    with pytest.raises(InputError, match="quantized already: give the float32"):
+        tflite_graph.Graph(requantize.apply(file, {"*": requantize.Format()}, ranges))
+    graph = tflite_graph.Graph(file)
+    weight = next(iter(graph.weights.values()))
+    weight.assign(weight * np.nan)
+    with pytest.raises(InputError, match=r"model has NaN or infinity in .+: train or convert it again"):
+        tflite_graph.Graph(graph.written())
+
+
+def test_an_operator_without_a_rule_is_named():
+    x = np.zeros((1, 4, 4, 3), "float32")
+    blob = single_operator.build("LOCAL_RESPONSE_NORMALIZATION", schema.LocalResponseNormalizationOptionsT, [x])
+    with pytest.raises(StructureError, match="model has y0, and LOCAL_RESPONSE_NORMALIZATION has no rule here"):
+        tflite_graph.Graph(blob)
+    tanh = {"fusedActivationFunction": schema.ActivationFunctionType.TANH}
+    with pytest.raises(StructureError, match="the activation that is fused into ADD has no rule"):
+        tflite_graph.Graph(single_operator.build("ADD", schema.AddOptionsT, [x, x], **tanh))
+
+
+def test_what_cannot_be_trained_is_refused_by_its_operator():
+    inputs = tf.keras.layers.Input((4,))
+    answer = tf.keras.layers.Lambda(lambda x: tf.argmax(x, -1))(tf.keras.layers.Dense(3)(inputs))
+    with pytest.raises(StructureError, match=r"stands ARG_MAX .+ which has no gradient"):
+        tflite_graph.Graph(quantize.convert(tf.keras.Model(inputs, answer))).check_trainable()
+    x = np.zeros((1, 4), "float32")
+    with pytest.raises(StructureError, match="nothing to train"):
+        tflite_graph.Graph(single_operator.build("ABS", None, [x])).check_trainable()
+
+
+def test_float16_and_sparse_weights_are_read():
+    inputs = tf.keras.layers.Input((8, 8, 3))
+    model = tf.keras.Model(inputs, tf.keras.layers.Conv2D(4, 3)(inputs))
+    x = np.random.default_rng(0).normal(size=(5, 8, 8, 3)).astype("float32")
+    half = quantize.convert(model, "float16")
+    graph = tflite_graph.Graph(half)
+    assert "float16" in graph.notes[0]
+    np.testing.assert_allclose(graph(x)[0], litert.predict(half, x), atol=1e-5)
+
+
+def test_a_file_for_one_sample_is_called_for_each():
+    function = tf.function(lambda x: tf.reshape(x, (1, 12)) @ tf.reshape(tf.range(24.0), (12, 2)))
+    frozen = function.get_concrete_function(tf.TensorSpec((1, 3, 4)))
+    file = tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert()
+    x = np.random.default_rng(0).normal(size=(7, 3, 4)).astype("float32")
+    [found] = tflite_graph.Graph(file)(x)
+    np.testing.assert_allclose(found, x.reshape(7, 12) @ np.arange(24.0).reshape(12, 2), rtol=1e-5)
+
+
+def test_a_shared_kernel_is_one_variable():
+    layers = tf.keras.layers
+    left, right = layers.Input((4,), name="left"), layers.Input((4,), name="right")
+    shared = layers.Dense(3, use_bias=False)
+    model = tf.keras.Model([left, right], layers.Concatenate()([shared(left), shared(right)]))
+    graph = tflite_graph.Graph(quantize.convert(model))
+    assert len(graph.weights) == 1
