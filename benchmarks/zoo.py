@@ -340,12 +340,19 @@ def judged(name, library):
 
 
 def best(name):
-    """The row of an architecture: as a file of Keras 3, or of Keras 2 where that gets further. column -> (outcome, why)."""
+    """The row of an architecture: as a file of Keras 3, or of Keras 2 where that gets further. column -> (outcome, why). What is
+    wrong, or no refusal, is not covered up by the other file: the row that has more of it is shown."""
     row = judged(name, "3")
-    failed = {column for column, (outcome, _) in row.items() if outcome not in ("right", "refused")}
-    if failed or row["load"][0] != "right" or row["qat"][0] != "right":
-        row = max(row, judged(name, "2"), key=lambda row: [outcome for outcome, _ in row.values()].count("right"))
+    if _failed(row) or row["load"][0] != "right" or row["qat"][0] != "right":
+        other = judged(name, "2")
+        if _failed(row) == _failed(other):
+            return max(row, other, key=lambda row: [outcome for outcome, _ in row.values()].count("right"))
+        row = max(row, other, key=_failed)
     return row
+
+
+def _failed(row):
+    return sum(outcome not in ("right", "refused") for outcome, _ in row.values())
 
 
 def main():

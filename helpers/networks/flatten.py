@@ -22,6 +22,7 @@ AUGMENTATION = ("RandomFlip", "RandomRotation", "RandomZoom", "RandomContrast", 
 SPLIT = (tf.keras.layers.Conv1D, tf.keras.layers.Conv2D, tf.keras.layers.DepthwiseConv2D, tf.keras.layers.Dense)
 SYMBOLIC = type(tf.keras.Input((1,)))  # what Keras 2 calls layers with while a model is put together
 SEPARABLE = (tf.keras.layers.SeparableConv2D, keras.layers.SeparableConv2D)
+HARD = ("hard_silu", "hard_swish", "hard_sigmoid")  # of Keras 3; Keras 2 lacks two, and means another by the third
 RECURRENT = ("LSTM", "GRU", "SimpleRNN")
 OPEN_SIDE = 64  # what an open size of an input is taken for where the copy is compared
 DIFFERENCE = 1e-4  # between copy and original, as a share of the largest output; kernels of both Keras round alike
@@ -111,6 +112,8 @@ class _Builder:
             return args[0]
         if _is_bare(layer):
             return self.operator(layer, args, kwargs, within)
+        if _hard(layer) and kind == "Activation":
+            return self.hard(args[0], layer, within)
         if layer not in self.copies:
             if getattr(layer, "compute_dtype", "float32") == "float16" and "float16" not in str(self.notes):
                 self.notes.append("Mixed precision (float16) became float32.")
@@ -129,7 +132,19 @@ class _Builder:
             kwargs = {}
         made = self.copies[layer](*args, **kwargs)
         activation = self.activations.get(layer)
+        if _hard(layer):
+            return self.hard(made, layer, within)
         return activation(made) if activation else made
+
+    def hard(self, x, layer, within):
+        """relu6(x + 3) / 6, or x times that, of Howard et al. 2019, *MobileNetV3*, section 5.2."""
+        layers, name = tf.keras.layers, layer.name
+        gate = layers.Rescaling(1.0, 3.0, name=self.unique(f"{name}_shifted", within))(x)
+        gate = layers.ReLU(6.0, name=self.unique(f"{name}_relu6", within))(gate)
+        gate = layers.Rescaling(1 / 6, name=self.unique(f"{name}_gate", within))(gate)
+        if _hard(layer) == "hard_sigmoid":
+            return gate
+        return layers.Multiply(name=self.unique(f"{name}_product", within))([x, gate])
 
     def split(self, layer):
         """A layer without its activation, and the activation as a layer, or None."""
@@ -203,6 +218,14 @@ def _is_bare(layer):
     return kind in ("TFOpLambda", "SlicingOpLambda") or not isinstance(layer, (tf.keras.layers.Layer, keras.Layer))
 
 
+def _hard(layer):
+    """The name of a layer's activation if it is one of HARD in Keras 3; else ""."""
+    name = getattr(getattr(layer, "activation", None), "__name__", "")
+    return (
+        name if name in HARD and isinstance(layer, keras.Layer) and not isinstance(layer, tf.keras.layers.Layer) else ""
+    )
+
+
 def _symbol(layer):
     """What a bare operator does, in one word of either Keras."""
     if isinstance(layer, tf.keras.layers.Layer):
@@ -237,7 +260,14 @@ def _copy(layer, name, unroll=False):
     }
     if unroll and kind in RECURRENT:
         kept["unroll"] = True
-    return known(name=name, **kept)
+    if _hard(layer):
+        kept["activation"] = "linear"  # it follows as layers of its own
+    try:
+        return known(name=name, **kept)
+    except (TypeError, ValueError) as error:
+        raise StructureError(
+            f"layer {layer.name} ({kind}) cannot be had in Keras 2 ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def _separated(layer, name):

@@ -71,9 +71,18 @@ def test_committed_checkpoints_have_cards_that_hold(path):
 def test_a_recipe_of_two_sizes_with_colours_and_smoothing(monkeypatch, tmp_path):
     monkeypatch.setattr(checkpoints, "CHECKPOINTS", tmp_path)
     recipe = checkpoints.Recipe(
-        "fashion8k", 16, 2, batch_size=512, model="resnet8", calibration=0, colour=0.2, smoothing=0.1, smaller=(8, 1)
+        "fashion8k",
+        16,
+        2,
+        batch_size=512,
+        model="resnet8",
+        calibration=0,
+        colour=0.2,
+        smoothing=0.1,
+        smaller=(8, 1),
+        last_crop=0.9,
     )
-    assert recipe.stages() == [(8, 1), (16, 1)]
+    assert recipe.stages() == [(8, 1, 0.85), (16, 1, 0.9)]
     monkeypatch.setattr(checkpoints, "RECIPES", {"tiny": recipe})
     lines = []
     card = checkpoints.train("tiny", lines.append)

@@ -14,6 +14,7 @@ FLAT = (
     "MLP",
     "small CNN",
     "MobileNet 2",
+    "MobileNet 3",
     "ViT",
     "1-D CNN",
     "U-Net",
@@ -89,11 +90,34 @@ def test_preprocessing_becomes_a_layer():
     assert kinds.count("Rescaling") >= 2 and "ReLU" in kinds and "Multiply" in kinds
 
 
-def test_a_dtype_that_answers_otherwise_is_refused_rather_than_copied():
+@pytest.mark.parametrize("kind", ["hard_silu", "hard_swish", "hard_sigmoid"])
+@pytest.mark.parametrize("apart", [False, True])
+def test_hard_activations_of_keras_3_become_layers_of_keras_2(kind, apart):
     inputs = keras.layers.Input((6,))
-    model = keras.Model(inputs, keras.layers.Dense(3, activation="hard_sigmoid")(inputs))  # another function in Keras 2
-    model.layers[1].kernel.assign(10 * model.layers[1].kernel)
+    if apart:
+        x = keras.layers.Activation(kind, name="hard")(keras.layers.Dense(3, name="units")(inputs))
+    else:
+        x = keras.layers.Dense(3, activation=kind, name="units")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2, name="answer")(x))
+    model.get_layer("units").kernel.assign(10 * model.get_layer("units").kernel)
+    copy, _ = flatten.flat(model)
+    x = np.random.default_rng(0).normal(size=(50, 6)).astype("float32")
+    np.testing.assert_allclose(copy(x), np.asarray(model(x)), atol=1e-5)
+
+
+def test_what_answers_otherwise_is_refused_rather_than_copied():
+    inputs = keras.layers.Input((6, 4))
+    gates = keras.layers.LSTM(3, recurrent_activation="hard_sigmoid")  # another function in Keras 2
+    model = keras.Model(inputs, gates(inputs))
+    model.layers[1].cell.kernel.assign(10 * model.layers[1].cell.kernel)
     with pytest.raises(StructureError, match="would answer otherwise"):
+        flatten.flat(model)
+
+
+def test_an_activation_that_keras_2_lacks_is_refused_by_its_layer():
+    inputs = keras.layers.Input((6,))
+    model = keras.Model(inputs, keras.layers.Dense(3, activation="glu", name="gated")(inputs))
+    with pytest.raises(StructureError, match=r"layer gated \(Dense\) cannot be had in Keras 2"):
         flatten.flat(model)
 
 
