@@ -126,8 +126,8 @@ def site():
 
 @main.command()
 @click.argument("name")
-def train(name):
-    """Train the checkpoint NAME again by its recipe, e.g. mobilenetv2_fashion_96; writes it into checkpoints/."""
+def checkpoint(name):
+    """Train the repository's checkpoint NAME again by its recipe, e.g. mobilenetv2_fashion_96; writes it into checkpoints/."""
     from helpers.networks import checkpoints
 
     card = checkpoints.train(name, click.echo)

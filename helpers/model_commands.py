@@ -325,4 +325,70 @@ def prune_channels(model, output, csv, as_json, **choices):
     written(groups.set_index("group"), csv, as_json)
 
 
-COMMANDS = (convert, gate, measure, sensitivity, prune_channels)
+@click.command()
+@click.argument("model", type=click.Path())
+@click.option("--data", required=True, metavar="FILE.npz", help="x, or an array for each input; y: labels, if known.")
+@click.option("--test", metavar="FILE.npz", help="The same, to judge on. Default: a fifth of the data, not trained on.")
+@click.option(
+    "--weights", type=click.Choice(["8", "4", "float"]), default="8", show_default=True, help="Bits of the kernels."
+)
+@click.option("--per-tensor", is_flag=True, help="One scale for each kernel instead of one for each channel.")
+@click.option("--sparsity", metavar="SHARE|N:M", help="Zeros to train for as well, such as 0.5 or 2:4.")
+@click.option("--teacher", default="self", show_default=True, help="self: the float file's own answers; or labels.")
+@click.option("--steps", type=click.IntRange(1), default=100, show_default=True)
+@click.option("--learning-rate", type=float, default=3e-4, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--output", default="trained.tflite", show_default=True)
+@opened
+@tables
+def train(model, data, test, weights, per_tensor, output, code, signature, csv, as_json, **settings):
+    """Train MODEL (.tflite, .keras, .h5 or a SavedModel, float32) for its quantized or sparse .tflite; a killed run resumes.
+
+    It needs no labels: a hundred samples, and the file teaches itself. Whatever made it, it is trained as a .tflite."""
+    from rich.console import Console
+    from rich.progress import track
+    from rich.table import Table
+
+    from helpers.compress import reports
+    from helpers.deploy import gate, gate_report
+
+    bits = None if weights == "float" else int(weights)
+    lesson = reports.Lesson(bits, not per_tensor, **settings)
+    own, table, judged, known, files = reports.train_file(
+        model,
+        data,
+        output,
+        lesson,
+        test,
+        lambda steps: track(steps, "steps", transient=True),
+        code=code,
+        signature=signature,
+    )
+    for note in own.notes:
+        click.echo(note)
+    forms = {"bytes": "{:,.0f}", "sqnr_db": "{:.1f}", "same": "{:.1%}", "top1": "{:.1%}", "ratio": "{:.2f}"}
+    names = {"sqnr_db": "SQNR, dB", "same": "answers as float32", "top1": "top-1", "ratio": "times as fast"}
+    columns = [name for name in forms if name in table]
+    shown = Table("", *(names.get(name, name) for name in columns))
+    for name, row in table.iterrows():
+        shown.add_row(name, *(forms[column].format(row[column]) for column in columns))
+    Console(markup=False, highlight=False).print(shown)
+    if "difference" in table:
+        for name in ("not trained", "trained"):
+            click.echo(f"{name} against float32: {table['difference'][name]:points}")
+    samples = next(iter(judged.values()))
+    click.echo(
+        f"{output}: {table['bytes']['trained']:,} bytes; judged on {len(samples):,} samples that were not trained on."
+    )
+    if known is not None and own.is_classifier():
+        try:
+            click.echo(gate_report.summary(gate.judge(files["trained"], own.file, samples, known, speed=False)))
+        except InputError as error:
+            click.echo(f"The gate did not judge: {error}")
+    else:
+        click.echo("Without labels the gate has nothing to judge by: add y to the samples that it is judged on.")
+    written(table.map(lambda value: getattr(value, "value", value)), csv, as_json)
+
+
+COMMANDS = (convert, train, gate, measure, sensitivity, prune_channels)

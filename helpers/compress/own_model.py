@@ -85,6 +85,11 @@ class Model:
         """The notes as one text."""
         return " ".join(self.notes)
 
+    def is_classifier(self):
+        """Whether it has one output, with an answer for each of two classes or more."""
+        shapes = [end.shape for end in self.outputs]
+        return len(shapes) == 1 and len(shapes[0]) == 1 and (shapes[0][0] or 0) >= 2
+
     def check_classifier(self):
         """Raises InputError unless this is a classifier with one float32 input of known size."""
         if (len(self.inputs), len(self.outputs)) != (1, 1):

@@ -1,7 +1,9 @@
-"""What the commands do with a file of the user's: prune its channels, find its sensitive layers; and what they tell of it."""
+"""What the commands do with a file of the user's: prune its channels, find its sensitive layers, convert and train it; and what
+they tell of it."""
 
 import contextlib
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,22 @@ import pandas as pd
 
 from helpers.base import ground_truth, repository
 from helpers.base.errors import InputError, StructureError
-from helpers.compress import affine, channels, own_model, quantize, requantize, sensitivity
+from helpers.compress import (
+    affine,
+    channels,
+    own_model,
+    quantize,
+    requantize,
+    sensitivity,
+    tflite_pruning,
+    tflite_training,
+)
+from helpers.evidence import stats
 from helpers.networks import checkpoints
 from helpers.networks.opening import first_line
 from helpers.tflite import inputs, litert, measure, runner
+
+CALIBRATED = 500  # samples that set the ranges of activations in `train_file`
 
 
 def prune_file(path, output, ratio, calibration=None, code=None, signature=None, **choices):
@@ -70,10 +84,7 @@ def convert_file(path, output, recipe, calibration=None, per_channel=True, **ope
     answer; None without calibration samples). Raises InputError; nothing is written before all else has worked.
     """
     output = Path(output)
-    if output.suffix != ".tflite":
-        raise InputError(f"output={str(output)!r} must end in .tflite.")
-    if output.resolve() == Path(path).resolve():
-        raise InputError(f"output={str(output)!r} is the model itself: name another file.")
+    _check_output(path, output)
     known = [name for name in quantize.RECIPES if name != "qat"]  # that one is for a model in training, not for a file
     if recipe not in known:
         raise InputError(f"recipe={recipe!r} is unknown: choose one of {', '.join(known)}.")
@@ -86,20 +97,154 @@ def convert_file(path, output, recipe, calibration=None, per_channel=True, **ope
     return own, table
 
 
-def _arrays(path, own):
-    """Calibration samples for a model: float32 (n, ...) for one input, else name -> array."""
+@dataclass(frozen=True)
+class Lesson:
+    """How `train_file` trains. weights: bits of the kernels, 8 or 4, or None to stay in float32; sparsity: a share of zeros or
+    a pattern such as "2:4"; teacher: "self", the float file's own answers, or "labels"."""
+
+    weights: int | None = 8
+    per_channel: bool = True
+    sparsity: str | None = None
+    teacher: str = "self"
+    steps: int = 100
+    learning_rate: float = 3e-4
+    batch_size: int = 32
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.teacher not in ("self", "labels"):
+            raise InputError(f"teacher={self.teacher!r} must be self or labels.")
+
+
+def train_file(path, data, output, lesson=None, test=None, progress=iter, **opened):
+    """Train a model, as `own_model.load(path, **opened)` takes it, for its quantized file, and write that to `output`.
+
+    data: path of an `.npz` with x, or an array for each of several inputs under its name, and with y where labels are
+    used. The file is judged on test, another such `.npz`, or else on a fifth of the data, which then are not trained on;
+    the weights that are best there stay. A killed run goes on, from the file `<output>.training.npz`.
+    Returns (the Model; a frame with a row for float32, "not trained" and trained: bytes, milliseconds, ratio, and over the
+    outputs the worst sqnr_db against float32; for a classifier same, the share of its answers; with labels top1 and
+    difference, an Estimate against float32; the samples and labels that it was judged on, the labels None if unknown; the
+    files by their names). Raises InputError and StructureError; nothing is written before all else has worked.
+    """
+    lesson, output = lesson or Lesson(), Path(output)
+    _check_output(path, output)
+    own = own_model.load(path, **opened)
+    x, y = _labelled(data, own, "data")
+    if lesson.teacher == "labels" and y is None:
+        raise InputError(
+            f"data={str(data)!r} holds no y: add the labels, or let the float file teach (--teacher self)."
+        )
+    if test is None:
+        x, y, judged, known = _apart(x, y, lesson.seed)
+    else:
+        judged, known = _labelled(test, own, "test")
+    aware = _aware(own, x, lesson)
+    files = {"float32": own.file, "not trained": _made(aware, lesson)}
+    labels = y if lesson.teacher == "labels" else None
+    tflite_training.train(
+        aware,
+        _in_order(aware, x),
+        labels,
+        lesson.steps,
+        lesson.learning_rate,
+        lesson.batch_size,
+        lesson.seed,
+        _in_order(aware, judged),
+        known if labels is not None else None,
+        kept=output.with_name(f"{output.name}.training.npz"),
+        progress=progress,
+    )
+    files["trained"] = _made(aware, lesson)
+    table = _judged(own, files, judged, known)
+    repository.write(output, files["trained"])
+    return own, table, judged, known, files
+
+
+def _aware(own, x, lesson):
+    if lesson.weights is None:
+        if lesson.sparsity is None:
+            raise InputError("weights and sparsity are both left out: say what the file is trained for.")
+        aware = tflite_training.in_float(own.file)
+    else:
+        form = requantize.Format(lesson.weights, 8, lesson.per_channel)
+        aware = tflite_training.quantization_aware(own.file, {n: each[:CALIBRATED] for n, each in x.items()}, form)
+    if lesson.sparsity is not None:
+        tflite_pruning.sparse(aware, lesson.sparsity)
+    return aware
+
+
+def _made(aware, lesson):
+    return aware.float32() if lesson.weights is None else aware.quantized()
+
+
+def _in_order(aware, samples):
+    found = [samples[name] for name in aware.graph.inputs]
+    return found[0] if len(found) == 1 else found
+
+
+def _labelled(path, own, parameter):
+    """Samples by the names of a model's inputs, and labels or None, of an `.npz`."""
+    found = _arrays(path, own, parameter)
+    named = found if isinstance(found, dict) else {own.inputs[0].name: found}
+    y = inputs.optional(path, "y") if own.is_classifier() else None
+    return named, None if y is None else ground_truth.labels(y, len(next(iter(named.values()))), own.classes)
+
+
+def _apart(x, y, seed):
+    """Four fifths of some samples, and a fifth to judge on."""
+    number = len(next(iter(x.values())))
+    if number < 10:
+        raise InputError(f"data hold {number} samples: a fifth of them is judged on, so give 10 or more, or --test.")
+    order = np.random.default_rng(seed).permutation(number)
+    fit, judged = np.sort(order[number // 5 :]), np.sort(order[: number // 5])
+    parts = [({name: each[part] for name, each in x.items()}, None if y is None else y[part]) for part in (fit, judged)]
+    return *parts[0], *parts[1]
+
+
+def _judged(own, files, samples, known):
+    """What `train_file` tells of some files."""
+    answers = {name: list(litert.run(file, samples).values()) for name, file in files.items()}
+    rows = {}
+    for name, found in answers.items():
+        worst = min(affine.sqnr(wanted, each) for wanted, each in zip(answers["float32"], found, strict=True))
+        rows[name] = {"bytes": len(files[name]), "sqnr_db": worst}
+        if own.is_classifier():
+            top, wanted = found[0].argmax(axis=1), answers["float32"][0].argmax(axis=1)
+            rows[name]["same"] = (top == wanted).mean()
+            if known is not None:
+                rows[name] |= {
+                    "top1": (top == known).mean(),
+                    "difference": stats.paired_difference(wanted == known, top == known),
+                }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    if len(own.inputs) == 1 and None not in own.inputs[0].shape:
+        sample = next(iter(samples.values()))[:1]
+        table = table.join(measure.latency(files, "float32", sample)[["milliseconds", "ratio", "low", "high"]])
+    return table
+
+
+def _check_output(path, output):
+    if output.suffix != ".tflite":
+        raise InputError(f"output={str(output)!r} must end in .tflite.")
+    if output.resolve() == Path(path).resolve():
+        raise InputError(f"output={str(output)!r} is the model itself: name another file.")
+
+
+def _arrays(path, own, parameter="calibration"):
+    """Samples for a model: float32 (n, ...) for one input, else name -> array. parameter: what messages call the file."""
     names = ["x"] if len(own.inputs) == 1 else [end.name for end in own.inputs]
     if len(names) == 1 and own.inputs[0].dtype == "float32":
-        found = {"x": inputs.samples(path, "calibration")[0]}
+        found = {"x": inputs.samples(path, parameter)[0]}
     else:
-        found = inputs.named(path, "calibration", names)
+        found = inputs.named(path, parameter, names)
     for end, name in zip(own.inputs, names, strict=True):
         given = found[name].shape[1:]
         if len(given) != len(end.shape) or any(
             of not in (None, size) for of, size in zip(end.shape, given, strict=True)
         ):
             raise InputError(
-                f"calibration={str(path)!r} holds {name} of shape {found[name].shape}: this model takes {end}."
+                f"{parameter}={str(path)!r} holds {name} of shape {found[name].shape}: this model takes {end}."
             )
     if len(names) == 1 and own.inputs[0].dtype == "float32":
         return found["x"]

@@ -44,9 +44,9 @@ class Graph(tf.Module):
         self.file, self.notes = rewrite.with_plain_weights(rewrite.with_signature(model))
         _refuse_quantized(self.file)
         self._plan = Plan(self.file)
-        self.inputs, self.outputs = (
-            list(flatbuffer.signature_names(self.file, ends).values()) for ends in ("inputs", "outputs")
-        )
+        named = {ends: flatbuffer.signature_names(self.file, ends) for ends in ("inputs", "outputs")}
+        self.inputs = [named["inputs"][index] for index in self._plan.inputs]
+        self.outputs = [named["outputs"][index] for index in self._plan.outputs]
         self._plan.check_rules()
         self.weights = {
             index: tf.Variable(self._plan.constants[index], name=self._plan.names[index])

@@ -126,6 +126,8 @@ def train(
     state = _State(kept, _key(aware, x, y, steps, learning_rate, batch_size, seed, loss))
     rows, first = state.restore(taking)
     best = state.best
+    if judged and best is None and taking.settled(0):  # what is not trained may stay
+        best = lesson.loss_over(*judged), [weight.numpy() for weight in taking.weights]
     for step, chosen in zip(progress(range(1, steps + 1)), batches, strict=False):
         if step <= first:
             continue

@@ -1,7 +1,7 @@
 """A trained model that the repository keeps, as a checkpoint with its card.
 
 A checkpoint is `checkpoints/<name>.keras`; its card `checkpoints/<name>.json` says from which data, by which recipe
-and how well. `RECIPES` holds those that the repository ships; `compression-lab train NAME` runs one again.
+and how well. `RECIPES` holds those that the repository ships; `compression-lab checkpoint NAME` runs one again.
 """
 
 import io
@@ -141,7 +141,7 @@ def train(name, report=print):
         "model": f"{title}, {recipe.size} px, {len(dataset.classes)} classes, logits",
         "data": {"name": dataset.name, "sha256": dataset.sha256, "trained_on": len(fit)},
         "recipe": asdict(recipe),
-        "command": f"compression-lab train {name}",
+        "command": f"compression-lab checkpoint {name}",
         "top1_test": {
             "value": accuracy.value,
             "low": accuracy.low,
@@ -191,7 +191,7 @@ def path(name):
         known = sorted(each.stem for each in CHECKPOINTS.glob("*.keras"))
         raise InputError(
             f"checkpoint={str(name)!r} does not exist: there are {', '.join(known) or 'none'}; "
-            "`compression-lab train NAME` makes one."
+            "`compression-lab checkpoint NAME` makes one."
         )
     return file
 

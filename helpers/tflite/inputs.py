@@ -39,6 +39,11 @@ def named(path, parameter, names):
     return _held(path, parameter, names, names, ", ".join(names))
 
 
+def optional(path, name, parameter="data"):
+    """An array of an `.npz` as it is, or None if it holds none of this name. Raises InputError for an unreadable file."""
+    return _held(path, parameter, [name], [], "").get(name)
+
+
 def _held(path, parameter, names, needed, told):
     """Those of some arrays that an `.npz` holds: name -> array. told: what it must hold, in words. Raises InputError, also
     for a missing array that is needed."""

@@ -178,3 +178,55 @@ def test_channels_of_a_tflite_are_refused_with_a_cure_that_works(tmp_path):
     with pytest.raises(InputError, match=r"give the \.keras or \.h5 file that it was made from"):
         reports.prune_file(tmp_path / "model.tflite", tmp_path / "narrow.keras", 0.5)
     assert len(reports.prune_file(path, tmp_path / "narrow.keras", 0.5)[0])
+
+
+@pytest.mark.parametrize("kit", [tf.keras, keras], ids=["Keras 2", "Keras 3"])
+@pytest.mark.parametrize("name", ["small CNN", "two inputs", "regression", "embedding of tokens"])
+def test_a_model_of_any_ends_is_trained_for_four_bits(name, kit, tmp_path):
+    path, data, _ = given(name, tmp_path, kit, 80)
+    lesson = reports.Lesson(4, False, steps=60, learning_rate=3e-3)
+    _, table, judged, known, files = reports.train_file(path, data, tmp_path / "small.tflite", lesson)
+    assert (tmp_path / "small.tflite").read_bytes() == files["trained"]
+    assert table["sqnr_db"]["trained"] >= table["sqnr_db"]["not trained"] - (1 if name == "small CNN" else 0)
+    assert len(next(iter(judged.values()))) == 16 and known is None and ("same" in table) == (name != "regression")
+    assert not list(tmp_path.glob("*.training.npz"))
+
+
+def test_the_command_trains_and_asks_the_gate(tmp_path):
+    path, data, answers = given("small CNN", tmp_path, number=200)
+    np.savez(data, x=np.load(data)["x"], y=answers[0].argmax(axis=1))
+    words = ["train", str(path), "--data", str(data), "--steps", "10", "--output", str(tmp_path / "small.tflite")]
+    found = CliRunner().invoke(main, [*words, "--teacher", "labels", "--json", str(tmp_path / "table.json")])
+    assert found.exit_code == 0, found.output
+    assert "trained against float32:" in found.output and "judged on 40 samples that were not" in found.output
+    assert any(word in found.output for word in ("accepted", "undecided", "rejected"))
+    assert (tmp_path / "table.json").is_file()
+    sparse = CliRunner().invoke(main, [*words, "--weights", "float", "--sparsity", "0.5"])
+    assert sparse.exit_code == 0, sparse.output
+    kernels = litert.tensors(tmp_path / "small.tflite")
+    convolutions = kernels[kernels["constant"] & (kernels["shape"].map(len) == 4)]
+    assert (convolutions["zeros"] > 0.45).all()
+
+
+@pytest.mark.parametrize(
+    ("lesson", "arrays", "why"),
+    [
+        ({"teacher": "labels"}, {}, "holds no y: add the labels, or let the float file teach"),
+        ({}, {"x": np.zeros((4, 24, 24, 3), "float32")}, "give 10 or more, or --test"),
+        ({}, {"x": np.zeros((40, 24, 24), "float32")}, r"holds x of shape \(40, 24, 24\): this model takes"),
+        ({"weights": None}, {}, "say what the file is trained for"),
+        ({"sparsity": "a lot"}, {}, "must be a share"),
+        ({"teacher": "labels"}, {"y": np.arange(40)}, "y"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_and_nothing_is_written(lesson, arrays, why, tmp_path):
+    path, data, _ = given("small CNN", tmp_path)
+    np.savez(data, **{"x": np.load(data)["x"], **arrays})
+    with pytest.raises(InputError, match=why):
+        reports.train_file(path, data, tmp_path / "small.tflite", reports.Lesson(**{"steps": 2, **lesson}))
+    assert not list(tmp_path.glob("small*"))
+
+
+def test_an_unknown_teacher():
+    with pytest.raises(InputError, match="must be self or labels"):
+        reports.Lesson(teacher="me")

@@ -74,6 +74,10 @@ def files(tmp_path_factory):
         ("convert {text.keras} --recipe int4", REFUSED, "recipe='int4' is unknown: choose one of float32"),
         ("convert {text.keras} --output model.onnx", REFUSED, "must end in .tflite"),
         ("convert {text.tflite} --output {text.tflite}", REFUSED, "is the model itself"),
+        ("train {missing} --data {text.npz}", REFUSED, "does not exist"),
+        ("train {text.keras} --data {text.npz}", REFUSED, "cannot be loaded"),
+        ("train {text.keras} --data {text.npz} --output model.onnx", REFUSED, "must end in .tflite"),
+        ("train {text.keras} --data {text.npz} --teacher me", REFUSED, "teacher='me' must be self or labels"),
         ("convert {text.keras} --code {missing}", REFUSED, "cannot be read"),
         (
             "prune-channels {text.keras} --ratio 0.5 --criterion activation --calibration {text.npz}",
@@ -90,7 +94,7 @@ def files(tmp_path_factory):
         ("sweep 01 --grid nosuch=1", REFUSED, "nosuch"),
         ("sweep 01 --grid epochs", REFUSED, "must read name=value"),
         ("exercises nosuch", REFUSED, "has no solutions"),
-        ("train nosuch", REFUSED, "has no recipe"),
+        ("checkpoint nosuch", REFUSED, "has no recipe"),
     ],
 )
 def test_a_wrong_file_gets_a_sentence(files, words, code, told, tmp_path, monkeypatch):
