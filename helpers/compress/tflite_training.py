@@ -44,6 +44,24 @@ class Aware:
     ranges: dict | None = None
     masks: dict = field(default_factory=dict)
     sparsity: object = None
+    _traced: dict = field(default_factory=dict)  # loss -> steps of training, which take seconds to be traced
+    _first: list = field(default_factory=list)
+
+    def __post_init__(self):
+        self._first = [weight.numpy() for weight in self.graph.weights.values()]
+
+    def restart(self):
+        """Give the weights the values that they had in the file, to be trained anew. Returns itself."""
+        for weight, value in zip(self.graph.weights.values(), self._first, strict=True):
+            weight.assign(value)
+        return self
+
+    def steps(self, loss):
+        """What trains it with a loss, traced once."""
+        key = loss, len(self.masks)
+        if key not in self._traced:
+            self._traced[key] = _Steps(self, _Lesson(self, loss))
+        return self._traced[key]
 
     def float32(self):
         """The float file with the weights as they are now: bytes."""
@@ -110,7 +128,8 @@ def train(
         raise InputError(f"steps={steps}, batch_size={batch_size} and learning_rate={learning_rate} must be above 0.")
     if loss not in LOSSES:
         raise InputError(f"loss={loss!r} is unknown: choose one of {', '.join(LOSSES)}.")
-    lesson = _Lesson(aware, loss)
+    taking = aware.steps(loss).begun(learning_rate, steps)
+    lesson = taking.lesson
     targets = _labels(aware, lesson, y, len(x[0])) if y is not None else lesson.taught(x)
     judged = None
     if selection is not None:
@@ -120,7 +139,6 @@ def train(
             selection,
             _labels(aware, lesson, selection_y, len(selection[0])) if known else lesson.taught(selection),
         )
-    taking = _Steps(aware, lesson, learning_rate, steps)
     order = np.random.default_rng(seed)
     batches = (order.choice(len(x[0]), min(batch_size, len(x[0])), replace=False) for _ in range(steps))
     state = _State(kept, _key(aware, x, y, steps, learning_rate, batch_size, seed, loss))
@@ -156,13 +174,14 @@ class _Lesson:
         self.ends, self.soft = aware.graph.ends(), loss == "answers"
         self.look = tf.function(lambda *x: aware.graph.logits(*x), autograph=False)
         self.look_trained = tf.function(lambda *x: aware.forward.logits(*x), autograph=False)
-        self.scales = [1.0] * len(self.ends)
+        self.scales = [tf.Variable(1.0, trainable=False) for _ in self.ends]
 
     def taught(self, x):
         """The float file's answers, before a last softmax or sigmoid: list of arrays."""
         parts = [self.look(*(each[i : i + AT_ONCE] for each in x)) for i in range(0, len(x[0]), AT_ONCE)]
         found = [np.concatenate([part[place].numpy() for part in parts]) for place in range(len(self.ends))]
-        self.scales = [float(np.var(each)) or 1.0 for each in found]
+        for scale, each in zip(self.scales, found, strict=True):
+            scale.assign(float(np.var(each)) or 1.0)
         return found
 
     def loss(self, answers, targets):
@@ -191,18 +210,25 @@ class _Lesson:
 class _Steps:
     """Adam over the weights of an `Aware`. One operation a variable: a Keras optimizer takes most of its time to be traced."""
 
-    def __init__(self, aware, lesson, learning_rate, steps):
-        self.aware, self.lesson, self.rate, self.steps = aware, lesson, learning_rate, steps
+    def __init__(self, aware, lesson):
+        self.aware, self.lesson = aware, lesson
         self.weights = list(aware.graph.weights.values())
         self.masks = [aware.masks.get(index) for index in aware.graph.weights]
         self.moments = [[tf.Variable(tf.zeros(weight.shape)) for weight in self.weights] for _ in BETAS]
-        self.growing = max(1, steps // 2)  # masks change for one half of the steps, and are held for the other
         self._step = tf.function(self._taken, autograph=False)
         self._mask = tf.function(self._masked, autograph=False)
 
+    def begun(self, learning_rate, steps):
+        """Itself, before the first of so many steps."""
+        self.rate, self.steps = learning_rate, steps
+        self.growing = max(1, steps // 2)  # masks change for one half of the steps, and are held for the other
+        for moment in (each for moments in self.moments for each in moments):
+            moment.assign(tf.zeros(moment.shape))
+        return self
+
     def take(self, step, x, targets):
         """One step, numbered from 1. Returns its loss."""
-        rate = self.rate * (1 + np.cos(np.pi * (step - 1) / self.steps)) / 2
+        rate = tf.constant(self.rate * (1 + np.cos(np.pi * (step - 1) / self.steps)) / 2, tf.float32)
         if self.aware.masks and step <= self.growing + 1:
             self._mask(tf.constant(min((step - 1) / self.growing, 1.0), tf.float32))
         powers = [tf.constant(beta**step, tf.float32) for beta in BETAS]
@@ -233,7 +259,7 @@ class _Steps:
                 v=second.handle,
                 beta1_power=first_power,
                 beta2_power=second_power,
-                lr=tf.cast(rate, tf.float32),
+                lr=rate,
                 beta1=BETAS[0],
                 beta2=BETAS[1],
                 epsilon=EPSILON,

@@ -54,6 +54,18 @@ def test_it_learns_from_its_own_answers_without_labels(residual):
     assert (simulated.numpy().argmax(1) == answers.argmax(1)).mean() >= 0.99
 
 
+def test_a_restart_trains_as_the_first_time(small):
+    file, x, _ = small
+    aware, made = tflite_training.quantization_aware(file, x[:50], ROUGH), []
+    for samples in (x, x[:100], x):
+        tflite_training.train(aware.restart(), samples, steps=10, learning_rate=1e-2)
+        made.append(aware.float32())
+    assert made[0] == made[2] != made[1]
+    fresh = tflite_training.quantization_aware(file, x[:50], ROUGH)
+    tflite_training.train(fresh, x, steps=10, learning_rate=1e-2)
+    assert fresh.float32() == made[0]
+
+
 @pytest.mark.parametrize("loss", tflite_training.LOSSES)
 def test_labels_and_both_losses(small, loss):
     file, x, y = small
