@@ -26,6 +26,9 @@ ROOMS = {
         "requantize",
         "sensitivity",
         "sparsity",
+        "tflite_graph",
+        "tflite_pruning",
+        "tflite_training",
     ),
     "deploy": ("gate", "gate_report", "package"),
 }

@@ -145,7 +145,10 @@ def load(path, code=None, signature=None):
     graph, blob, more = _converted(label, graph, keras, model)
     if model is None:
         notes = [NO_KERAS.format(kind)]
-    owners = (layer for layer in flatten.layers_of(keras or model) if layer.weights)
+    # A kernel has two axes or more; what scales or shifts has one.
+    owners = (
+        layer for layer in flatten.layers_of(keras or model) if any(len(weight.shape) > 1 for weight in layer.weights)
+    )
     # The converter folds a normalization into the kernel before it and calls the operator by both.
     layers = tuple(layer.name for layer in owners if not type(layer).__name__.endswith("Normalization"))
     return Model(path.stem, kind, blob, graph, keras, *_ends(blob), (*notes, *more), layers)

@@ -129,6 +129,37 @@ class PerChannelScheme(tfmot.quantization.keras.default_8bit.Default8BitQuantize
     def get_quantize_registry(self):
         return _PerChannelRegistry(self.kernel_bits)
 
+    def get_layout_transformer(self):
+        return _LayoutInOrder()
+
+
+class _InOrder(model_transformer.ModelTransformer):
+    """tfmot's own takes the inputs of a layer in the order in which the model lists its layers, and one that is read twice but
+    once: a Concatenate then puts its inputs together in another order, without a word."""
+
+    def _get_layers(self, layer_names):
+        found = {layer["config"]["name"]: layer for layer in self._config["layers"]}
+        return [found[name] for name in layer_names]
+
+    def _match_layer_with_inputs(self, layer, pattern, is_head_node):
+        linked = pattern.inputs and layer.get("inbound_nodes")
+        names = self._get_input_layer_names(layer) if linked else []
+        if len(set(names)) < len(names):
+            return None  # its transformations would take a layer out twice; without them it is right as well
+        return super()._match_layer_with_inputs(layer, pattern, is_head_node)
+
+
+class _LayoutInOrder(default_8bit_quantize_layout_transform.Default8BitQuantizeLayoutTransform):
+    """tfmot's own transformations, each input in its place."""
+
+    def apply(self, model, layer_quantize_map):
+        theirs = model_transformer.ModelTransformer
+        model_transformer.ModelTransformer = _InOrder  # their list of transformations is to be had in no other way
+        try:
+            return super().apply(model, layer_quantize_map)
+        finally:
+            model_transformer.ModelTransformer = theirs
+
 
 class _LayoutAsItIs(default_8bit_quantize_layout_transform.Default8BitQuantizeLayoutTransform):
     """tfmot's own replaces the configuration of every layer before a ReLU, even one given by hand, by one that does

@@ -170,7 +170,7 @@ def weight_layers(model, known=()):
     none gets the scope of its first name. known: names of the model's layers that have weights; a part of such a layer is
     called <layer>/<part>, as in "attention/query". Raises InputError for a damaged file.
     """
-    rows = []
+    rows, kernels_ = [], []
     with flatbuffer.unpacked(content(model)) as parsed:
         graph = parsed.subgraphs[0]
         unpacking = ("DEQUANTIZE", "DENSIFY")
@@ -187,16 +187,17 @@ def weight_layers(model, known=()):
             name, kernel = graph.tensors[operator.outputs[0]].name.decode(), graph.tensors[operator.inputs[1]]
             if operator.inputs[1] in computed:
                 continue  # two activations multiplied with each other, as in attention
+            kernels_.append(kernel.name.decode())
             rows.append(
                 {
-                    "layer": _named_by(known, name, kernel.name.decode()) or _keras_name(name, kernel.name.decode()),
                     "op": op,
                     "name": name,
                     "weights": math.prod(kernel.shape),
                     "dtype": flatbuffer.names(schema.TensorType)[kernel.type].lower(),
                 }
             )
-    return pd.DataFrame(rows, columns=["layer", "op", "name", "weights", "dtype"])
+    table = pd.DataFrame(rows, columns=["layer", "op", "name", "weights", "dtype"])
+    return table.assign(layer=_layer_names(list(zip(table["name"], kernels_, strict=True)), known))
 
 
 def kernels_in(model):
@@ -309,14 +310,36 @@ def kernels(model):
     return "XNNPACK" if parts == 1 else f"XNNPACK in {parts} parts, built-in between"
 
 
-def _named_by(known, *tensors):
+def _layer_names(tensors, known):
+    """The layer of each of some operators, by the names of its output and of its kernel."""
+    # Keras 3 calls a model anew to export it, and all of its layers by another name, with a number behind.
+    exact, renamed = ([_named_by(known, suffix, *each) for each in tensors] for suffix in ("", "_1"))
+    names = renamed if sum(map(bool, renamed)) > sum(map(bool, exact)) else exact
+    return [
+        name or _between(names, place, known, tensors) or _keras_name(*tensors[place])
+        for place, name in enumerate(names)
+    ]
+
+
+def _between(names, place, known, tensors):
+    """The only layer that lies between those of the operators before and behind, for one that has no name at all (a grouped
+    convolution of Keras 3); None if there is no such layer."""
+    whole = [None if name is None else name.split("/")[0] for name in names]
+    before, behind = (next(filter(None, some), None) for some in (whole[:place][::-1], whole[place + 1 :]))
+    if "/" in tensors[place][0] or before not in known or behind not in known:
+        return None
+    candidates = known[known.index(before) + 1 : known.index(behind)]
+    return candidates[0] if len(candidates) == 1 else None
+
+
+def _named_by(known, suffix, *tensors):
     """The known layer in the names of some tensors, and the part of it that they belong to; None if there is none. Names of
-    layers may hold slashes themselves; the longest that fits is meant."""
+    layers may hold slashes themselves; the longest that fits is meant. suffix: what the names of layers have behind them."""
     for part in ";".join(tensors).split(";"):
         path = f"/{part}/"
-        name = max((each for each in known if f"/{each}/" in path), key=len, default=None)
+        name = max((each for each in known if f"/{each}{suffix}/" in path), key=len, default=None)
         if name is not None:
-            *inner, _ = path.rsplit(f"/{name}/", 1)[1].strip("/").split("/")
+            *inner, _ = path.rsplit(f"/{name}{suffix}/", 1)[1].strip("/").split("/")
             return "/".join([name, *(word for word in inner if not word.lower().startswith(OPERATIONS))])
     return None
 

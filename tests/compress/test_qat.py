@@ -258,6 +258,22 @@ def test_every_input_of_several_has_its_range():
     assert affine.sqnr(model.predict(x, verbose=0), aware.predict(x, verbose=0)) > 25
 
 
+@pytest.mark.parametrize("order", ["abp", "apb", "pab", "ab", "ba", "ap", "aap", "abpa"])
+def test_what_is_joined_is_joined_in_its_order(order):
+    """tfmot's own transformation puts the inputs in the order of the model's list of layers."""
+    layers = tf.keras.layers
+    inputs = layers.Input((8, 8, 3))
+    made = {
+        "a": layers.ReLU(name="relu_a")(layers.Conv2D(4, 3, strides=2, name="a")(inputs)),
+        "b": layers.ReLU(name="relu_b")(layers.Conv2D(4, 3, strides=2, name="b")(inputs)),
+        "p": layers.MaxPooling2D(3, 2, name="p")(inputs),
+    }
+    model = tf.keras.Model(inputs, layers.Concatenate(name="joined")([made[name] for name in order]))
+    x = np.random.default_rng(0).normal(size=(20, 8, 8, 3)).astype("float32")
+    aware = qat.start_calibrated(qat.quantization_aware(model), model, x)
+    assert affine.sqnr(model(x).numpy(), aware(x).numpy()) > 35
+
+
 def test_whole_numbers_as_input_are_refused():
     inputs = tf.keras.layers.Input((4,), dtype="int32")
     model = tf.keras.Model(
