@@ -5,6 +5,7 @@ Wherever a model is taken, it may be given as bytes or as the path of a file.
 
 import gzip
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ with runtime_env.quiet():
 BATCH = 64
 GZIP_LEVEL = 9
 KEPT_BYTES = 200_000_000  # of tensors that are all kept at once, to be looked at after a run
+_NUMBER = re.compile(r"_\d+(?=/|;|$)")  # that Keras 3 puts behind the names of layers which it exports
 # How names of operations inside a layer begin: they name no part of it.
 OPERATIONS = ("einsum", "tensordot", "matmul", "conv1d", "conv2d", "convolution", "depthwise", "separable", "biasadd")
 
@@ -312,8 +314,8 @@ def kernels(model):
 
 def _layer_names(tensors, known):
     """The layer of each of some operators, by the names of its output and of its kernel."""
-    # Keras 3 calls a model anew to export it, and all of its layers by another name, with a number behind.
-    exact, renamed = ([_named_by(known, suffix, *each) for each in tensors] for suffix in ("", "_1"))
+    plain = [[_NUMBER.sub("", name) for name in each] for each in tensors]
+    exact, renamed = ([_named_by(known, *each) for each in some] for some in (tensors, plain))
     names = renamed if sum(map(bool, renamed)) > sum(map(bool, exact)) else exact
     return [
         name or _between(names, place, known, tensors) or _keras_name(*tensors[place])
@@ -332,14 +334,14 @@ def _between(names, place, known, tensors):
     return candidates[0] if len(candidates) == 1 else None
 
 
-def _named_by(known, suffix, *tensors):
+def _named_by(known, *tensors):
     """The known layer in the names of some tensors, and the part of it that they belong to; None if there is none. Names of
-    layers may hold slashes themselves; the longest that fits is meant. suffix: what the names of layers have behind them."""
+    layers may hold slashes themselves; the longest that fits is meant."""
     for part in ";".join(tensors).split(";"):
         path = f"/{part}/"
-        name = max((each for each in known if f"/{each}{suffix}/" in path), key=len, default=None)
+        name = max((each for each in known if f"/{each}/" in path), key=len, default=None)
         if name is not None:
-            *inner, _ = path.rsplit(f"/{name}{suffix}/", 1)[1].strip("/").split("/")
+            *inner, _ = path.rsplit(f"/{name}/", 1)[1].strip("/").split("/")
             return "/".join([name, *(word for word in inner if not word.lower().startswith(OPERATIONS))])
     return None
 

@@ -379,11 +379,11 @@ def test_a_saved_model_with_live_augmentation_is_refused_with_a_cure_that_works(
 
 def test_layers_of_keras_3_have_the_names_of_the_model_where_the_file_has_others(tmp_path):
     """Keras 3 numbers the layers that it exports, and the converter leaves a grouped convolution without a name."""
-    layers = keras.layers
+    layers = keras_3.layers
     inputs = layers.Input((8, 8, 6))
     x = layers.DepthwiseConv2D(3, name="deep")(layers.Conv2D(6, 3, name="conv")(inputs))
-    x = layers.Conv2D(4, 1, name="conv_1")(keras.ops.flip(x, 1))  # which Keras 2 has no layer for
-    model = keras.Model(inputs, layers.Dense(2, name="answer")(layers.GlobalAveragePooling2D()(x)))
+    x = layers.Conv2D(4, 1, name="conv_1")(keras_3.ops.flip(x, 1))  # which Keras 2 has no layer for
+    model = keras_3.Model(inputs, layers.Dense(2, name="answer")(layers.GlobalAveragePooling2D()(x)))
     model.save(tmp_path / "model.keras")
     own = own_model.load(tmp_path / "model.keras")
     assert own.keras is None
