@@ -1,0 +1,108 @@
+"""Pruning while a model of Keras 3 is trained: a callback, since tfmot prunes Keras 2 only.
+
+This file needs nothing of the lab but itself: Keras 3 and NumPy. Take it into a project of your own as it is, and then:
+
+    pruning = keras_pruning.Pruning(0.8, end=1000)      # or "2:4"
+    model.fit(x, y, callbacks=[pruning])
+    model.export("model.tflite", format="litert")       # or however the file is made: the zeros are in the kernels
+
+The share grows as in tfmot: from nothing to its final value along a polynomial of third degree (Zhu and Gupta 2017, eq. 1).
+"""
+
+import keras
+import numpy as np
+
+
+class Pruning(keras.callbacks.Callback):
+    """Sets weights to zero by their size, and keeps them there.
+
+    sparsity: share of zeros in every kernel at the end, in (0, 1); or a pattern "n:m": of m weights that lie side by side along
+    the inputs the n largest are kept (Mishra et al. 2021). begin, end: steps (batches) between which the share grows; a pattern
+    is chosen anew until `end`. every: steps from one choice of weights to the next. only: function of a layer that says whether
+    it is pruned; by default all that have a kernel but depthwise ones, which are small.
+    After training `masks` holds for each layer's path the mask, `left` the layers that a pattern does not fit.
+    Raises ValueError for a sparsity or steps that are none.
+    """
+
+    def __init__(self, sparsity, begin=0, end=1000, every=50, only=None):
+        super().__init__()
+        self.pattern, self.share = _parsed(sparsity)
+        if not (0 <= begin < end and every >= 1):
+            raise ValueError(
+                f"begin={begin}, end={end}, every={every}: begin must lie below end, and every be 1 or more."
+            )
+        self.begin, self.end, self.every = begin, end, every
+        self.only = only or (lambda layer: "Depthwise" not in type(layer).__name__)
+        self.step, self.masks, self.left = 0, {}, []
+
+    def on_train_begin(self, logs=None):
+        self._layers = {}
+        for layer in _with_kernels(self.model):
+            if self.only(layer):
+                fits = self.pattern is None or layer.kernel.shape[-2] % self.pattern[1] == 0
+                self._layers[layer.path] = layer if fits else None
+        self.left = [path for path, layer in self._layers.items() if layer is None]
+        self._layers = {path: layer for path, layer in self._layers.items() if layer is not None}
+        if not self._layers:
+            raise ValueError("there is no layer to be pruned: the pattern fits none, or `only` leaves none.")
+        self._choose()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        within = self.begin <= self.step <= self.end
+        if within and ((self.step - self.begin) % self.every == 0 or self.step == self.end):
+            self._choose()
+        self._apply()
+
+    def wanted(self, step):
+        """The share of zeros at a step."""
+        done = min(max((step - self.begin) / (self.end - self.begin), 0.0), 1.0)
+        return self.share * (1 - (1 - done) ** 3)
+
+    def _choose(self):
+        for path, layer in self._layers.items():
+            size = np.abs(keras.ops.convert_to_numpy(layer.kernel))
+            if self.pattern is not None:
+                mask = _largest_of_neighbours(size, *self.pattern)
+            else:
+                many = round(self.wanted(self.step) * size.size)
+                smallest = np.argsort(size, axis=None, kind="stable")[:many]
+                mask = np.ones(size.size, bool)
+                mask[smallest] = False
+                mask = mask.reshape(size.shape)
+            self.masks[path] = mask.astype("float32")
+        self._apply()
+
+    def _apply(self):
+        for path, layer in self._layers.items():
+            layer.kernel.assign(layer.kernel * self.masks[path])
+
+
+def _with_kernels(model):
+    for layer in model.layers:
+        if hasattr(layer, "layers"):
+            yield from _with_kernels(layer)
+        elif len(getattr(getattr(layer, "kernel", None), "shape", ())) >= 2:
+            yield layer
+
+
+def _largest_of_neighbours(size, n, m):
+    """Mask of the n largest among m neighbours along the last axis but one, of the inputs."""
+    last = np.moveaxis(size, -2, -1)
+    groups = last.reshape(-1, m)
+    order = np.argsort(np.argsort(-groups, axis=1, kind="stable"), axis=1, kind="stable")
+    return np.moveaxis((order < n).reshape(last.shape), -1, -2)
+
+
+def _parsed(sparsity):
+    """(pattern or None, share)."""
+    try:
+        if ":" in str(sparsity):
+            n, m = map(int, str(sparsity).split(":"))
+            if 0 < n < m:
+                return (n, m), 1 - n / m
+        elif 0 < float(sparsity) < 1:
+            return None, float(sparsity)
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"sparsity={sparsity!r} must be a share in (0, 1) or a pattern such as 2:4.")
