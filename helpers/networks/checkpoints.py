@@ -44,8 +44,7 @@ class Recipe:
     calibration: how many of its images are held out to calibrate with; those of `training.split` at 512, none at 0.
     smoothing: share of the wanted answer that is spread over all classes (Szegedy et al. 2016, section 7).
     smaller: (pixels, epochs): the first so many of the epochs see smaller images, which takes less time and no accuracy
-    (progressive learning: Tan & Le 2021, *EfficientNetV2*, section 4.2). last_crop: smallest_crop of the epochs after these.
-    What is cropped looks larger than in a test; smaller images and mild crops make up for it (Touvron et al. 2019, *FixRes*).
+    (progressive learning: Tan & Le 2021, *EfficientNetV2*, section 4.2).
     """
 
     dataset: str
@@ -61,30 +60,19 @@ class Recipe:
     colour: float = 0.0
     smoothing: float = 0.0
     smaller: tuple[int, int] | None = None
-    last_crop: float | None = None
 
     def stages(self):
-        """[(pixels, epochs, smallest_crop)] in their order."""
+        """[(pixels, epochs)] in their order."""
         if self.smaller is None:
-            return [(self.size, self.epochs, self.smallest_crop)]
-        last = self.size, self.epochs - self.smaller[1], self.last_crop or self.smallest_crop
-        return [(*self.smaller, self.smallest_crop), last]
+            return [(self.size, self.epochs)]
+        return [self.smaller, (self.size, self.epochs - self.smaller[1])]
 
 
 RECIPES = {
     "mobilenetv2_fashion_96": Recipe("fashion_mnist", size=96, epochs=5),
     "mobilenetv2_flowers_96": Recipe("flowers", size=96, epochs=20, smallest_crop=0.6),
     "mobilenetv2_flowers_224": Recipe(
-        "flowers",
-        size=224,
-        epochs=32,
-        learning_rate=5e-4,
-        smallest_crop=0.5,
-        calibration=0,
-        colour=0.3,
-        smoothing=0.1,
-        smaller=(160, 24),
-        last_crop=0.85,
+        "flowers", size=224, epochs=24, smallest_crop=0.5, calibration=0, colour=0.3, smoothing=0.1, smaller=(160, 16)
     ),
     "cnn_fashion_28": Recipe(
         "fashion8k", size=28, epochs=6, learning_rate=5e-3, smallest_crop=1.0, selection=0.02, model="cnn"
@@ -126,9 +114,10 @@ def train(name, report=print):
         )
 
     done = 0
-    for size, epochs, crop in recipe.stages():
+    for size, epochs in recipe.stages():
+        augmented = {"smallest_crop": recipe.smallest_crop, "colour": recipe.colour}
         trained.fit(
-            training.batches(images, labels, size, recipe.batch_size, recipe.seed + done, epochs, crop, recipe.colour),
+            training.batches(images, labels, size, recipe.batch_size, recipe.seed + done, epochs, **augmented),
             steps_per_epoch=steps,
             initial_epoch=done,
             epochs=done + epochs,

@@ -80,9 +80,8 @@ def test_a_recipe_of_two_sizes_with_colours_and_smoothing(monkeypatch, tmp_path)
         colour=0.2,
         smoothing=0.1,
         smaller=(8, 1),
-        last_crop=0.9,
     )
-    assert recipe.stages() == [(8, 1, 0.85), (16, 1, 0.9)]
+    assert recipe.stages() == [(8, 1), (16, 1)]
     monkeypatch.setattr(checkpoints, "RECIPES", {"tiny": recipe})
     lines = []
     card = checkpoints.train("tiny", lines.append)
