@@ -37,6 +37,7 @@ def test_a_broken_contract_is_noticed(tmp_path):
         "base/runtime_env",
         "tflite/runner",
         "compress/qat",
+        "compress/keras_pruning",
     ):
         (tmp_path / "helpers" / f"{name}.py").touch()
     (tmp_path / "helpers" / "base" / "runtime_env.py").write_text("import tensorflow\nfrom helpers.lab import tour\n")
