@@ -17,7 +17,7 @@ import numpy as np
 
 from helpers.base import runtime_env
 from helpers.base.errors import InputError, StructureError
-from helpers.compress.tflite_operators import KERNEL_PLACE, NO_GRADIENT
+from helpers.compress.tflite_operators import KERNEL_PLACE
 from helpers.compress.tflite_plan import CONVERSIONS, Plan, places_of_weights
 from helpers.tflite import flatbuffer, litert, rewrite, runner
 
@@ -71,14 +71,12 @@ class Graph(tf.Module):
         if self._batched:
             return once(*inputs)
         kinds = [tf.TensorSpec(None, plan.dtypes[index]) for index in ends]
-        alone = tf.map_fn(
-            lambda each: once(*(one[None] for one in each)), tuple(inputs), fn_output_signature=[kind for kind in kinds]
-        )
+        alone = tf.map_fn(lambda each: once(*(one[None] for one in each)), tuple(inputs), fn_output_signature=kinds)
         return [tf.reshape(each, tf.concat([[-1], tf.shape(each)[2:]], 0)) for each in alone]
 
     def logits(self, *inputs):
         """As a call, but where an output is what a softmax or a sigmoid makes, what goes into it instead (see `ends`)."""
-        return self.called(self._plan, self.weights, inputs, lambda index, value: value, self.before_ends())
+        return self.called(self._plan, self.weights, inputs, lambda index, value: value, self._plan.before_ends())
 
     def nodes(self):
         """The operators in their order: list of Node."""
@@ -100,9 +98,6 @@ class Graph(tf.Module):
         """What makes each output: "SOFTMAX", "LOGISTIC", or "" for any other operator. list of str."""
         return [self._plan.end(index)[0] for index in self._plan.outputs]
 
-    def before_ends(self):
-        return [self._plan.end(index)[1] for index in self._plan.outputs]
-
     def rounding_as(self, quantized):
         """A `Simulation` of a quantized file that was made of this one, over the same variables."""
         return Simulation(self, quantized)
@@ -113,25 +108,16 @@ class Graph(tf.Module):
         Raises StructureError, naming the operator that stands in the way, if that is so of all of them.
         """
         if not self.weights:
-            raise StructureError(
-                "model has no convolution and no dense layer with weights of its own: nothing to train."
-            )
-        if not self.weights:
             raise StructureError("model has no convolution and no dense layer with weights: there is nothing to train.")
-        reached, stopped = set(self.weights), []
-        for node in self._plan.nodes:
-            if reached.intersection(node.inputs):
-                if node.kind in NO_GRADIENT:
-                    stopped.append(node)
-                else:
-                    reached.update(node.outputs)
+        reached, stopped = self._plan.downstream(self.weights)
         if not reached.intersection(self._plan.outputs):
             at = f"{stopped[0].kind} ({stopped[0].name})" if stopped else "nothing that leads to an output"
             raise StructureError(
                 f"model cannot be trained: between its weights and its outputs stands {at}, which has no gradient. Give the "
                 "model without that operator."
             )
-        return [self._plan.names[index] for index in self.weights if not self._plan.leads_out(index)]
+        outputs = set(self._plan.outputs)
+        return [self.name_of(index) for index in self.weights if not outputs & self._plan.downstream([index])[0]]
 
     def written(self):
         """The file with the weights as they are now: bytes."""
@@ -187,7 +173,7 @@ class Simulation:
 
     def logits(self, *inputs):
         """As `Graph.logits`, rounded; what goes into a last softmax is that before it was rounded."""
-        return self._called(inputs, [self._plan.end(index)[1] for index in self._plan.outputs])
+        return self._called(inputs, self._plan.before_ends())
 
     def one_by_one(self, real):
         """(Node, what it makes) of each operator, from what the function `real` gives for the tensors that it reads."""

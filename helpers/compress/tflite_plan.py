@@ -13,16 +13,9 @@ with runtime_env.quiet():
 # Between real numbers and integers: what they mean is told by the scales of the tensors around them.
 CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
 BITS = {"INT4": 4, "INT8": 8, "INT16": 16}
-NUMBERS = {
-    **{
-        "FLOAT32": "float32",
-        "FLOAT16": "float16",
-        "INT32": "int32",
-        "INT64": "int64",
-        "UINT8": "uint8",
-        "BOOL": "bool",
-    },
-    **{"INT8": "int8", "INT16": "int16", "INT4": "int8", "UINT32": "uint32", "FLOAT64": "float64"},
+NUMBERS = {  # type of a tensor -> dtype
+    **{kind: kind.lower() for kind in ("FLOAT16", "FLOAT32", "FLOAT64", "BOOL", "INT8", "INT16", "INT32", "INT64")},
+    **{"UINT8": "uint8", "UINT32": "uint32", "INT4": "int8"},
 }
 
 
@@ -60,9 +53,9 @@ class Plan:
             ]
             self.ranges = {index: self._range(index) for index in range(len(kinds)) if self._scales(index)}
             self.constants = {
-                index: self._constant(index, flatbuffer.stored(parsed.buffers[tensor.buffer], blob), tensor)
+                index: self._constant(index, data, tensor)
                 for index, tensor in enumerate(graph.tensors)
-                if len(flatbuffer.stored(parsed.buffers[tensor.buffer], blob))
+                if len(data := flatbuffer.stored(parsed.buffers[tensor.buffer], blob))
             }
             for index in self.ranges:
                 self.dtypes[index] = np.dtype("float32")
@@ -133,12 +126,20 @@ class Plan:
                     return node.kind, node.inputs[0]
         return "", index
 
-    def leads_out(self, index):
-        reached = {index}
+    def before_ends(self):
+        """The tensors of the outputs, or, where a softmax or a sigmoid makes one, what it is made of."""
+        return [self.end(index)[1] for index in self.outputs]
+
+    def downstream(self, indices):
+        """The set of the tensors that have a gradient by some of these, and the operators without one that stop it, in order."""
+        reached, stopped = set(indices), []
         for node in self.nodes:
-            if node.kind not in NO_GRADIENT and reached.intersection(node.inputs):
-                reached.update(node.outputs)
-        return bool(reached.intersection(self.outputs))
+            if reached.intersection(node.inputs):
+                if node.kind in NO_GRADIENT:
+                    stopped.append(node)
+                else:
+                    reached.update(node.outputs)
+        return reached, stopped
 
     def run(self, constants, inputs, rounded, ends):
         """The values of the tensors `ends`. constants: index -> what to take instead of the file's. rounded: called with
