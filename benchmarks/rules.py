@@ -53,8 +53,8 @@ def sweep(random, place, smallest=1e-3):
 
     damage = np.geomspace(1.0, smallest, LAYERS)
     kl = np.insert(np.delete(damage, place - 1), 0, damage[place - 1])
-    table = pd.DataFrame({"layer": [f"l{n}" for n in range(LAYERS)], "mode": "alone", "kl_error": 0.1 * kl})
-    return table.assign(kl=random.normal(kl, 0.1 * kl))
+    table = pd.DataFrame({"layer": [f"l{n}" for n in range(LAYERS)], "mode": "alone", "damage_error": 0.1 * kl})
+    return table.assign(damage=random.normal(kl, 0.1 * kl))
 
 
 def drawn(random, bound, truth):

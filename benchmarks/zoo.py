@@ -73,6 +73,7 @@ class Candidate:
         if name == "custom layer":
             self.code = self.folder / "layers.py"
             self.code.write_text(architectures.CUSTOM_CODE)
+        self.name = name
         self.own = self.int8 = self.exportable = None
         self.data, self.labelled = self.folder / "calibration.npz", self.folder / "test.npz"
 
@@ -225,12 +226,13 @@ class Candidate:
     def sensitivity(self):
         from helpers import sensitivity
 
-        self.own.check_classifier()
-        [x] = self.x
+        x = self.named()
         # One after the other where they are few; the names, and a file of all layers, where they are many.
         table = sensitivity.weight_layers(self.own.file, self.own.layers)
         modes = ("alone",) if len(table) <= FEW else ()
-        sensitivity.sweep(self.own.file, x, x, modes=modes, known=self.own.layers)
+        found = sensitivity.sweep(self.own.file, x, x, modes=modes, known=self.own.layers, purpose=self.purpose())
+        if not (found["damage"] > 0).any():
+            raise Wrong("nothing does damage")
         named = {layer.name for layer in self.layers(self.model)}
         named |= {layer.name for layer in self.layers(self.own.keras)} if self.own.keras else set()
         strange = [name for name in table["layer"] if not _known(name, named)]
@@ -264,11 +266,24 @@ class Candidate:
         from helpers import gate
         from helpers.base.errors import LabError
 
-        y = self.exact[0].reshape(SAMPLES, -1).argmax(axis=1)
         if self.int8 is None:
             raise LabError("there is no int8 file to judge")
         file = (self.folder / "int8True.tflite").read_bytes()
-        gate.judge(file, self.own.file, np.concatenate([self.x[0]] * 10), np.concatenate([y] * 10), speed=False)
+        x = {name: np.concatenate([each] * 10) for name, each in self.named().items()}
+        same = gate.judge(self.own.file, self.own.file, x, purpose=self.purpose(), speed=False)
+        gate.judge(file, self.own.file, x, purpose=self.purpose(), speed=False)
+        lost = [of.value for name, of in same.measured.items() if name.startswith("delta_")]
+        if len(lost) != (1 if self.purpose() else len(self.own.outputs)) or any(lost):
+            raise Wrong(f"the float file beside itself: {lost}")
+
+    def named(self):
+        return dict(zip([end.name for end in self.own.inputs], self.in_order(), strict=True))
+
+    def purpose(self):
+        """What a user would have to say: that a detector is one."""
+        from helpers.tflite.heads import Purpose
+
+        return Purpose("detection") if self.name == "detector" else None
 
 
 def is_keras_3(model):

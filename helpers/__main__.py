@@ -1,11 +1,13 @@
-"""`compression-lab`: the lab's commands. Each loads what it needs when it is called; those on a model stand in model_commands."""
+"""`compression-lab`: the lab's commands. Each loads what it needs when it is called; those on a model stand in
+model_commands and judging_commands."""
 
 import sys
 
 import click
 
-from helpers import model_commands
+from helpers import judging_commands, model_commands
 from helpers.base.errors import LabError
+from helpers.options import refusal
 
 
 class Commands(click.Group):
@@ -17,7 +19,7 @@ class Commands(click.Group):
         except Exception as error:
             if not isinstance(error, LabError):
                 raise
-            raise model_commands.refusal(error, 2) from None
+            raise refusal(error, 2) from None
 
 
 @click.group(cls=Commands)
@@ -137,7 +139,7 @@ def checkpoint(name):
     )
 
 
-for command in model_commands.COMMANDS:
+for command in (*model_commands.COMMANDS, *judging_commands.COMMANDS):
     main.add_command(command)
 
 

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from helpers.__main__ import main
 from helpers.compress import quantize
-from helpers.model_commands import told_apart
 from helpers.networks import models
+from helpers.options import told_apart
 
 
 @pytest.mark.parametrize(

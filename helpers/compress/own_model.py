@@ -1,9 +1,8 @@
-"""A user's own model and samples: loaded, checked, looked into. What cannot be used is refused in one sentence.
+"""A user's own model: loaded, checked, looked into. What cannot be used is refused in one sentence.
 
 A Keras model may hold code of its author (Lambda layers, SavedModel functions): load only files that you trust.
 """
 
-import io
 import math
 import re
 from dataclasses import dataclass
@@ -11,19 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.base import ground_truth, repository, runtime_env
+from helpers.base import runtime_env
 from helpers.base.errors import InputError, StructureError
 from helpers.compress import quantize
-from helpers.networks import checkpoints, data, flatten, models, opening, photos
-from helpers.tflite import flatbuffer, inputs, litert, rewrite
+from helpers.networks import flatten, models, opening
+from helpers.tflite import flatbuffer, litert, rewrite
 
 with runtime_env.quiet():
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-SCALINGS = {"-1 to 1": (127.5, 1.0), "0 to 1": (255.0, 0.0), "0 to 255": (1.0, 0.0)}  # pixels / divisor - offset
-GREY = (0.299, 0.587, 0.114)  # what red, green and blue weigh in luminance (ITU-R BT.601)
-EXAMPLE = "cnn_fashion_28"
 NO_KERAS = (
     "Pruning of channels, equalization and training need the layers of a Keras model, and this is {}: for them give the .keras or "
     ".h5 file that it was made from."
@@ -69,45 +65,20 @@ class Model:
     layers: tuple[str, ...] = ()
 
     @property
-    def input_shape(self):
-        """Of one sample. Raises what `check_classifier` does."""
-        self.check_classifier()
-        return self.inputs[0].shape
-
-    @property
-    def classes(self):
-        """How many. Raises what `check_classifier` does."""
-        self.check_classifier()
-        return self.outputs[0].shape[0]
-
-    @property
     def skipped(self):
         """The notes as one text."""
         return " ".join(self.notes)
+
+    @property
+    def ends(self):
+        """What it takes and gives, in words."""
+        takes, gives = (", ".join(f"{end.name} {end}" for end in ends) for ends in (self.inputs, self.outputs))
+        return f"takes {takes}, gives {gives}"
 
     def is_classifier(self):
         """Whether it has one output, with an answer for each of two classes or more."""
         shapes = [end.shape for end in self.outputs]
         return len(shapes) == 1 and len(shapes[0]) == 1 and (shapes[0][0] or 0) >= 2
-
-    def check_classifier(self):
-        """Raises InputError unless this is a classifier with one float32 input of known size."""
-        if (len(self.inputs), len(self.outputs)) != (1, 1):
-            raise InputError(
-                f"{self.name} has {len(self.inputs)} inputs and {len(self.outputs)} outputs: to be judged it must have one of "
-                "each."
-            )
-        (source,), (target,) = self.inputs, self.outputs
-        if source.dtype != "float32":
-            raise InputError(f"{self.name} takes {source}: to be judged it must take float32.")
-        if None in source.shape:
-            raise InputError(
-                f"{self.name} takes {source}: to be judged, every size but that of the batch must be known."
-            )
-        if len(target.shape) != 1 or not target.shape[0] or target.shape[0] < 2:
-            raise InputError(
-                f"{self.name} answers with {target}: to be judged it must be a classifier with an output for each class."
-            )
 
 
 def load(path, code=None, signature=None):
@@ -154,45 +125,6 @@ def load(path, code=None, signature=None):
     return Model(path.stem, kind, blob, graph, keras, *_ends(blob), (*notes, *more), layers)
 
 
-def samples(path, model, scaling="-1 to 1"):
-    """Samples and labels as a classifier takes them: float32 (n, ...), int64 (n,).
-
-    path: an `.npz` with x (float32 as the model takes them) and y, or a folder with a subfolder of images for each class
-    (in the order of the alphabet), cropped to their central square and resized. scaling: a key of SCALINGS, what such
-    images' pixels become.
-    Raises InputError when they do not fit the model; what `inputs.samples` and `photos.load_folder` raise.
-    """
-    if not str(path):
-        raise InputError(
-            "data_path is empty: give an .npz with x and y, or a folder with a subfolder of images for each class."
-        )
-    label = f"data={str(path)!r}"
-    if Path(path).is_dir():
-        x, y = _images(label, path, model, scaling)
-    else:
-        x, y = inputs.samples(path, labelled=True)
-    wanted = f"(n, {', '.join(map(str, model.input_shape))})"
-    if x.shape[1:] != model.input_shape or not len(x):
-        cure = " Give x[..., None], which adds the axis of channels." if (*x.shape[1:], 1) == model.input_shape else ""
-        raise InputError(f"{label} has x of shape {x.shape}: this model takes {wanted}, n at least 1.{cure}")
-    return x, ground_truth.labels(y, len(x), model.classes, f"{label}: y")
-
-
-def split(number, calibration, selection, seed=0):
-    """Three disjoint parts of `number` samples, drawn at random: indices "calibration", "selection" and "test".
-
-    calibration: how many; selection: share of the others. Raises InputError when that leaves nothing to judge by.
-    """
-    order = np.random.default_rng(seed).permutation(number)
-    middle = calibration + math.ceil(selection * max(0, number - calibration))
-    if middle >= number:
-        raise InputError(
-            f"data holds {number:,} samples: calibration_samples={calibration} and selection_share={selection} leave none to "
-            "judge by."
-        )
-    return dict(zip(("calibration", "selection", "test"), np.split(order, [calibration, middle]), strict=True))
-
-
 def profile(file):
     """Where the weights and multiply-accumulates of a `.tflite` are, for one sample: `litert.weight_layers` with macs and
     the shares weights_share and macs_share."""
@@ -200,24 +132,6 @@ def profile(file):
     table = litert.weight_layers(file)
     table["macs"] = table["weights"] * table["name"].map(lambda name: math.prod(shapes[name][1:-1]))
     return table.assign(**{f"{key}_share": table[key] / table[key].sum() for key in ("weights", "macs")})
-
-
-def output_folder():
-    """Where packages and the example go: `repository.output_root()`, or `runs/` while that is the repository itself."""
-    root = repository.output_root()
-    return root / "runs" if root.resolve() == repository.REPOSITORY else root
-
-
-def example(folder):
-    """A small convolutional network that this repository ships, and test samples for it as a user would have them, written
-    into `folder` if they are not there yet: paths of a `.keras` and an `.npz`."""
-    model_path, data_path = checkpoints.path(EXAMPLE), Path(folder) / "example.npz"
-    if not data_path.is_file():
-        images, size = data.load(checkpoints.RECIPES[EXAMPLE].dataset), checkpoints.RECIPES[EXAMPLE].size
-        arrays = io.BytesIO()
-        np.savez_compressed(arrays, x=models.network_input(images.x_test, size).numpy(), y=images.y_test)
-        repository.write(data_path, arrays.getvalue())
-    return model_path, data_path
 
 
 def _tflite(label, path):
@@ -379,17 +293,3 @@ def _refuse_text(label, ends):
             f"{label} takes text, of which a .tflite knows nothing: save the part behind TextVectorization (or another layer "
             "that makes numbers of words) as a model of its own."
         )
-
-
-def _images(label, folder, model, scaling):
-    shape = model.input_shape
-    if len(shape) != 3 or shape[0] != shape[1] or shape[2] not in (1, 3):
-        raise InputError(f"{label} is a folder of images, but this model takes {shape}: give an .npz with x and y.")
-    if scaling not in SCALINGS:
-        raise InputError(f"scaling={scaling!r} is unknown: choose one of {', '.join(SCALINGS)}.")
-    pictures, labels, names, _ = photos.load_folder(folder, shape[0])
-    if len(names) != model.classes:
-        raise InputError(f"{label} has {len(names)} classes ({', '.join(names)}): this model has {model.classes}.")
-    divisor, offset = SCALINGS[scaling]
-    x = pictures.astype("float32") / np.float32(divisor) - np.float32(offset)
-    return (x @ np.array(GREY, "float32"))[..., None] if shape[2] == 1 else x, labels

@@ -14,6 +14,7 @@ from helpers.base.errors import InputError, StructureError
 from helpers.compress import (
     affine,
     channels,
+    own_data,
     own_model,
     quantize,
     requantize,
@@ -59,20 +60,18 @@ def prune_file(path, output, ratio, calibration=None, code=None, signature=None,
     return table, channels.left_whole(own.keras, only), totals
 
 
-def analyse_file(path, calibration, judged, form, cache, progress=iter, **opened):
-    """`sensitivity.sweep` for a classifier that `own_model.load(path, **opened)` takes, and arrays in `.npz` files: x, float32
-    (samples, ...), and y, labels, if known.
+def analyse_file(path, calibration, judged, form, cache, progress=iter, every=False, purpose=None, **opened):
+    """`sensitivity.sweep` for a model that `own_model.load(path, **opened)` takes, and arrays in `.npz` files as
+    `inputs.judged` reads them; of the calibration file the samples alone.
 
-    Raises InputError for files that cannot be used.
+    Returns (the Model, the table). Raises InputError for files that cannot be used.
     """
-    samples, _ = inputs.samples(calibration, "calibration")
-    images, labels = inputs.samples(judged, "test")
     own = own_model.load(path, **opened)
-    own.check_classifier()
-    if labels is not None:
-        answers = litert.predict(own.file, images).argmax(axis=-1)
-        measure.check_informed(answers, ground_truth.labels(labels, len(images), own.classes), "model")
-    return sensitivity.sweep(own.file, samples, images, labels, form, cache, progress, known=own.layers)
+    samples = own_data.samples(calibration, own, parameter="calibration")[0]
+    images, labels = own_data.samples(judged, own, parameter="test")
+    return own, sensitivity.sweep(
+        own.file, samples, images, labels, form, cache, progress, known=own.layers, every=every, purpose=purpose
+    )
 
 
 def convert_file(path, output, recipe, calibration=None, per_channel=True, **opened):
@@ -89,7 +88,7 @@ def convert_file(path, output, recipe, calibration=None, per_channel=True, **ope
     if recipe not in known:
         raise InputError(f"recipe={recipe!r} is unknown: choose one of {', '.join(known)}.")
     own = own_model.load(path, **opened)
-    samples = None if calibration is None else _arrays(calibration, own)
+    samples = None if calibration is None else own_data.samples(calibration, own, parameter="calibration")[0]
     file = _by_recipe(own, recipe, samples, per_channel)
     _check_survives(file, recipe, own)
     table = None if samples is None else _compared(own, file, samples)
@@ -185,10 +184,11 @@ def _in_order(aware, samples):
 
 def _labelled(path, own, parameter):
     """Samples by the names of a model's inputs, and labels or None, of an `.npz`."""
-    found = _arrays(path, own, parameter)
+    found, y = own_data.samples(path, own, parameter=parameter)
     named = found if isinstance(found, dict) else {own.inputs[0].name: found}
-    y = inputs.optional(path, "y") if own.is_classifier() else None
-    return named, None if y is None else ground_truth.labels(y, len(next(iter(named.values()))), own.classes)
+    if y is None or not own.is_classifier():
+        return named, None
+    return named, ground_truth.labels(y, own_data.number(found), own.outputs[0].shape[0])
 
 
 def _apart(x, y, seed):
@@ -229,26 +229,6 @@ def _check_output(path, output):
         raise InputError(f"output={str(output)!r} must end in .tflite.")
     if output.resolve() == Path(path).resolve():
         raise InputError(f"output={str(output)!r} is the model itself: name another file.")
-
-
-def _arrays(path, own, parameter="calibration"):
-    """Samples for a model: float32 (n, ...) for one input, else name -> array. parameter: what messages call the file."""
-    names = ["x"] if len(own.inputs) == 1 else [end.name for end in own.inputs]
-    if len(names) == 1 and own.inputs[0].dtype == "float32":
-        found = {"x": inputs.samples(path, parameter)[0]}
-    else:
-        found = inputs.named(path, parameter, names)
-    for end, name in zip(own.inputs, names, strict=True):
-        given = found[name].shape[1:]
-        if len(given) != len(end.shape) or any(
-            of not in (None, size) for of, size in zip(end.shape, given, strict=True)
-        ):
-            raise InputError(
-                f"{parameter}={str(path)!r} holds {name} of shape {found[name].shape}: this model takes {end}."
-            )
-    if len(names) == 1 and own.inputs[0].dtype == "float32":
-        return found["x"]
-    return {end.name: found[name].astype(end.dtype) for end, name in zip(own.inputs, names, strict=True)}
 
 
 def _by_recipe(own, recipe, samples, per_channel):

@@ -19,7 +19,7 @@ from helpers.base import runtime_env
 from helpers.base.errors import InputError, StructureError
 from helpers.compress.tflite_operators import KERNEL_PLACE
 from helpers.compress.tflite_plan import CONVERSIONS, Plan, places_of_weights
-from helpers.tflite import flatbuffer, litert, rewrite, runner
+from helpers.tflite import flatbuffer, interpreting, litert, rewrite
 
 with runtime_env.quiet():
     import tensorflow as tf
@@ -54,7 +54,7 @@ class Graph(tf.Module):
         }
         forms = [shape for shape, _ in self.input_forms()]
         self._batched = all(shape[:1] == (-1,) for shape in forms) or (
-            len(forms) == 1 and runner.admits_batches(self.file, 2)
+            len(forms) == 1 and interpreting.admits_batches(self.file, 2)
         )
 
     def __call__(self, *inputs):

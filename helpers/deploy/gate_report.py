@@ -12,6 +12,8 @@ from helpers.base import repository
 from helpers.base.errors import InputError, OutputError
 from helpers.deploy.policy import FAIL, PASS
 
+MEASURES = ("f1", "r2", "iou", "ap50", "score")
+
 
 def table(decision):
     """The checks of a decision, then what else was measured, as a rich Table."""
@@ -27,13 +29,29 @@ def table(decision):
 
 def told(name, estimate):
     """A measured number as people read it; its name decides the form."""
-    forms = {"top1": ".1%", "agreement": ".1%", "delta_top1": "points", "peak_memory": "MB"}
+    forms = {
+        "top1": ".1%",
+        "accuracy": ".1%",
+        "right": ".1%",
+        "agreement": ".1%",
+        "peak_memory": "MB",
+        "sqnr": ".1f",
+        "damage": ".3g",
+    }
     first = name.split(".")[0]
+    if first.startswith("delta_"):
+        return f"{estimate:points}"
     if first == "size":
         return f"{estimate.value:,.0f} bytes"
     if first == "milliseconds":
         return f"{estimate.value:.3g} ms"
-    return f"{estimate:{forms.get(first, '.2f')}}"
+    return f"{estimate:{forms.get(first, '.3f' if first in MEASURES else '.2f')}}"
+
+
+def changes(decision):
+    """By how much each score changed, in words: "top1 -0.3 points [-0.8, +0.2]"; empty where nothing was compared."""
+    found = {name.removeprefix("delta_"): of for name, of in decision.measured.items() if name.startswith("delta_")}
+    return ", ".join(f"{name} {estimate:points}" for name, estimate in found.items())
 
 
 def summary(decision):
@@ -111,9 +129,11 @@ def finite(value):
 def _limit(check):
     if check.limit is None:
         return ""
-    if check.name.endswith("drop"):
+    if check.name.split(" of ")[0].endswith("drop"):
         points = f"{-100 * check.limit:g}"
         return f"{points} point{'' if points == '1' else 's'}"
     if check.name in ("size", "peak memory"):
         return f"{check.limit:,} bytes"
-    return f"{check.limit:g}" if check.name == "speedup" else f"{100 * check.limit:g}%"
+    if check.name.startswith(("speedup", "SQNR", "damage")):
+        return f"{check.limit:g}{' dB' if check.name.startswith('SQNR') else ''}"
+    return f"{100 * check.limit:g}%"

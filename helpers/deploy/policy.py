@@ -40,9 +40,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Policy:
-    """What a candidate must keep; None is not asked. Drops are shares of top-1 below the baseline's, so that 0.02 is two
-    points. Speedup is the baseline's latency over the candidate's; sizes and memory are bytes; agreement is the share of
-    samples to which both give the same answer. Raises InputError, naming the key, for a value that makes no sense.
+    """What a candidate must keep; None is not asked. Drops are shares of the task's score (top-1, R², …) below the
+    baseline's, so that 0.02 is two points. Speedup is the baseline's latency over the candidate's; sizes and memory are
+    bytes; agreement is the share of samples to which both give the same answer. min_sqnr, in dB, and max_damage, in the task's
+    units, compare the outputs with the baseline's and need no labels. Raises InputError, naming the key, for a value that
+    makes no sense.
     """
 
     max_drop: float | None = 0.02
@@ -52,6 +54,8 @@ class Policy:
     min_agreement: float | None = None
     max_class_drop: float | None = None
     max_slice_drop: float | None = None
+    min_sqnr: float | None = None
+    max_damage: float | None = None
 
     def __post_init__(self):
         for name, value in dataclasses.asdict(self).items():
@@ -107,7 +111,9 @@ class Policy:
             raise InputError(f"policy={str(path)!r}: {error}") from None
 
 
-_RANGES = {name: (0, sys.float_info.max) for name in ("min_speedup", "max_size", "max_peak_memory")}
+_RANGES = {
+    name: (0, sys.float_info.max) for name in ("min_speedup", "max_size", "max_peak_memory", "min_sqnr", "max_damage")
+}
 
 
 def counted(number, what):
@@ -133,40 +139,44 @@ def at_most(name, estimate, limit, because, advice=""):
     return dataclasses.replace(turned, measured=estimate, limit=limit)
 
 
-def drop(baseline, candidate, limit):
-    """The check that top-1 falls by at most `limit`. baseline, candidate: right or wrong, bool (n,)."""
-    change = stats.paired_difference(baseline, candidate)
-    decided = at_least("accuracy drop", change, -limit, f"{change:points}")
+def drop(baseline, candidate, limit, name="accuracy drop"):
+    """The check that a score falls by at most `limit`. baseline, candidate: of the samples, as `stats.score` takes them."""
+    change = stats.score_difference(baseline, candidate)
+    decided = at_least(name, change, -limit, f"{change:points}")
     return _with_advice(decided, baseline, candidate)
 
 
-def agreement(baseline, candidate, limit):
-    """The check that at least the share `limit` of the answers are the baseline's. Both: classes, int (n,)."""
-    same = np.asarray(baseline) == np.asarray(candidate)
-    share = stats.proportion(same)
-    decided = at_least("agreement", share, limit, f"{same.sum():,} of {same.size:,} answers are the baseline's")
+def agreement(same, limit, name="agreement"):
+    """The check that at least the share `limit` of the answers are the baseline's. same: which ones, bool (n,), or to what
+    share, float (n,)."""
+    share = stats.score(same)
+    because = f"{np.sum(same):,.0f} of {len(same):,} answers are the baseline's"
+    decided = at_least(name, share, limit, because)
     if decided.outcome != UNDECIDED:
         return decided
-    needed = _needed(lambda n: stats.proportion(np.arange(n) < round(n * same.mean())), same.size, limit)
+    if same.dtype == bool:
+        needed = _needed(lambda n: stats.proportion(np.arange(n) < round(n * same.mean())), same.size, limit)
+    else:
+        needed = _needed(_narrower(share, same.size), same.size, limit)
     return dataclasses.replace(decided, because=f"{decided.because}; {_advice(needed, same.size)}")
 
 
-def worst_group(name, baseline, candidate, groups, limit):
-    """The check that top-1 falls by at most `limit` in each group, so that an average hides no collapse.
+def worst_group(name, baseline, candidate, groups, limit, of=""):
+    """The check that a score falls by at most `limit` in each group, so that an average hides no collapse.
 
-    groups: (n,), such as the labels. With many groups some look bad by chance, so a group fails only beyond its Bonferroni
-    interval (95% for all groups together). To pass, each needs but its own 95% interval: if any group were truly worse than
-    the limit, that one would have to pass by chance.
+    groups: (n,), such as the labels. of: what stands behind the check's name. With many groups some look bad by chance, so a
+    group fails only beyond its Bonferroni interval (95% for all groups together). To pass, each needs but its own 95% interval:
+    if any group were truly worse than the limit, that one would have to pass by chance.
     """
     found, groups = [], np.asarray(groups)
     names = np.unique(groups)
     for group in names:
         part = groups == group
         pair = baseline[part], candidate[part]
-        change = stats.paired_difference(*pair)
-        jointly = stats.paired_difference(*pair, confidence=1 - (1 - stats.CONFIDENCE) / len(names))
+        change = stats.score_difference(*pair)
+        jointly = stats.score_difference(*pair, confidence=1 - (1 - stats.CONFIDENCE) / len(names))
         because = f"{name} {group}: {change:points}, {counted(part.sum(), 'example')}"
-        decided = at_least(f"worst {name} drop", change, -limit, because, fail_on=jointly)
+        decided = at_least(f"worst {name} drop{of}", change, -limit, because, fail_on=jointly)
         found.append((decided, pair, group))
     order = {FAIL: 0, UNDECIDED: 1, PASS: 2}
     undecided = [group for decided, _, group in found if decided.outcome == UNDECIDED]
@@ -181,10 +191,24 @@ def worst_group(name, baseline, candidate, groups, limit):
 def _with_advice(check, baseline, candidate, group=""):
     if check.outcome != UNDECIDED:
         return check
-    n = baseline.size
-    gained, lost = np.mean(candidate & ~baseline), np.mean(baseline & ~candidate)
-    needed = _needed(lambda number: stats.paired_counts(number * gained, number * lost, number), n, check.limit)
+    n = len(baseline)
+    if isinstance(baseline, np.ndarray) and baseline.dtype == bool:
+        gained, lost = np.mean(candidate & ~baseline), np.mean(baseline & ~candidate)
+        needed = _needed(lambda number: stats.paired_counts(number * gained, number * lost, number), n, check.limit)
+    else:
+        needed = _needed(_narrower(check.measured, n), n, check.limit)
     return dataclasses.replace(check, because=f"{check.because}; {_advice(needed, n, group)}")
+
+
+def _narrower(found, n):
+    """What an Estimate over n samples would be over more: number -> Estimate, narrower by the square root."""
+
+    def of(number):
+        less = math.sqrt(n / number)
+        ends = (found.value + less * (end - found.value) for end in (_low(found), _high(found)))
+        return Estimate(found.value, *ends)
+
+    return of
 
 
 def _needed(estimate, n, limit):

@@ -167,9 +167,9 @@ def channels(frame, title, y_label):
     return figure
 
 
-def sensitivity(frame, title):
-    """The network as bars, a layer each from input to output: height is the damage (KL divergence, log scale) when it is
-    quantized alone; colour and hatching tell its kind. frame: what `sensitivity.sweep` returned, with a column kind; where
+def sensitivity(frame, title, unit="KL divergence of the outputs, nats"):
+    """The network as bars, a layer each from input to output: height is the damage (log scale) when it is quantized alone; colour
+    and hatching tell its kind. unit: of the damage, in words. frame: what `sensitivity.sweep` returned, with a column kind; where
     it has a column scheme, each has a row of its own."""
     alone = frame[frame["mode"] == "alone"]
     alone = alone if "scheme" in alone else alone.assign(scheme="")
@@ -178,7 +178,7 @@ def sensitivity(frame, title):
     figure, axes = style.titled(size, title, len(schemes), 1, sharex=True)
     for axis, scheme in zip(np.ravel(axes), schemes, strict=True):
         part = alone[alone["scheme"] == scheme]
-        damage = part["kl"].clip(lower=1e-6)
+        damage = part["damage"].clip(lower=1e-6)
         for number, kind in enumerate(alone["kind"].unique()):
             here = part["kind"] == kind
             axis.bar(
@@ -189,12 +189,12 @@ def sensitivity(frame, title):
                 edgecolor="white",
                 label=kind,
             )
-        axis.set(yscale="log", ylim=(1e-6, 3 * alone["kl"].max()), xlim=(-1, len(layers)))
+        axis.set(yscale="log", ylim=(1e-6, 3 * alone["damage"].max()), xlim=(-1, len(layers)))
         axis.set_title(scheme, fontsize=10, fontweight="normal")
         axis.grid(axis="x", visible=False)
     lowest = np.ravel(axes)[-1]
     lowest.set_xticks(range(len(layers)), layers, rotation=90, fontsize=7)
-    figure.supylabel("damage: KL divergence of the outputs, nats", fontsize=10)
+    figure.supylabel(f"damage: {unit}", fontsize=10)
     figure.legend(*lowest.get_legend_handles_labels(), loc="outside lower center", ncols=7)
     return figure
 
@@ -246,20 +246,20 @@ def waterfall(frame, title):
 def pareto(frame, title):
     """What keeping layers in float buys: top-1 over the bytes that it adds to the file with nothing kept, a panel for each scheme,
     a line or marks for each order in which layers are kept: frame with scheme, order, layers (how many), size (bytes),
-    top1_change, low, high. A row of 0 layers is the level to compare with; an order that has a number of layers twice is drawn
+    change, low, high. A row of 0 layers is the level to compare with; an order that has a number of layers twice is drawn
     as marks."""
     schemes, orders = list(frame["scheme"].unique()), list(frame["order"].unique())
     figure, axes = style.titled((5.2 * len(schemes), 4.2), title, 1, len(schemes), sharey=True)
     for axis, scheme in zip(np.ravel(axes), schemes, strict=True):
         part = frame[frame["scheme"] == scheme]
         bare, kept = part[part["layers"] == 0].iloc[0], part[part["layers"] > 0]
-        axis.axhline(100 * bare["top1_change"], color="black", linewidth=1, linestyle=":", label="nothing in float")
+        axis.axhline(100 * bare["change"], color="black", linewidth=1, linestyle=":", label="nothing in float")
         for number, order in enumerate(orders):
             rows = kept[kept["order"] == order].sort_values("size")
             axis.errorbar(
                 (rows["size"] - bare["size"]).clip(lower=1),
-                100 * rows["top1_change"],
-                yerr=[100 * (rows["top1_change"] - rows["low"]), 100 * (rows["high"] - rows["top1_change"])],
+                100 * rows["change"],
+                yerr=[100 * (rows["change"] - rows["low"]), 100 * (rows["high"] - rows["change"])],
                 color=style.COLOURS[number],
                 marker=style.MARKERS[number],
                 linestyle=style.LINES[number] if rows["layers"].is_unique else "none",

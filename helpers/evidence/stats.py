@@ -1,6 +1,7 @@
 """Intervals for what the lab measures, all at 95% unless told otherwise. Thin over scipy."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from scipy import stats as scipy_stats
 from helpers.base.errors import InputError
 
 CONFIDENCE = 0.95
+DRAWS, AT_ONCE = 1000, 10_000_000  # of a bootstrap; weights that are held at once
 # Forms of an Estimate beside Python's own: factor, format of the number, unit behind it.
 _FORMS = {"points": (100, "+.1f", " points"), "kB": (1e-3, ",.0f", " kB"), "MB": (1e-6, ",.1f", " MB")}
 
@@ -87,6 +89,102 @@ def paired_counts(gained, lost, n, confidence=CONFIDENCE):
     centre = p_gained - p_lost
     low, high = max(-1.0, float(centre - half)), min(1.0, float(centre + half))
     return Estimate(float(gained - lost) / n, low, high, "share")
+
+
+@dataclass(frozen=True)
+class OfSet:
+    """A quantity that belongs to a set of samples and is no mean of theirs, such as average precision.
+
+    samples: how many. of: float (draws, samples), how often each sample counts -> float (draws,). Indexed by bool (samples,)
+    it is that of a part.
+    """
+
+    samples: int
+    of: Callable
+
+    def __len__(self):
+        return self.samples
+
+    def __getitem__(self, part):
+        places = np.flatnonzero(part)
+
+        def of(weights):
+            whole = np.zeros((len(weights), self.samples))
+            whole[:, places] = weights
+            return self.of(whole)
+
+        return OfSet(len(places), of)
+
+
+def score(scores, confidence=CONFIDENCE):
+    """What samples score on average, with its interval: bool (n,), a `proportion`; float (n,), Student's t; or an `OfSet`, a
+    bootstrap over samples (Efron 1979, percentiles). Raises InputError for none, and for numbers that are not finite."""
+    if isinstance(scores, OfSet):
+        return _resampled([scores], confidence)
+    scores = np.asarray(scores)
+    if scores.dtype == bool:
+        return proportion(scores, confidence)
+    return _of_samples(scores, _numbers(scores), confidence)
+
+
+def score_difference(baseline, candidate, confidence=CONFIDENCE):
+    """What `candidate` scores more than `baseline` on the same samples, as `score` takes them, with its interval: that of
+    `paired_difference` for right or wrong, Student's t of the samples' differences, or a bootstrap that draws the same samples
+    for both. Two that never differ are not known to be alike: as in `paired_counts` one more is counted as gained and one
+    as lost, each by the largest difference that was seen. Raises InputError for different numbers of samples.
+    """
+    if len(baseline) != len(candidate):
+        raise InputError(f"baseline has {len(baseline)} scores and candidate {len(candidate)}: judge the same samples.")
+    if isinstance(baseline, OfSet):
+        return _resampled([baseline, candidate], confidence)
+    baseline, candidate = np.asarray(baseline), np.asarray(candidate)
+    if baseline.dtype == candidate.dtype == bool:
+        return paired_difference(baseline, candidate, confidence)
+    apart = _numbers(candidate) - _numbers(baseline)
+    return _of_samples(apart, np.append(np.abs(apart), 0) if apart.any() else baseline, confidence, paired=True)
+
+
+def _of_samples(values, seen, confidence, paired=False):
+    """Mean of one number a sample with Student's t. paired: count beside them one difference up and one down, by the range of
+    what was seen."""
+    _check(confidence)
+    values = _numbers(values)
+    most = float(np.ptp(seen)) or 1.0
+    counted = np.append(values, [most, -most]) if paired else values
+    if counted.size == 1:
+        return Estimate(float(values[0]), unit="share")
+    half = scipy_stats.sem(counted) * scipy_stats.t.ppf((1 + confidence) / 2, counted.size - 1)
+    centre = float(counted.mean())
+    return Estimate(float(values.mean()), float(centre - half), float(centre + half), "share")
+
+
+def _resampled(sets, confidence):
+    """An `OfSet`, or the second of two less the first, with the percentiles of a bootstrap."""
+    _check(confidence)
+    n, random = len(sets[0]), np.random.default_rng(0)
+    if not n:
+        raise InputError("there are no samples to judge by.")
+
+    def of(weights):
+        return sets[-1].of(weights) - (sets[0].of(weights) if len(sets) > 1 else 0)
+
+    value = float(of(np.ones((1, n)))[0])
+    parts = -(-DRAWS * n // AT_ONCE)
+    drawn = np.concatenate(
+        [of(random.multinomial(n, np.full(n, 1 / n), size).astype(float)) for size in _even(DRAWS, parts)]
+    )
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    # A bootstrap's spread is that of n samples divided by n instead of n - 1, and a normal one's instead of Student's.
+    wider = np.sqrt(n / max(n - 1, 1)) * scipy_stats.t.ppf(1 - tail, max(n - 1, 1)) / scipy_stats.norm.ppf(1 - tail)
+    if len(sets) > 1 and not np.ptp(drawn):
+        none = paired_counts(0, 0, n, confidence)
+        return dataclasses.replace(none, value=value)
+    return Estimate(value, value - wider * (value - float(low)), value + wider * (float(high) - value), "share")
+
+
+def _even(number, parts):
+    return [len(part) for part in np.array_split(np.arange(number), parts)]
 
 
 def mean(values, unit="", confidence=CONFIDENCE):

@@ -1,5 +1,6 @@
 """A user's files, models as bytes and the arrays of an `.npz`: read in one place, refused in one sentence. Loads no TensorFlow."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,28 @@ def arrays(path, parameter="data", needed=("x",)):
     return found
 
 
+def judged(path, parameter="data"):
+    """What a model is judged on: samples, x or else name of an input -> array; labels, y or else name of an output -> labels,
+    of arrays y_<output>, or None; and slice, or None. Each as the `.npz` holds it. Raises InputError."""
+    found = _held(path, parameter, None, [], "")
+    slices, y = found.pop("slice", None), found.pop("y", None)
+    several = {name.removeprefix("y_"): found.pop(name) for name in [*found] if name.startswith("y_")}
+    if several and y is not None:
+        raise InputError(
+            f"{parameter}={str(path)!r} holds y and y_{next(iter(several))}: keep y, or an array for each output."
+        )
+    if not found:
+        raise InputError(
+            f"{parameter}={str(path)!r} holds no samples: add x, or an array for each input under its name."
+        )
+    if "x" in found and len(found) > 1:
+        ignored = next(name for name in found if name != "x")
+        raise InputError(
+            f"{parameter}={str(path)!r} holds x and {ignored}: give x for the only input, or each input's array under its name."
+        )
+    return found.get("x", found), y if y is not None else several or None, slices
+
+
 def named(path, parameter, names):
     """Arrays of an `.npz` by names of any kind: name -> array as it is. Raises InputError, also for a name that it does not
     hold."""
@@ -45,13 +68,13 @@ def optional(path, name, parameter="data"):
 
 
 def _held(path, parameter, names, needed, told):
-    """Those of some arrays that an `.npz` holds: name -> array. told: what it must hold, in words. Raises InputError, also
+    """Those of some arrays that an `.npz` holds: name -> array; all of them for None. told: what it must hold, in words. Raises InputError, also
     for a missing array that is needed."""
     label, given = f"{parameter}={str(path)!r}", ", ".join(f"{name}=..." for name in needed)
     try:
         with np.load(path) as loaded:
             held = loaded.files
-            found = {name: loaded[name] for name in names if name in held}
+            found = {name: loaded[name] for name in (held if names is None else names) if name in held}
     except Exception as error:  # besides NumPy, zipfile and zlib raise errors of their own for damaged files
         if "Object arrays" in str(error):
             raise InputError(
@@ -75,18 +98,32 @@ def samples(path, parameter="data", labelled=False):
     return found["x"], found.get("y")
 
 
-def float_samples(x, label=""):
+def float_samples(x, label="", name="x"):
     """x as float32, contiguous. Raises InputError unless it is floating-point (raw pixels, most likely) and finite.
 
-    label: what the sentence begins with, before "x is".
+    label: what the sentence begins with, before "x is". name: what it calls x.
     """
     if x.dtype.kind != "f":
-        raise InputError(f"{label}x is {x.dtype}: it must be float32 samples, scaled as the model takes them.")
+        raise InputError(f"{label}{name} is {x.dtype}: it must be float32 samples, scaled as the model takes them.")
     x = np.ascontiguousarray(x, "float32")
     wild = x.size - np.count_nonzero(np.isfinite(x))
     if wild:
-        raise InputError(f"{label}x is NaN or infinity in {wild:,} of {x.size:,} values: clean the samples first.")
+        raise InputError(f"{label}{name} is NaN or infinity in {wild:,} of {x.size:,} values: clean the samples first.")
     return x
+
+
+def by_name(x):
+    """Samples as name of an input -> array (n, ...); a plain array is that of the only input, called x."""
+    arrays = {name: np.asarray(array) for name, array in x.items()} if isinstance(x, dict) else {"x": np.asarray(x)}
+    return {name: array.astype("float32") if array.dtype == float else array for name, array in arrays.items()}
+
+
+def save(path, arrays):
+    """Write an `.npz`, as numpy.savez does, of arrays by any names (savez has a parameter `file`)."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as written:
+        for name, array in arrays.items():
+            with written.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
 
 
 def representative(calibration, input_shape):

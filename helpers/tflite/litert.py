@@ -13,7 +13,7 @@ import pandas as pd
 
 from helpers.base import runtime_env
 from helpers.base.errors import InputError
-from helpers.tflite import flatbuffer, inputs, runner
+from helpers.tflite import flatbuffer, inputs, interpreting
 
 with runtime_env.quiet():
     from ai_edge_litert import schema_py_generated as schema
@@ -77,7 +77,7 @@ def predict(model, x, batch=BATCH, threads=runtime_env.LITERT_THREADS, admits_ba
 
     Batches are what makes this fast; the numbers are the same as one sample at a time, which is what a model gets that
     cannot take them. Integer inputs and outputs are quantized and dequantized with the file's own scale and zero point.
-    admits_batches: whether it can take them, where its graph is known; None to find out (`runner.admits_batches`), which
+    admits_batches: whether it can take them, where its graph is known; None to find out (`interpreting.admits_batches`), which
     takes some 20 ms for MobileNetV2.
     Raises ValueError when the samples do not fit the model's input.
     """
@@ -86,7 +86,7 @@ def predict(model, x, batch=BATCH, threads=runtime_env.LITERT_THREADS, admits_ba
         raise InputError(f"batch={batch!r} must be 1 or more.")
     size = -(-len(x) // -(-len(x) // batch)) if x.ndim and x.size else 1  # as few batches, and as even, as can be
     if admits_batches is None:
-        admits_batches = size == 1 or runner.admits_batches(content(model), size)
+        admits_batches = size == 1 or interpreting.admits_batches(content(model), size)
     if not admits_batches:
         size = 1  # a file made for one sample may answer a batch with the first one's values
     loaded = interpreter(model, threads, batch=size)
@@ -95,36 +95,43 @@ def predict(model, x, batch=BATCH, threads=runtime_env.LITERT_THREADS, admits_ba
         raise InputError(
             f"x has shape {x.shape}: this model takes (n, {', '.join(map(str, source['shape'][1:]))}), n at least 1."
         )
-    return runner.real_numbers(np.concatenate(list(runner.batches(loaded, x, size))), target)
+    stored = np.concatenate([found for [found] in interpreting.batches(loaded, [x], size)])
+    return interpreting.real_numbers(stored, target)
 
 
-def run(model, samples, threads=runtime_env.LITERT_THREADS):
-    """Run a file of any inputs and outputs over samples, one at a time: name of an input -> array (n, ...), in the order of the
-    file -> name of an output -> array (n, ...), real numbers.
+def run(model, samples, threads=runtime_env.LITERT_THREADS, batch=1, admits_batches=None):
+    """Run a file of any inputs and outputs over samples: name of an input -> array (n, ...), in the order of the file -> name
+    of an output -> array (n, ...), real numbers.
 
-    Open sizes take those of the samples. Raises InputError for a missing input or another number of samples.
+    Open sizes take those of the samples. batch: how many at a time, where the graph admits it, as in `predict`. Raises InputError
+    for samples that do not fit.
     """
     blob = content(model)
-    names = {end: flatbuffer.signature_names(blob, end) for end in ("inputs", "outputs")}
     loaded = interpreter(blob, threads)
-    sources = {names["inputs"].get(each["index"], each["name"]): each for each in loaded.get_input_details()}
-    if set(sources) - set(samples) and len(sources) == len(samples):  # another file's names for the same inputs
-        samples = dict(zip(sources, samples.values(), strict=True))
-    for name, each in sources.items():
+    sources, targets = interpreting.declared(loaded)
+    names = [each["name"] for each in sources]
+    if set(names) - set(samples) and len(names) == len(samples):  # another file's names for the same inputs
+        samples = dict(zip(names, samples.values(), strict=True))
+    for name in names:
         if name not in samples:
-            raise InputError(f"samples hold no {name}: give an array for each of {', '.join(sources)}.")
-        if list(each["shape"]) != [1, *samples[name].shape[1:]]:
-            loaded.resize_tensor_input(each["index"], [1, *samples[name].shape[1:]])
-    loaded.allocate_tensors()
-    found = {}
-    for place in range(len(next(iter(samples.values())))):
-        for name, each in sources.items():
-            loaded.set_tensor(each["index"], runner.as_stored(samples[name][place : place + 1], each))
-        loaded.invoke()
-        for each in loaded.get_output_details():
-            answer = runner.real_numbers(loaded.get_tensor(each["index"]), each)
-            found.setdefault(names["outputs"].get(each["index"], each["name"]), []).append(answer)
-    return {name: np.concatenate(answers) for name, answers in found.items()}
+            raise InputError(f"samples hold no {name}: give an array for each of {', '.join(names)}.")
+    arrays = [samples[name] for name in names]
+    size = min(batch, len(arrays[0]))
+    if size > 1 and not (interpreting.admits_batches(blob, size) if admits_batches is None else admits_batches):
+        size = 1
+    try:
+        for details, array in zip(loaded.get_input_details(), arrays, strict=True):
+            if list(details["shape"]) != [size, *array.shape[1:]]:
+                loaded.resize_tensor_input(details["index"], [size, *array.shape[1:]])
+        loaded.allocate_tensors()
+        parts = list(zip(*interpreting.batches(loaded, arrays, size), strict=True))
+        stored = [np.concatenate(each) for each in parts]
+    except (ValueError, RuntimeError) as error:
+        shown = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in zip(names, arrays, strict=True))
+        raise InputError(f"samples do not fit the model ({str(error).strip().splitlines()[0]}): {shown}.") from error
+    details = loaded.get_output_details()
+    real = [interpreting.real_numbers(*each) for each in zip(stored, details, strict=True)]
+    return dict(zip([each["name"] for each in targets], real, strict=True))
 
 
 def size(model):
@@ -164,13 +171,14 @@ def tensors(model):
     return pd.DataFrame(rows)
 
 
-def weight_layers(model, known=()):
+def weight_layers(model, known=(), others=False):
     """Every convolution and dense layer with weights of its own, a row each in order of the graph: layer (its name in
     Keras), op, name (of the output tensor), weights (how many numbers the kernel has), dtype (of the kernel).
 
     The converter keeps Keras' names in those of tensors, several joined where it fused operators; a tensor that keeps
     none gets the scope of its first name. known: names of the model's layers that have weights; a part of such a layer is
-    called <layer>/<part>, as in "attention/query". Raises InputError for a damaged file.
+    called <layer>/<part>, as in "attention/query". others: operators without weights that give real numbers, too; they have
+    0 of them. Raises InputError for a damaged file.
     """
     rows, kernels_ = [], []
     with flatbuffer.unpacked(content(model)) as parsed:
@@ -183,18 +191,19 @@ def weight_layers(model, known=()):
             if flatbuffer.operator_name(parsed, operator) not in unpacking
         } | set(graph.inputs)
         for operator in graph.operators:
-            op = flatbuffer.operator_name(parsed, operator)
-            if op not in flatbuffer.WEIGHT_OPERATORS:
+            op, made = flatbuffer.operator_name(parsed, operator), graph.tensors[operator.outputs[0]]
+            weighted = op in flatbuffer.WEIGHT_OPERATORS
+            # Two activations may be multiplied with each other, as in attention.
+            weighted = weighted and operator.inputs[1] not in computed
+            if not weighted and not (others and op not in unpacking and made.type == schema.TensorType.FLOAT32):
                 continue
-            name, kernel = graph.tensors[operator.outputs[0]].name.decode(), graph.tensors[operator.inputs[1]]
-            if operator.inputs[1] in computed:
-                continue  # two activations multiplied with each other, as in attention
+            kernel = graph.tensors[operator.inputs[1]] if weighted else made
             kernels_.append(kernel.name.decode())
             rows.append(
                 {
                     "op": op,
-                    "name": name,
-                    "weights": math.prod(kernel.shape),
+                    "name": made.name.decode(),
+                    "weights": math.prod(kernel.shape) if weighted else 0,
                     "dtype": flatbuffer.names(schema.TensorType)[kernel.type].lower(),
                 }
             )
@@ -245,11 +254,11 @@ def per_channel(model):
 
 def at_once(model, number):
     """How many of `number` samples to show a float file at a time where all of its tensors are kept: as many as fit into
-    KEPT_BYTES, and one where the graph was made for one (`runner.admits_batches`)."""
+    KEPT_BYTES, and one where the graph was made for one (`interpreting.admits_batches`)."""
     table = tensors(model)
     each = 4 * sum(map(math.prod, table[~table["constant"]]["shape"]))
     size = max(1, min(number, KEPT_BYTES // max(1, each)))
-    return size if size == 1 or runner.admits_batches(content(model), size) else 1
+    return size if size == 1 or interpreting.admits_batches(content(model), size) else 1
 
 
 def layer_outputs(model, x):
@@ -277,10 +286,10 @@ def layer_outputs(model, x):
             part = x[start : start + size]
             loaded.resize_tensor_input(source["index"], part.shape)
             loaded.allocate_tensors()
-            loaded.set_tensor(source["index"], runner.as_stored(part, source))
+            loaded.set_tensor(source["index"], interpreting.as_stored(part, source))
             loaded.invoke()
             details = {tensor["index"]: tensor for tensor in loaded.get_tensor_details()}
-            found.append([runner.real_numbers(loaded.get_tensor(index), details[index]) for index in outputs])
+            found.append([interpreting.real_numbers(loaded.get_tensor(index), details[index]) for index in outputs])
     return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
 

@@ -17,10 +17,10 @@ import pandas as pd
 from helpers.base import ground_truth, runtime_env
 from helpers.base.errors import InputError, RunError
 from helpers.evidence import stats
-from helpers.tflite import inputs, litert, runner
+from helpers.tflite import inputs, interpreting, litert, runner
 
 ROUNDS = 60
-SAMPLES = "samples.npy"
+SAMPLES = "samples.npz"
 TARGET_SAMPLES = 256  # that a target answers, to compare with the answers given here
 
 
@@ -42,7 +42,8 @@ def correct(model, x, y, batch=litert.BATCH, threads=runtime_env.LITERT_THREADS)
 def latency(models, baseline, x, rounds=ROUNDS, threads=1, plain=()):
     """Time one sample (batch 1) on several models, interleaved: A B C, A B C, …
 
-    models: name -> `.tflite`; baseline: the name to compare with; x: float32 (1, ...). plain: names of models to run in
+    models: name -> `.tflite`; baseline: the name to compare with; x: samples, of which the first is run, (n, ...), or name of
+    an input -> such an array. plain: names of models to run in
     built-in kernels, without XNNPACK. $COMPRESSION_LAB_MOST_ROUNDS bounds rounds.
     Where an interpreter's buffers happen to lie shifts its times by some percent for as long as it lives. So the
     rounds are spread over blocks, each with interpreters of its own, and it is the blocks that are repetitions.
@@ -52,11 +53,20 @@ def latency(models, baseline, x, rounds=ROUNDS, threads=1, plain=()):
     """
     _check(models, baseline, rounds)
     rounds = _bounded(rounds)
-    load = {
-        name: functools.partial(litert.interpreter, model, batch=1, delegates=name not in plain)
-        for name, model in models.items()
-    }
-    return _ratios(runner.interleaved(load, np.asarray(x), rounds, threads=threads), baseline)
+    samples = {name: array[:1] for name, array in inputs.by_name(x).items()}
+    load = {name: functools.partial(_loaded, model, samples, name not in plain) for name, model in models.items()}
+    return _ratios(interpreting.interleaved(load, samples, rounds, threads=threads), baseline)
+
+
+def _loaded(model, samples, delegates, threads):
+    """An interpreter for one sample, with open sizes as it has them."""
+    loaded = litert.interpreter(model, threads, delegates=delegates)
+    ends = loaded.get_input_details()
+    for end, array in zip(ends, interpreting.fed(interpreting.declared(loaded)[0], samples), strict=True):
+        if end["shape"].tolist() != list(array.shape):
+            loaded.resize_tensor_input(end["index"], array.shape)
+    loaded.allocate_tensors()
+    return loaded
 
 
 def peak_memory(model, threads=1, repeats=3):
@@ -73,22 +83,22 @@ def peak_memory(model, threads=1, repeats=3):
 def staged(models, x=None):
     """A temporary folder with copies of models and samples, as jobs for `runner` need them.
 
-    models: name -> bytes or path of a `.tflite`, which is not looked into; x: (n, ...), stored as float32 in SAMPLES.
-    Yields (folder, name -> file name in it). Raises InputError when a model cannot be read.
+    models: name -> bytes or path of a `.tflite`, which is not looked into; x: (n, ...), or name of an input -> such an array,
+    stored in SAMPLES. Yields (folder, name -> file name in it). Raises InputError when a model cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix="compression_lab_") as folder:
         names = {name: f"{number}.tflite" for number, name in enumerate(models)}
         for name, model in models.items():
             (Path(folder) / names[name]).write_bytes(inputs.content(model, name))
         if x is not None:
-            np.save(Path(folder) / SAMPLES, np.asarray(x, "float32"))
+            inputs.save(Path(folder) / SAMPLES, inputs.by_name(x))
         yield folder, names
 
 
-def jobs(names, baseline, rounds=ROUNDS, threads=1, repeats=3, limits=None):
+def jobs(names, baseline, x, rounds=ROUNDS, threads=1, repeats=3, limits=None):
     """The jobs for `runner.run_all`, or a target's, that measure latency and peak memory of staged models.
 
-    names: name -> file; limits: as `runner` takes them. `table` reads the answers.
+    names: name -> file; x: the samples that are staged with them; limits: as `runner` takes them. `table` reads the answers.
     Raises InputError as `latency` does.
     """
     _check(names, baseline, rounds)
@@ -97,10 +107,10 @@ def jobs(names, baseline, rounds=ROUNDS, threads=1, repeats=3, limits=None):
         "models": names,
         "samples": SAMPLES,
         "rounds": rounds,
-        "blocks": runner.BLOCKS,
+        "blocks": interpreting.BLOCKS,
         "threads": threads,
     }
-    return [{**job, "limits": limits} if limits else job for job in (timing, *_memory_jobs(names, threads, repeats))]
+    return [{**job, "limits": limits} if limits else job for job in (timing, *_memory_jobs(names, threads, repeats, x))]
 
 
 def table(names, baseline, answers):
@@ -116,8 +126,9 @@ def table(names, baseline, answers):
     return frame
 
 
-def prediction(file, threads=runtime_env.LITERT_THREADS, show=0, limits=None):
-    """The job for `runner` that answers the staged samples, with the outputs of the first `show` of them."""
+def prediction(file, threads=runtime_env.LITERT_THREADS, show=0, limits=None, write=None):
+    """The job for `runner` that answers the staged samples, with the outputs of the first `show` of them, and all of them in
+    files whose names begin with `write`, if any."""
     job = {
         "task": "predict",
         "model": file,
@@ -125,6 +136,7 @@ def prediction(file, threads=runtime_env.LITERT_THREADS, show=0, limits=None):
         "batch": litert.BATCH,
         "threads": threads,
         "show": show,
+        "write": write,
     }
     return {**job, "limits": limits} if limits else job
 
@@ -132,33 +144,48 @@ def prediction(file, threads=runtime_env.LITERT_THREADS, show=0, limits=None):
 def report(models, baseline, x=None, rounds=ROUNDS, threads=1, target=None):
     """Size, latency and peak memory of several models, here or on a `remote.Target`: (frame, machine).
 
-    models, baseline: as in `latency`. x: samples, float32 (n, ...); without them random ones of the baseline's input shape,
-    which cost the same time. The frame is that of `table` with the columns size and gzip (bytes) and, with a target,
-    same: share of the first TARGET_SAMPLES answers that are those given here, or NaN for what is no classifier.
+    models, baseline: as in `latency`. x: samples, (n, ...), or name of an input -> such an array; without them random ones of
+    the baseline's input shapes, which cost the same time. The frame is that of `table` with the columns size and gzip (bytes)
+    and, with a target, same: share of the first TARGET_SAMPLES answers whose largest number is the one given here.
     machine: system, cpu, cores and versions, where it was measured.
     Raises InputError as `latency` does, RunError, and what the target raises.
     """
     sizes = {name: litert.size(model) for name, model in models.items()}
-    if x is None:
-        shape = litert.interpreter(models[baseline]).get_input_details()[0]["shape"][1:]
-        x = np.random.default_rng(0).normal(size=(16, *shape))
-    x = np.asarray(x, "float32")[:TARGET_SAMPLES]
+    x = random_samples(models[baseline]) if x is None else inputs.by_name(x)
+    x = {name: array[:TARGET_SAMPLES] for name, array in x.items()}
     rounds = _bounded(rounds)
     with staged(models, x) as (folder, names):
-        answering = [prediction(file, show=0) for file in names.values()] if target else []
+        answering = [prediction(file, show=TARGET_SAMPLES) for file in names.values()] if target else []
         here = runner.run_all(answering, folder)
-        asked = [{"task": "machine"}, *jobs(names, baseline, rounds, threads), *answering]
+        asked = [{"task": "machine"}, *jobs(names, baseline, x, rounds, threads), *answering]
         machine, *answers = (target or runner).run_all(asked, folder)
     there = [answers.pop() for _ in answering][::-1]
     frame = table(names, baseline, answers)
     frame["size"], frame["gzip"] = [size.raw for size in sizes.values()], [size.gzip for size in sizes.values()]
     if target:
-        pairs = zip(here, there, strict=True)
-        frame["same"] = [
-            np.equal(one["classes"], other["classes"]).mean() if {"classes"} <= one.keys() & other.keys() else np.nan
-            for one, other in pairs
-        ]
+        frame["same"] = [_same(*pair) for pair in zip(here, there, strict=True)]
     return frame, machine
+
+
+def random_samples(model, number=16):
+    """Samples of a file's inputs, drawn at random: name -> array (number, ...); open sizes are 1. Raises InputError for a file
+    that cannot be loaded."""
+    random, found = np.random.default_rng(0), {}
+    for each in interpreting.declared(litert.interpreter(model))[0]:
+        shape = (number, *each["shape"][1:])
+        whole = each["dtype"].startswith(("int", "uint")) and not each["scale"]
+        found[each["name"]] = (
+            random.integers(0, 2, shape).astype(each["dtype"]) if whole else random.normal(size=shape).astype("float32")
+        )
+    return found
+
+
+def _same(here, there):
+    """For how many samples two answers to "predict" have their largest number at the same place, or NaN if one has none."""
+    if "error" in here or "error" in there or "unusable" in here or "unusable" in there:
+        return np.nan
+    places = [[np.reshape(of, (len(of), -1)).argmax(axis=1) for of in each["first"]] for each in (here, there)]
+    return np.mean([np.equal(*pair).mean() for pair in zip(*places, strict=True)])
 
 
 def check_informed(answers, y, parameter):
@@ -184,8 +211,10 @@ def _bounded(rounds):
 def _check(models, baseline, rounds):
     if baseline not in models:
         raise InputError(f"baseline={baseline!r} is not one of {', '.join(models)}.")
-    if rounds < runner.BLOCKS:
-        raise InputError(f"rounds={rounds} must be at least {runner.BLOCKS}, one for each block of fresh interpreters.")
+    if rounds < interpreting.BLOCKS:
+        raise InputError(
+            f"rounds={rounds} must be at least {interpreting.BLOCKS}, one for each block of fresh interpreters."
+        )
 
 
 def _ratios(blocks, baseline):
@@ -206,10 +235,11 @@ def _ratios(blocks, baseline):
     return pd.DataFrame(rows).set_index("model")
 
 
-def _memory_jobs(names, threads, repeats):
-    """Each model by itself, then none, and again."""
+def _memory_jobs(names, threads, repeats, x=None):
+    """Each model by itself, then none, and again. x: samples, whose sizes open ones take."""
+    shapes = {} if x is None else {name: ((1, *of.shape[1:]), of.dtype.name) for name, of in inputs.by_name(x).items()}
     return [
-        {"task": "memory", "model": file, "threads": threads}
+        {"task": "memory", "model": file, "threads": threads, "shapes": shapes}
         for _ in range(repeats)
         for file in (*names.values(), None)
     ]

@@ -1,6 +1,6 @@
 """Measuring on another machine through OpenSSH's client: the same jobs as here, run there by the same code.
 
-The other machine needs Python 3.9 or later with ai-edge-litert, and a POSIX shell. `runner.py`, models and samples travel
+The other machine needs Python 3.9 or later with ai-edge-litert, and a POSIX shell. `runner.py`, `interpreting.py`, models and samples travel
 as one tar stream over one connection, into a temporary folder that is removed afterwards. Which key and which host key are
 right is decided by the user's own ssh configuration; nothing is ever asked (BatchMode).
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from helpers.base.errors import RunError
-from helpers.tflite import runner
+from helpers.tflite import interpreting, runner
 
 CONNECT_SECONDS, ALIVE_SECONDS, ALIVE_COUNT = 10, 5, 3
 OPTIONS = {
@@ -143,7 +143,8 @@ class Target:
 
 def _pack(file, jobs, folder):
     with tarfile.open(fileobj=file, mode="w") as tar:
-        tar.add(runner.__file__, "runner.py")
+        for module in (runner, interpreting):
+            tar.add(module.__file__, Path(module.__file__).name)
         for path in sorted(Path(folder).iterdir()):
             tar.add(path, path.name)
         content = json.dumps({"task": "all", "jobs": jobs}).encode()

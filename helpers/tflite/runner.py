@@ -1,19 +1,22 @@
 """Runs `.tflite` files where they are to be judged: in a child process here, or on another machine.
 
-Needs Python, numpy and ai_edge_litert, nothing else of the lab, since this one file is copied to the other machine.
+Needs Python, numpy and ai_edge_litert, and of the lab the file `interpreting.py` beside it: both are copied to the other
+machine.
 
     python runner.py '{"task": "memory", "model": "model.tflite", "threads": 1}'
 
 takes a job as JSON (from standard input if it is not an argument) and prints its answer as one line of JSON. A job that
 fails answers {"error": a sentence, "kind": one of KINDS}. File names are relative to the working directory. The tasks:
 
-    predict  model, samples (.npy, or .npz with x), batch, threads, show  ->  inputs, outputs (what the file declares),
-             classes (the largest output of each sample), not_finite (samples with a NaN or infinite output), first (the
-             outputs of the first `show` samples); instead of the last three `unusable` where the file is no classifier
-             of these samples
+    predict  model, samples (.npz: an array for each input by its name; any name where there is one), batch, threads, show,
+             write (how the names of files begin)  ->  inputs, outputs (what the file declares), not_finite (samples with a
+             NaN or infinite output), first (of each output the real numbers for the first `show` samples); and, where
+             `write` is given, of each output a file <write><place>.npy, float32 (n, ...); instead of all that `unusable`,
+             why these samples do not fit the file
     time     models (name -> file), samples, rounds, blocks, threads  ->  blocks: a list for each, of rounds, of seconds
              by name
-    memory   model (or none), threads  ->  bytes, the resident high-water mark of the process
+    memory   model (or none), shapes (of one sample for each input: name -> shape, dtype), threads  ->  bytes, the resident
+             high-water mark of the process
     machine  ->  system, cpu, cores, python, ai-edge-litert
     all      jobs  ->  answers, each job in a process of its own
 
@@ -22,6 +25,7 @@ model may add to the process}. They bound accidents: a file that crashes, hangs 
 interpreter that reads it is native code, so files from strangers belong in a container as well.
 """
 
+import importlib.util
 import json
 import math
 import os
@@ -31,11 +35,16 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 
-# One timing lasts at least this long, so that the clock's resolution and a single interrupt do not decide it.
-SAMPLE_SECONDS = 0.002
-BLOCKS = 6
+if __package__:
+    from helpers.tflite import interpreting
+else:  # a file of its own, whose folder is kept from the path
+    _spec = importlib.util.spec_from_file_location(
+        "interpreting", os.path.join(os.path.dirname(os.path.abspath(__file__)), "interpreting.py")
+    )
+    interpreting = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(interpreting)
+
 KINDS = ("refused", "crashed", "out of time", "out of memory", "garbled")
 LONGEST_ANSWER = 2**26
 
@@ -73,109 +82,6 @@ def run_all(jobs, folder=None):
     return [run(job, folder) for job in jobs]
 
 
-def interleaved(load, x, rounds, blocks=BLOCKS, threads=1):
-    """Time one sample on several models in turn: A B C, A B C, …
-
-    load: name -> function(threads) that gives an interpreter with tensors allocated for one sample. x: (1, ...).
-    Each block has interpreters of its own, since where their buffers happen to lie shifts their times for as long as they
-    live. Returns a list of blocks, each a list of rounds, each name -> seconds.
-    """
-    found = []
-    for _ in range(blocks):
-        runners = {name: _Timed(function(threads), x) for name, function in load.items()}
-        found.append([{name: runner.seconds() for name, runner in runners.items()} for _ in range(rounds // blocks)])
-    return found
-
-
-def admits_batches(model, size):
-    """Whether a model with one input, resized to a batch of `size`, still computes each sample by itself.
-
-    A constant batch size in the graph, as converters leave it when they saw one sample, can fail loudly (RESHAPE) or keep
-    the first sample and repeat its values for all (SLICE). So every tensor that depends on the input must grow by `size`.
-    model: path or bytes of a `.tflite`.
-    """
-    from ai_edge_litert.interpreter import OpResolverType
-
-    try:
-        plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # a delegate hides what is inside it
-        one, many = (_load(model, 1, batch, experimental_op_resolver_type=plain) for batch in (1, size))
-        before, after = ({d["index"]: d["shape"] for d in it.get_tensor_details()} for it in (one, many))
-        dependent = {one.get_input_details()[0]["index"]}
-        for operator in one._get_ops_details():  # private, but nothing else tells what an operator reads
-            if operator["op_name"] in ("WHILE", "IF", "CALL", "CALL_ONCE"):
-                return False  # what happens in there is not listed
-            if operator["op_name"] != "SHAPE" and dependent.intersection(operator["inputs"]):
-                dependent.update(operator["outputs"])
-        dependent.update(d["index"] for d in one.get_output_details())
-        return all(after[index].prod() == size * before[index].prod() for index in dependent)
-    except (AttributeError, KeyError, ValueError, RuntimeError):
-        return False
-
-
-def batches(runner, x, size):
-    """What a model puts out for samples, as stored: arrays (up to size, ...), one batch after the other.
-
-    runner: an interpreter with one input and one output, its tensors allocated for batches of `size`. x: float32 (n, ...).
-    """
-    import numpy as np
-
-    source, target = runner.get_input_details()[0], runner.get_output_details()[0]
-    for start in range(0, len(x), size):
-        part = as_stored(x[start : start + size], source)
-        missing = size - len(part)
-        if missing:  # the last batch is filled up, so that its shape and hence its kernels stay the same
-            part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
-        runner.set_tensor(source["index"], part)
-        runner.invoke()
-        yield runner.get_tensor(target["index"])[: size - missing]
-
-
-def as_stored(x, details):
-    """Real numbers as a tensor holds them: rounded to its integers by its scale and zero point, if it has a scale.
-
-    details: of the tensor, as an interpreter gives them.
-    """
-    import numpy as np
-
-    if not np.issubdtype(details["dtype"], np.integer):
-        return x.astype(details["dtype"], copy=False)
-    scale, zero_point = details["quantization"]
-    if not scale:
-        return x.astype(details["dtype"], copy=False)  # whole numbers that stand for themselves, such as tokens
-    limits = np.iinfo(details["dtype"])
-    return np.clip(np.round(x / scale) + zero_point, limits.min, limits.max).astype(details["dtype"])
-
-
-def real_numbers(stored, details):
-    """The inverse of `as_stored`, float32."""
-    if stored.dtype.kind not in "iu":
-        return stored
-    scale, zero_point = details["quantization"]
-    if not scale:
-        return stored
-    return ((stored.astype("float32") - zero_point) * scale).astype("float32")
-
-
-class _Timed:
-    """One loaded model that can be timed again and again."""
-
-    def __init__(self, interpreter, x):
-        self.interpreter = interpreter
-        details = interpreter.get_input_details()[0]
-        interpreter.set_tensor(details["index"], x[:1].astype(details["dtype"]))
-        self.repeats = 1
-        warm_up = time.perf_counter() + 20 * SAMPLE_SECONDS
-        while time.perf_counter() < warm_up:
-            interpreter.invoke()
-        self.repeats = max(1, round(SAMPLE_SECONDS / self.seconds()))
-
-    def seconds(self):
-        start = time.perf_counter()
-        for _ in range(self.repeats):
-            self.interpreter.invoke()
-        return (time.perf_counter() - start) / self.repeats
-
-
 # --- the process that runs a job
 
 
@@ -199,37 +105,52 @@ def _serve():
 def _predict(job):
     import numpy as np
 
-    x = _samples(job)
+    samples = _samples(job)
     _restrict(job)
-    runner = _load(job["model"], job["threads"])
-    inputs, outputs = (
-        [_declared(d) for d in found] for found in (runner.get_input_details(), runner.get_output_details())
-    )
+    runner = interpreting.load(job["model"], job["threads"])
+    inputs, outputs = interpreting.declared(runner)
     answer = {"inputs": inputs, "outputs": outputs}
-    unusable = _unusable(inputs, outputs, x.shape)
+    unusable = interpreting.unusable(inputs, outputs, samples)
     if unusable:
         return {**answer, "unusable": unusable}
-    size = min(job["batch"], len(x))
-    if size > 1 and admits_batches(job["model"], size):
-        runner = _load(job["model"], job["threads"], size)
+    arrays = interpreting.fed(inputs, samples)
+    size = min(job["batch"], len(arrays[0]))
+    if size > 1 and interpreting.admits_batches(job["model"], size):
+        runner = interpreting.load(job["model"], job["threads"], size)
     else:
         size = 1
-    classes, not_finite, first, target = [], 0, [], runner.get_output_details()[0]
-    for raw in batches(runner, x, size):
-        found = raw.reshape(len(raw), outputs[0]["shape"][-1])
-        finite = np.isfinite(found).all(axis=-1) if found.dtype.kind == "f" else np.ones(len(found), bool)
-        not_finite += int((~finite).sum())
-        classes += found.argmax(axis=-1).tolist()
-        room = max(0, job.get("show", 0) - len(first))
-        first += real_numbers(found[:room], target).astype(float).tolist()
-    return {**answer, "classes": classes, "not_finite": not_finite, "first": first}
+        runner = interpreting.load(job["model"], job["threads"], samples=samples)
+    not_finite, first, shapes, targets = 0, [[] for _ in outputs], None, runner.get_output_details()
+    files = [open(f"{job['write']}{place}.npy", "wb") for place in range(len(outputs))] if job.get("write") else []
+    for raw in interpreting.batches(runner, arrays, size):
+        found = [np.asarray(interpreting.real_numbers(*each), "float32") for each in zip(raw, targets)]
+        if shapes is None:
+            shapes = [each.shape[1:] for each in found]
+            for file, shape in zip(files, shapes):
+                header = {"descr": "<f4", "fortran_order": False, "shape": (len(arrays[0]), *shape)}
+                np.lib.format.write_array_header_1_0(file, header)
+        if [each.shape[1:] for each in found] != shapes:
+            return {**answer, "unusable": "its outputs have other shapes for other samples"}
+        wild = np.zeros(len(found[0]), bool)
+        for each, kept in zip(found, first):
+            wild |= ~np.isfinite(each.reshape(len(each), -1)).all(axis=1)
+            kept += each[: max(0, job.get("show", 0) - len(kept))].astype(float).tolist()
+        not_finite += int(wild.sum())
+        for each, file in zip(found, files):
+            file.write(np.ascontiguousarray(each, "<f4").tobytes())
+    for file in files:
+        file.close()
+    return {**answer, "not_finite": not_finite, "first": first}
 
 
 def _time(job):
-    x = _samples(job)[:1]
+    samples = {name: array[:1] for name, array in _samples(job).items()}
     _restrict(job)
-    load = {name: lambda threads, file=file: _load(file, threads, 1) for name, file in job["models"].items()}
-    return {"blocks": interleaved(load, x, job["rounds"], job["blocks"], job["threads"])}
+    load = {
+        name: lambda threads, file=file: interpreting.load(file, threads, samples=samples)
+        for name, file in job["models"].items()
+    }
+    return {"blocks": interpreting.interleaved(load, samples, job["rounds"], job["blocks"], job["threads"])}
 
 
 def _memory(job):
@@ -238,9 +159,9 @@ def _memory(job):
 
     _restrict(job)
     if job.get("model"):
-        runner = _load(job["model"], job["threads"])
-        details = runner.get_input_details()[0]
-        runner.set_tensor(details["index"], np.zeros(details["shape"], details["dtype"]))
+        samples = {name: np.zeros(shape, dtype) for name, (shape, dtype) in job.get("shapes", {}).items()}
+        runner = interpreting.load(job["model"], job["threads"], samples=samples or None)
+        interpreting.put(runner, samples or None)
         for _ in range(3):
             runner.invoke()
     if os.path.exists("/proc/self/status"):  # Linux's ru_maxrss would start from the parent's memory
@@ -275,25 +196,12 @@ def _all(job):
 _TASKS = {"predict": _predict, "time": _time, "memory": _memory, "machine": _machine, "all": _all}
 
 
-def _load(model, threads, batch=None, **options):
-    """An interpreter with its tensors allocated. model: path, or bytes."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    source = "model_content" if isinstance(model, bytes) else "model_path"
-    runner = Interpreter(**{source: model}, num_threads=threads, **options)
-    if batch:
-        details = runner.get_input_details()[0]
-        runner.resize_tensor_input(details["index"], [batch, *details["shape"][1:]])
-    runner.allocate_tensors()
-    return runner
-
-
 def _samples(job):
     import numpy as np
     from ai_edge_litert.interpreter import Interpreter  # noqa: F401 - before the limits, which count from here
 
-    loaded = np.load(job["samples"])
-    return np.asarray(loaded["x"] if hasattr(loaded, "files") else loaded, "float32")
+    with np.load(job["samples"]) as loaded:
+        return {name: loaded[name] for name in loaded.files}
 
 
 def _restrict(job):
@@ -304,7 +212,8 @@ def _restrict(job):
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (LONGEST_ANSWER, LONGEST_ANSWER))
+    longest = max(LONGEST_ANSWER, int(limits["bytes"]))  # what a model answers is written to files
+    resource.setrlimit(resource.RLIMIT_FSIZE, (longest, longest))
     seconds = math.ceil(limits["seconds"] * job.get("threads", 1))
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds += math.ceil(used.ru_utime + used.ru_stime)
@@ -313,35 +222,6 @@ def _restrict(job):
         with open("/proc/self/statm") as status:
             now = int(status.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (now + limits["bytes"], now + limits["bytes"]))
-
-
-def _declared(details):
-    """What a file says of an input or output, as plain values; scale is None where there is none that can be used."""
-    scale, zero_point = details["quantization"]
-    import numpy as np
-
-    return {
-        "name": _printable(details["name"]),
-        "shape": [int(size) for size in details["shape"]],
-        "dtype": np.dtype(details["dtype"]).name,
-        "scale": float(scale) if math.isfinite(scale) and scale > 0 else None,
-        "zero_point": int(zero_point),
-    }
-
-
-def _unusable(inputs, outputs, shape):
-    """Why a file with these inputs and outputs is no classifier of samples of this shape, or None."""
-    for kind, found in (("input", inputs), ("output", outputs)):
-        if len(found) != 1:
-            return f"it has {len(found)} {kind}s, one is needed"
-        dtype = found[0]["dtype"]
-        if dtype != "float32" and (dtype not in ("int8", "uint8", "int16") or found[0]["scale"] is None):
-            return f"its {kind} is {dtype}{'' if found[0]['scale'] else ' without a scale'}: float32, or integers with one, are needed"
-    if inputs[0]["shape"][1:] != list(shape[1:]) or inputs[0]["shape"][:1] != [1]:
-        return f"its input has shape {tuple(inputs[0]['shape'])}, one sample has {(1, *shape[1:])}"
-    if len(outputs[0]["shape"]) != 2 or outputs[0]["shape"][0] != 1 or outputs[0]["shape"][1] < 2:
-        return f"its output has shape {tuple(outputs[0]['shape'])}, (1, classes) with 2 classes or more is needed"
-    return None
 
 
 # --- the process that asked for it
@@ -377,17 +257,12 @@ def _tail(file, length):
 
 
 def _error(kind, sentence):
-    return {"error": _printable(sentence).rstrip("."), "kind": kind}  # whoever quotes it ends the sentence
+    return {"error": interpreting.printable(sentence).rstrip("."), "kind": kind}  # whoever quotes it ends the sentence
 
 
 def _sentence(error):
     first = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {first}"
-
-
-def _printable(text, longest=300):
-    """Text from a file that nobody vouches for, safe for terminals and XML."""
-    return "".join(c if c.isprintable() else "?" for c in text[:longest])
 
 
 if __name__ == "__main__":

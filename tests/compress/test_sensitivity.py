@@ -56,16 +56,16 @@ def test_every_layer_alone_and_left_out_and_all(table):
     for mode in (sensitivity.ALONE, sensitivity.ALL_BUT):
         assert sorted(table[table["mode"] == mode].layer) == sorted(names)
     assert (table["mode"] == sensitivity.ALL).sum() == 1
-    assert (table.low <= table.top1_change).all() and (table.top1_change <= table.high).all()
+    assert (table.low <= table.change).all() and (table.change <= table.high).all()
 
 
 def test_the_layer_with_the_spread_is_found(table):
     alone = table[table["mode"] == sensitivity.ALONE].set_index("layer")
-    assert alone.kl.idxmax() == "spread" == alone.sqnr_db.idxmin()
+    assert alone.damage.idxmax() == "spread" == alone.sqnr_db.idxmin()
     assert sensitivity.order(table).layer.iloc[0] == "spread"
     everything = table[table["mode"] == sensitivity.ALL].iloc[0]
     without = table[(table["mode"] == sensitivity.ALL_BUT) & (table.layer == "spread")].iloc[0]
-    assert without.kl < 0.7 * everything.kl
+    assert without.damage < 0.7 * everything.damage
 
 
 def test_alone_means_alone(branched):
@@ -83,8 +83,8 @@ def test_the_plan_stops_when_the_target_is_reached(branched, table):
     names = sensitivity.order(table)["name"]
     scheme = requantize.Scheme(PER_TENSOR, requantize.calibrate(file, samples))
     steps = sensitivity.plan(file, names, scheme, samples, labels, target=0.05)
-    assert (steps.top1_change.iloc[:-1] < -0.05).all()
-    assert steps.top1_change.iloc[-1] >= -0.05 or steps.layers.iloc[-1] == 6
+    assert (steps.change.iloc[:-1] < -0.05).all()
+    assert steps.change.iloc[-1] >= -0.05 or steps.layers.iloc[-1] == 6
     assert steps["size"].is_monotonic_increasing
 
 
@@ -95,7 +95,7 @@ def test_a_plan_tries_the_numbers_of_layers_that_are_asked_for(branched, table):
     scheme = requantize.Scheme(PER_TENSOR, requantize.calibrate(file, samples))
     steps = sensitivity.plan(file, names, scheme, samples, labels, target=None, counts=[0, 2, 6])
     assert list(steps.layers) == [0, 2, 6]
-    assert steps["size"].is_monotonic_increasing and steps.top1_change.iloc[-1] == 0
+    assert steps["size"].is_monotonic_increasing and steps.change.iloc[-1] == 0
 
 
 def test_a_protected_layer_may_have_activations_of_16_bits(branched):
@@ -111,14 +111,14 @@ def test_a_protected_layer_may_have_activations_of_16_bits(branched):
 def test_the_place_of_a_layer_has_an_interval(table):
     worst = sensitivity.rank(table, "spread")
     assert (worst.value, worst.low) == (1, 1) and worst.high <= 2
-    unsure = sensitivity.rank(table.assign(kl_error=1e9), "spread")
+    unsure = sensitivity.rank(table.assign(damage_error=1e9), "spread")
     assert (unsure.low, unsure.high) == (1, 6)
     with pytest.raises(InputError, match="'spreat' is not one of stem"):
         sensitivity.rank(table, "spreat")
 
 
 def test_order_by_damage_or_by_damage_per_byte():
-    table = pd.DataFrame({"mode": "alone", "layer": ["large", "small"], "kl": [2.0, 1.0], "weights": [1000, 10]})
+    table = pd.DataFrame({"mode": "alone", "layer": ["large", "small"], "damage": [2.0, 1.0], "weights": [1000, 10]})
     assert list(sensitivity.order(table).layer) == ["small", "large"]
     assert list(sensitivity.order(table, per_byte=False).layer) == ["large", "small"]
 
@@ -176,8 +176,8 @@ def test_a_stopped_sweep_resumes(branched, table, tmp_path, monkeypatch):
     monkeypatch.setattr(requantize, "apply", lambda *given: made.append(1) or apply(*given))
     resumed = sensitivity.sweep(file, samples, samples, form=PER_TENSOR, cache=cache)
     assert len(made) == 13 - 5
-    np.testing.assert_allclose(resumed.kl, table.kl, rtol=1e-12)
-    assert sensitivity.sweep(file, samples, samples, form=PER_TENSOR, cache=cache).kl.equals(resumed.kl)
+    np.testing.assert_allclose(resumed.damage, table.damage, rtol=1e-12)
+    assert sensitivity.sweep(file, samples, samples, form=PER_TENSOR, cache=cache).damage.equals(resumed.damage)
     assert len(made) == 13 - 5
     sensitivity.sweep(file, samples[:32], samples, form=PER_TENSOR, cache=cache)  # other calibration: all anew
     assert len(made) == 13 - 5 + 13
@@ -251,5 +251,5 @@ def test_a_softmax_at_the_end_is_no_logits():
     logits = models.mlp()
     softmax = tf.keras.Sequential([*logits.layers, layers.Softmax()])
     softmax.build((None, 784))
-    kl = [sensitivity.sweep(quantize.convert(model), x, x).kl.iloc[0] for model in (logits, softmax)]
+    kl = [sensitivity.sweep(quantize.convert(model), x, x).damage.iloc[0] for model in (logits, softmax)]
     assert kl[0] == pytest.approx(kl[1], abs=0.01)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from helpers.compress.tflite_operators import NO_GRADIENT, RULES
 from helpers.compress.tflite_plan import Plan
-from helpers.tflite import litert, runner
+from helpers.tflite import interpreting, litert
 from tests import single_operator
 
 SAME, VALID = s.Padding.SAME, s.Padding.VALID
@@ -32,7 +32,7 @@ def agrees(blob, *x):
         loaded.set_tensor(details["index"], each)
     loaded.invoke()
     for details, each in zip(loaded.get_output_details(), found, strict=True):
-        wanted = runner.real_numbers(loaded.get_tensor(details["index"]), details)
+        wanted = interpreting.real_numbers(loaded.get_tensor(details["index"]), details)
         assert each.shape == wanted.shape and each.dtype == wanted.dtype
         if wanted.dtype == np.float32:
             assert np.abs(each - wanted).max(initial=0) <= 1e-5 * max(np.abs(wanted).max(initial=0), 1)

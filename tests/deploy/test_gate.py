@@ -22,7 +22,7 @@ from helpers.deploy import gate, gate_report, policy
 from helpers.deploy.policy import FAIL, PASS, UNDECIDED, Policy
 from helpers.evidence import stats
 from helpers.networks import checkpoints, data, models
-from helpers.tflite import runner
+from helpers.tflite import interpreting, runner
 from tests.deploy import fuzz_gate
 
 with runtime_env.quiet():
@@ -246,7 +246,10 @@ def test_a_policy_is_read_from_a_file(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("max_loss: 0.01", r"has an unknown key 'max_loss': use max_drop, min_speedup, .*max_slice_drop\.$"),
+        (
+            "max_loss: 0.01",
+            r"has an unknown key 'max_loss': use max_drop, min_speedup, .*max_slice_drop, min_sqnr, max_damage\.$",
+        ),
         ("max_drop: two", r"max_drop='two' must be a number in \[0, 1\]; 0.02 is 2 points\.$"),
         ("max_drop: 2", r"max_drop=2 must be a number in \[0, 1\]"),
         ("min_agreement: 2", r"min_agreement=2 must be a number in \[0, 1\]\.$"),
@@ -284,7 +287,7 @@ def test_limits_as_typed_lie_over_the_policy(tmp_path):
     [
         (
             ["max_loss=0.01"],
-            r"limit='max_loss=0.01' is no limit: write NAME=VALUE, .* of max_drop, .*max_slice_drop\.$",
+            r"limit='max_loss=0.01' is no limit: write NAME=VALUE, .* of max_drop, .*max_slice_drop, min_sqnr, max_damage\.$",
         ),
         (["=0.01"], r"limit='=0.01' is no limit"),
         (["MAX_DROP=0.01"], r"limit='MAX_DROP=0.01' is no limit"),
@@ -316,13 +319,13 @@ def test_a_bad_limit_is_refused_by_name(texts, message):
         ({"x": X[:0]}, r"x is float32 of shape \(0, 24\)"),
         ({"x": np.full_like(X, np.nan)}, r"x is NaN or infinity in 14,400 of 14,400 values"),
         ({"x": X.astype(str)}, r"x is <U32 of shape"),
-        ({"x": X.astype("uint8")}, r"x is uint8: it must be float32 samples, scaled as the model takes them"),
+        ({"x": X.astype("uint8")}, r"its input is float32, the samples are uint8: give them as float32, scaled as"),
         (
             {"x": X[:, 1:]},
             r"baseline cannot be judged against: its input has shape \(1, 24\), one sample has \(1, 23\)",
         ),
         ({"y": np.zeros(3, int)}, r"y has 3 labels for 600 samples: give one a sample\.$"),
-        ({"y": np.zeros((600, 5))}, r"y names several classes for 0 of 600 samples and none for 600"),
+        ({"y": np.zeros((600, 5))}, r"baseline has F1 0\.000 .*, which cannot be told from the 0\.000 of a model that"),
         (
             {"y": np.zeros(600, int)},
             r"baseline names the label of .*, which cannot be told from the .*% of a model that",
@@ -334,7 +337,7 @@ def test_a_bad_limit_is_refused_by_name(texts, message):
         ),
         ({"baseline": "nosuch.tflite"}, r"baseline='nosuch.tflite' cannot be read"),
         ({"candidate": "nosuch.tflite"}, r"candidate='nosuch.tflite' cannot be read"),
-        ({"slices": np.zeros(3, int)}, r"slice is int64 of shape \(3,\)"),
+        ({"slices": np.zeros(3, int)}, r"slice has 3 words for 600 samples: give one for each"),
         ({"policy": Policy(max_slice_drop=0.1)}, r"max_slice_drop is asked, but the data has no slice"),
         ({"rounds": 2}, r"rounds=2 must be at least 6"),
     ],
@@ -389,28 +392,24 @@ def mixed(mlp):
 
 
 def test_a_file_that_admits_no_batches_is_judged_sample_by_sample(mlp, baseline, labels):
-    assert runner.admits_batches(baseline, 64)
-    assert not runner.admits_batches(mixed(mlp), 64)
+    assert interpreting.admits_batches(baseline, 64)
+    assert not interpreting.admits_batches(mixed(mlp), 64)
     rolled = (labels + (X[:, 0] > 0)) % CLASSES
     assert judged(mixed(mlp), baseline, rolled).measured["top1.candidate"].value == 1
 
 
 @pytest.mark.parametrize("recipe", ["float32", "float16", "dynamic", "int8", "int16x8"])
 def test_what_the_recipes_make_admits_batches(mlp, recipe):
-    assert runner.admits_batches(quantize.convert(mlp, recipe, X), 64)
+    assert interpreting.admits_batches(quantize.convert(mlp, recipe, X), 64)
 
 
 @pytest.mark.parametrize(
     "function, told",
     [
         (lambda x: x[:, :4], r"the baseline's output is float32 \(1, 5\)"),
-        (
-            lambda x: x[:, :5, None],
-            r"its output has shape \(1, 5, 1\), \(1, classes\) with 2 classes or more is needed",
-        ),
-        (lambda x: x[:, :1], r"its output has shape \(1, 1\), \(1, classes\) with 2 classes or more"),
-        (lambda x: (x[:, :5], x), "it has 2 outputs, one is needed"),
-        (lambda x: tf.cast(x[:, :5], tf.int32), "its output is int32 without a scale"),
+        (lambda x: x[:, :5, None], r"output float32 \(1, 5, 1\): the baseline's output is float32 \(1, 5\)"),
+        (lambda x: (x[:, :5], x), r"the baseline has 1 output: float32 \(1, 5\)"),
+        (lambda x: tf.cast(x[:, :5], tf.int32), r"its output is int32 without a scale, the baseline's float32"),
     ],
 )
 def test_another_interface_is_rejected(baseline, labels, function, told):
@@ -487,7 +486,7 @@ def hostile(tmp_path, monkeypatch):
         ("raise ValueError('no\\nsuch\\x1b[31m op')", "refused", "ValueError: no"),
         ("raise ValueError('such\\x1b[31m\\0 op')", "refused", "ValueError: such?[31m? op"),
         ("raise ValueError('No subgraph in the model.')", "refused", "ValueError: No subgraph in the model"),
-        ("open('big', 'wb').write(bytes(2**26 + 10**5))", "refused", "OSError: "),
+        ("open('big', 'wb').truncate(10**8 + 1)", "refused", "OSError: "),
         (
             "import resource; assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0); assert 0, 'no core'",
             "refused",
@@ -559,7 +558,6 @@ def folder(tmp_path, monkeypatch, baseline, int8, labels):
     (tmp_path / "broken.tflite").write_bytes(int8[:2000])
     np.savez(tmp_path / "test.npz", x=X, y=labels, slice=np.arange(600) % 2)
     np.savez(tmp_path / "few.npz", x=X[:9], y=labels[:9])
-    np.savez(tmp_path / "no_labels.npz", x=X)
     np.savez(tmp_path / "pixels.npz", x=X.astype("uint8"), y=labels)
     np.savez(tmp_path / "permuted.npz", x=X, y=np.random.default_rng(0).permutation(labels))
     np.savez(tmp_path / "objects.npz", x=X, y=np.array([None, 1], object))
@@ -622,8 +620,7 @@ def test_undecided_is_exit_code_2(folder):
         ([], {"data": "nosuch.npz"}, "data='nosuch.npz' cannot be read (No such file or directory)"),
         ([], {"data": "int8.tflite"}, "data='int8.tflite' cannot be read (it is no .npz file of plain arrays)"),
         ([], {"data": "objects.npz"}, "data='objects.npz' holds an array of Python objects"),
-        ([], {"data": "no_labels.npz"}, "data='no_labels.npz' holds no y (it holds x): it must hold x"),
-        ([], {"data": "pixels.npz"}, "data='pixels.npz': x is uint8: it must be float32 samples, scaled as"),
+        ([], {"data": "pixels.npz"}, "the samples are uint8: give them as float32, scaled as"),
         ([], {"data": "permuted.npz"}, "which cannot be told from"),
         (["--limit", "min_speedup=1"], {}, "--no-speed contradicts a limit of speedup or peak memory"),
         (["--limit", "max_peak_memory=9"], {}, "--no-speed contradicts a limit of speedup or peak memory"),

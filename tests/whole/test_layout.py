@@ -34,8 +34,11 @@ def test_a_broken_contract_is_noticed(tmp_path):
         "__main__",
         "doctor",
         "model_commands",
+        "judging_commands",
+        "options",
         "base/runtime_env",
         "tflite/runner",
+        "tflite/interpreting",
         "compress/qat",
         "compress/keras_pruning",
     ):

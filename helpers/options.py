@@ -1,0 +1,119 @@
+"""What the commands share: options, how a refusal is shown, and tables for machines."""
+
+import traceback
+
+import click
+
+from helpers.base.errors import InputError, LabError
+
+
+def refusal(error, code):
+    """An error as click shows it: one line, and an exit code."""
+    refused = click.ClickException(str(error.args[0]) if len(error.args) == 1 else str(error))
+    refused.exit_code = code
+    return refused
+
+
+class Verdict(click.Command):
+    """A command whose exit codes 1 and 2 are verdicts: whatever keeps it from one is code 3."""
+
+    def make_context(self, *arguments, **settings):
+        try:
+            return super().make_context(*arguments, **settings)
+        except click.UsageError as error:
+            error.exit_code = 3
+            raise
+
+    def invoke(self, context):
+        try:
+            return super().invoke(context)
+        except Exception as error:
+            if not isinstance(error, LabError):
+                traceback.print_exc()
+            raise refusal(error, 3) from None
+        except KeyboardInterrupt:
+            raise refusal(KeyboardInterrupt("interrupted: nothing was decided."), 3) from None
+
+
+OPENED = (
+    click.option("--code", metavar="FILE.py", help="Defines the layers that only their author's code has."),
+    click.option("--signature", metavar="NAME", help="Of a SavedModel; default: serving_default, or the only one."),
+)
+
+
+TABLES = (
+    click.option("--csv", "csv", metavar="FILE.csv", help="Write the table there as well."),
+    click.option("--json", "as_json", metavar="FILE.json", help="Write the table there as well."),
+)
+
+
+def tables(command):
+    """The options that write a command's table for machines."""
+    for option in reversed(TABLES):
+        command = option(command)
+    return command
+
+
+def written(frame, csv, as_json):
+    """Write a table to the files that were named; unrounded, with the names of its rows."""
+    from helpers.base import repository
+
+    if csv:
+        repository.write(csv, frame.to_csv())
+    if as_json:
+        repository.write(as_json, frame.to_json(orient="index", indent=1) + "\n")
+
+
+def told_apart(paths):
+    """The part of each path that differs: without the folders that all have in common. path -> text."""
+    from pathlib import Path
+
+    parts = {path: Path(path).parts for path in paths}
+    common = 0
+    while len({each[: common + 1] for each in parts.values()}) == 1 and common + 1 < min(map(len, parts.values())):
+        common += 1
+    return {path: str(Path(*each[common:])) for path, each in parts.items()}
+
+
+def opened(command):
+    """The options that say how a model file is to be read."""
+    for option in reversed(OPENED):
+        command = option(command)
+    return command
+
+
+PURPOSE = (
+    click.option(
+        "--task",
+        "tasks",
+        multiple=True,
+        metavar="[OUTPUT=]TASK",
+        help="classification, binary, multi-label, regression, segmentation, detection (detection:cxcywh, …) or embedding; of "
+        "several outputs each may have its own. Default: what outputs and labels fit.",
+    ),
+    click.option("--metric", metavar="FILE.py:FUNCTION", help="Your own: (outputs, y) -> a score for each sample."),
+)
+
+
+def for_a_purpose(command):
+    """The options that say what a model is for."""
+    for option in reversed(PURPOSE):
+        command = option(command)
+    return command
+
+
+def pairs(texts, what):
+    """'name=value' each -> a dict; a text without a name is the only one and stands for itself. None for none."""
+    if not texts:
+        return None
+    if len(texts) == 1 and "=" not in texts[0].partition(":")[0]:
+        return texts[0]
+    found = dict(text.split("=", 1) for text in texts if "=" in text.partition(":")[0])
+    if len(found) < len(texts):
+        raise InputError(f"{what}={texts[-1]!r}: of several each must read NAME={what.upper()}, each name once.")
+    return found
+
+
+TARGET = click.option(
+    "--target", metavar="ssh://[USER@]HOST[:PORT][/PYTHON]", help="Measure latency and memory on that machine."
+)

@@ -1,0 +1,127 @@
+"""The tasks of a model with all that its own answers say of them: what other files of the same model are judged by."""
+
+from dataclasses import dataclass, field, replace
+
+from helpers.base.errors import InputError
+from helpers.evidence import stats
+from helpers.tflite import detection, inputs, litert, measure, scoring, tasks
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What the models are for. task: a task as `tasks.choose` takes it, or name of an output -> task; by default what outputs and
+    labels fit. metric: "file.py:function", a score a sample, as `tasks.metric` takes it. outputs: name of one of the baseline's
+    outputs -> what the candidate calls it, where it has another name.
+    """
+
+    task: str | dict | None = None
+    metric: str | None = None
+    outputs: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Head:
+    """A task of a baseline and all that its answers say. name: of the output that it is judged by, "" for all of them.
+
+    truth: in the task's own form. labelled: whether it came from labels, or from the baseline's own answers. answers: the
+    baseline's, name of an output -> float32 (n, ...).
+    """
+
+    name: str
+    task: scoring.Task
+    truth: object
+    labelled: bool
+    answers: dict
+
+    def of(self, answers):
+        """Those answers of a model that belong to this head."""
+        return {name: answers[name] for name in self.task.shapes}
+
+    @property
+    def scores(self):
+        return self.task.scores(self.answers, self.truth)
+
+    def __str__(self):
+        by = "labels" if self.labelled else "the baseline's own answers"
+        return f"{f'{self.name}: ' if self.name else ''}{self.task.name}, judged by {by}"
+
+
+def heads(answers, y, purpose=None):
+    """The Heads of a baseline.
+
+    answers: name of an output -> float32 (n, ...). y: labels; of several outputs name -> labels; None where there are none.
+    purpose: a Purpose. Raises InputError for what does not fit, and for a baseline whose answers have
+    nothing to do with the labels.
+    """
+    purpose = purpose or Purpose()
+    n, asked = len(next(iter(answers.values()))), purpose.task
+    shapes = {name: of.shape[1:] for name, of in answers.items()}
+    if purpose.metric:
+        parts = [("", tasks.metric(purpose.metric, shapes), y)]
+    elif isinstance(asked, str) or len(shapes) == 1:
+        asked = next(iter(asked.values()), None) if isinstance(asked, dict) else asked
+        y = next(iter(y.values()), None) if isinstance(y, dict) and len(y) == 1 else y
+        parts = [("", tasks.choose(shapes, answers, y, asked), y)]
+    else:
+        parts = [(name, *_one_of(name, answers, y, asked or {})) for name in shapes]
+    return [_settled(name, task, answers, labels, n) for name, task, labels in parts]
+
+
+def of_file(model, x, y=None, purpose=None):
+    """The Heads of a float `.tflite`. x: samples, (n, ...), or name of an input -> such an array; y, purpose: as in `heads`."""
+    return heads(litert.run(model, inputs.by_name(x), batch=litert.BATCH), y, purpose)
+
+
+def _one_of(name, answers, y, asked):
+    """Task and labels of one of several outputs."""
+    if y is not None and not isinstance(y, dict):
+        raise InputError(
+            f"y does not say which of the outputs {', '.join(answers)} it labels: save it as y_{next(iter(answers))}, or as "
+            "y_ and another output's name, or say a task that takes all of them, such as --task detection."
+        )
+    strange = [each for each in (*(y or {}), *asked) if each not in answers]
+    if strange:
+        raise InputError(f"there is no output {strange[0]!r}: the baseline has {', '.join(answers)}.")
+    labels = (y or {}).get(name)
+    one = {name: answers[name]}
+    return tasks.choose({name: answers[name].shape[1:]}, one, labels, asked.get(name)), labels
+
+
+def _settled(name, task, answers, labels, n):
+    answers, label = {each: answers[each] for each in task.shapes}, f"y_{name}" if name else "y"
+    truth = task.own(answers) if labels is None else task.truth(labels, n, label)
+    task = task.settled(answers, truth)
+    head = Head(name, task, truth, labels is not None, answers)
+    if head.labelled:
+        check_informed(head)
+    return head
+
+
+def check_informed(head, parameter="baseline"):
+    """Raises InputError where answers are no better than if they were given to any sample. parameter: what messages call the
+    model."""
+    task, truth = head.task, head.truth
+    if isinstance(task, tasks.Classification):
+        measure.check_informed(task.own(head.answers), truth, parameter)
+    elif not isinstance(task, tasks.Own):
+        found, chance = head.scores, task.uninformed(head.answers, truth)
+        more, has, other = stats.score_difference(chance, found), stats.score(found), stats.score(chance)
+        if has.value < 1 and more.low <= 0:
+            raise InputError(
+                f"{parameter} has {task.told} {has:.3f}, which cannot be told from the {other.value:.3f} of a model that does not "
+                f"look at the samples: {_advice(head)}"
+            )
+
+
+def _advice(head):
+    if isinstance(head.task, tasks.Detection):
+        better = {
+            form: stats.score(replace(head.task, form=form).scores(head.answers, head.truth)).value
+            for form in detection.FORMS
+        }
+        best = max(better, key=better.get)
+        if best != head.task.form and better[best] > 0.05:
+            return f"with boxes read as {best} it has {better[best]:.3f}: say --task detection:{best}."
+    return (
+        "are the labels in the order of the samples and of the outputs, and the samples scaled as the model takes them?"
+    )

@@ -1,0 +1,229 @@
+"""Interpreters of `.tflite` files: which samples go into which input, batches, real numbers and stored ones, and their times.
+
+Needs Python, numpy and ai_edge_litert, nothing else of the lab: `runner` takes this file along to another machine.
+"""
+
+import math
+import time
+
+# One timing lasts at least this long, so that the clock's resolution and a single interrupt do not decide it.
+SAMPLE_SECONDS = 0.002
+BLOCKS = 6
+
+
+def interleaved(load, samples, rounds, blocks=BLOCKS, threads=1):
+    """Time one sample on several models in turn: A B C, A B C, …
+
+    load: name -> function(threads) that gives an interpreter with tensors allocated for one sample. samples: as `fed` takes
+    them; the first is run. Each block has interpreters of its own, since where their buffers happen to lie shifts their times
+    for as long as they live. Returns a list of blocks, each a list of rounds, each name -> seconds.
+    """
+    found = []
+    for _ in range(blocks):
+        runners = {name: _Timed(function(threads), samples) for name, function in load.items()}
+        found.append([{name: runner.seconds() for name, runner in runners.items()} for _ in range(rounds // blocks)])
+    return found
+
+
+def admits_batches(model, size):
+    """Whether a model, its inputs resized to a batch of `size`, still computes each sample by itself.
+
+    A constant batch size in the graph, as converters leave it when they saw one sample, can fail loudly (RESHAPE) or keep
+    the first sample and repeat its values for all (SLICE). So every tensor that depends on an input must grow by `size`.
+    model: path or bytes of a `.tflite`.
+    """
+    from ai_edge_litert.interpreter import OpResolverType
+
+    try:
+        plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # a delegate hides what is inside it
+        one, many = (load(model, 1, batch, experimental_op_resolver_type=plain) for batch in (1, size))
+        before, after = ({d["index"]: d["shape"] for d in it.get_tensor_details()} for it in (one, many))
+        dependent = {d["index"] for d in one.get_input_details()}
+        for operator in one._get_ops_details():  # private, but nothing else tells what an operator reads
+            if operator["op_name"] in ("WHILE", "IF", "CALL", "CALL_ONCE"):
+                return False  # what happens in there is not listed
+            if operator["op_name"] != "SHAPE" and dependent.intersection(operator["inputs"]):
+                dependent.update(operator["outputs"])
+        dependent.update(d["index"] for d in one.get_output_details())
+        return all(after[index].prod() == size * before[index].prod() for index in dependent)
+    except (AttributeError, KeyError, ValueError, RuntimeError):
+        return False
+
+
+def fed(inputs, samples):
+    """Which samples go into which input: a list of arrays (n, ...) in the order of the inputs.
+
+    inputs: their details, of `declared`. samples: name -> array. One array goes into the only input; several go by names or,
+    where a file has other names, by shapes that occur once. Raises ValueError where neither tells.
+    """
+    if len(inputs) != len(samples):
+        raise ValueError(f"it has {len(inputs)} inputs, the samples have {len(samples)}: {', '.join(samples)}")
+    arrays = list(samples.values())
+    if len(inputs) == 1:
+        return arrays
+    names = [each["name"] for each in inputs]
+    if set(names) == set(samples):
+        return [samples[name] for name in names]
+    shapes = [tuple(each["shape"][1:]) for each in inputs]
+    given = [array.shape[1:] for array in arrays]
+    if len(set(shapes)) < len(shapes) or sorted(shapes) != sorted(given):
+        raise ValueError(f"its inputs are {', '.join(names)}, the samples have {', '.join(samples)}")
+    return [arrays[given.index(shape)] for shape in shapes]
+
+
+def batches(runner, arrays, size):
+    """What a model puts out for samples, as stored: for each batch a list with an array (up to size, ...) of each output.
+
+    runner: an interpreter, its tensors allocated for batches of `size`. arrays: (n, ...) for each input in their order.
+    """
+    import numpy as np
+
+    sources, targets = runner.get_input_details(), runner.get_output_details()
+    number = len(arrays[0])
+    for start in range(0, number, size):
+        missing = max(0, start + size - number)
+        for source, array in zip(sources, arrays):
+            part = as_stored(array[start : start + size], source)
+            if missing:  # the last batch is filled up, so that its shape and hence its kernels stay the same
+                part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
+            runner.set_tensor(source["index"], part)
+        runner.invoke()
+        found = [runner.get_tensor(target["index"]) for target in targets]
+        # An output without an axis of samples belongs to the one sample that was run.
+        yield [each[: size - missing] if size > 1 or each.shape[:1] == (1,) else each[None] for each in found]
+
+
+def as_stored(x, details):
+    """Real numbers as a tensor holds them: rounded to its integers by its scale and zero point, if it has a scale.
+
+    details: of the tensor, as an interpreter gives them.
+    """
+    import numpy as np
+
+    if not np.issubdtype(details["dtype"], np.integer):
+        return x.astype(details["dtype"], copy=False)
+    scale, zero_point = details["quantization"]
+    if not scale:
+        return x.astype(details["dtype"], copy=False)  # whole numbers that stand for themselves, such as tokens
+    limits = np.iinfo(details["dtype"])
+    return np.clip(np.round(x / scale) + zero_point, limits.min, limits.max).astype(details["dtype"])
+
+
+def real_numbers(stored, details):
+    """The inverse of `as_stored`, float32."""
+    if stored.dtype.kind not in "iu":
+        return stored
+    scale, zero_point = details["quantization"]
+    if not scale:
+        return stored
+    return ((stored.astype("float32") - zero_point) * scale).astype("float32")
+
+
+class _Timed:
+    """One loaded model that can be timed again and again."""
+
+    def __init__(self, interpreter, samples):
+        self.interpreter = interpreter
+        put(interpreter, samples)
+        self.repeats = 1
+        warm_up = time.perf_counter() + 20 * SAMPLE_SECONDS
+        while time.perf_counter() < warm_up:
+            interpreter.invoke()
+        self.repeats = max(1, round(SAMPLE_SECONDS / self.seconds()))
+
+    def seconds(self):
+        start = time.perf_counter()
+        for _ in range(self.repeats):
+            self.interpreter.invoke()
+        return (time.perf_counter() - start) / self.repeats
+
+
+def load(model, threads, batch=None, samples=None, **options):
+    """An interpreter with its tensors allocated. model: path, or bytes. batch: samples at once. samples: as `fed` takes them, of
+    which one at a time is to be run, so that open sizes become theirs."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    source = "model_content" if isinstance(model, bytes) else "model_path"
+    runner = Interpreter(**{source: model}, num_threads=threads, **options)
+    shapes = [(1, *each.shape[1:]) for each in fed(declared(runner)[0], samples)] if samples else None
+    for place, details in enumerate(runner.get_input_details()):
+        wanted = list(shapes[place]) if shapes else [batch, *details["shape"][1:]] if batch else None
+        if wanted and wanted != details["shape"].tolist():
+            runner.resize_tensor_input(details["index"], wanted)
+    runner.allocate_tensors()
+    return runner
+
+
+def put(runner, samples=None):
+    """Put the first sample into the inputs of an interpreter; zeros without samples."""
+    import numpy as np
+
+    details = runner.get_input_details()
+    if samples is None:
+        arrays = [np.zeros(each["shape"], each["dtype"]) for each in details]
+    else:
+        arrays = [as_stored(array[:1], each) for array, each in zip(fed(declared(runner)[0], samples), details)]
+    for each, array in zip(details, arrays):
+        runner.set_tensor(each["index"], array)
+
+
+def declared(runner):
+    """What a file says of its inputs and of its outputs, two lists of plain values, by the names of its signature, if any;
+    scale is None where there is none that can be used."""
+    names = [{}, {}]
+    signatures = list(runner.get_signature_list())
+    if len(signatures) == 1:
+        signed = runner.get_signature_runner(signatures[0])
+        for known, found in zip(names, (signed.get_input_details(), signed.get_output_details())):
+            known.update({each["index"]: name for name, each in found.items()})
+    ends = runner.get_input_details(), runner.get_output_details()
+    return [[_declared(each, known) for each in some] for some, known in zip(ends, names)]
+
+
+def _declared(details, names):
+    import numpy as np
+
+    scale, zero_point = details["quantization"]
+    return {
+        "name": printable(names.get(details["index"], details["name"])),
+        "shape": [int(size) for size in details["shape"]],
+        "open": [place for place, size in enumerate(details["shape_signature"]) if place and size < 0],
+        "dtype": np.dtype(details["dtype"]).name,
+        "scale": float(scale) if math.isfinite(scale) and scale > 0 else None,
+        "zero_point": int(zero_point),
+    }
+
+
+def unusable(inputs, outputs, samples):
+    """Why a file with these inputs and outputs cannot answer these samples, or None."""
+    if not outputs:
+        return "it has no output"
+    for each in outputs:
+        if each["dtype"] in ("string", "object", "complex64"):
+            return f"its output {each['name']} is {each['dtype']}: numbers are needed"
+    try:
+        arrays = fed(inputs, samples)
+    except ValueError as error:
+        return str(error)
+    for each, array in zip(inputs, arrays):
+        name = "input" if len(inputs) == 1 else f"input {each['name']}"
+        shape, given = each["shape"], [1, *array.shape[1:]]
+        if len(shape) != len(given) or any(
+            side != other and place not in each["open"] for place, (side, other) in enumerate(zip(shape, given))
+        ):
+            return f"its {name} has shape {tuple(shape)}, one sample has {tuple(given)}"
+        whole, integers = array.dtype.kind in "iub", each["dtype"].startswith(("int", "uint"))
+        if each["dtype"] == "float32" and whole:
+            return f"its {name} is float32, the samples are {array.dtype}: give them as float32, scaled as the model takes them"
+        if integers and not each["scale"] and not whole:
+            return f"its {name} is {each['dtype']} without a scale, the samples are {array.dtype}: give whole numbers"
+        if integers and each["scale"] and whole:
+            return f"its {name} is {each['dtype']} with a scale, which real numbers are rounded by: give float samples"
+        if not integers and each["dtype"] not in ("float32", "float16", "bool"):
+            return f"its {name} is {each['dtype']}: float32, or integers, are needed"
+    return None
+
+
+def printable(text, longest=300):
+    """Text from a file that nobody vouches for, safe for terminals and XML."""
+    return "".join(c if c.isprintable() else "?" for c in text[:longest])

@@ -1,0 +1,271 @@
+"""What a model is for: classification, regression, segmentation, detection and others, and the user's own.
+
+A task reads the labels that users have (or takes a model's own answers for true), gives each sample a score, the higher the
+better, and says by how much two models' answers differ. `TASKS` holds them by name; `choose` takes the one that outputs and
+labels fit.
+"""
+
+import importlib.util
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from helpers.base.errors import InputError
+from helpers.tflite.classifying import (
+    Binary,
+    Classification,
+    MultiLabel,
+    Segmentation,
+    are_probabilities,
+    is_distribution,
+)
+from helpers.tflite.detection import Detection
+from helpers.tflite.scoring import Task, only, spread
+
+AT_ONCE = 256  # samples that are compared at a time
+
+
+@dataclass(frozen=True)
+class Regression(Task):
+    """Numbers. Score: one less the squared error in units of the labels' variance, whose mean is the coefficient of
+    determination (R², of each number by itself, then their mean). Damage: squared difference in units of the variance."""
+
+    name: ClassVar[str] = "regression"
+    measure: ClassVar[str] = "r2"
+    told: ClassVar[str] = "R²"
+
+    def misfit(self):
+        return only(self, lambda shape: True, "any shape")
+
+    def truth(self, y, n, label="y"):
+        y = np.asarray(y)
+        if y.dtype.kind not in "fiub":
+            raise InputError(f"{label} holds {y.dtype}: a regression needs numbers, as in y.astype('float32').")
+        if y.shape not in {(n, *self.shape), (n, *[side for side in self.shape if side != 1])}:
+            raise InputError(f"{label} has shape {y.shape}: the model answers with {(n, *self.shape)}.")
+        y = y.reshape(n, *self.shape).astype(float)
+        if not np.isfinite(y).all():
+            raise InputError(f"{label} holds NaN or infinity: leave these samples out.")
+        if not spread(y).any():
+            raise InputError(f"{label} is the same for all {n} samples: without a spread nothing can be explained.")
+        return y
+
+    def own(self, answers):
+        return answers[self.output].astype(float)
+
+    def scores(self, answers, truth):
+        varies = spread(truth)
+        error = (answers[self.output] - truth) ** 2
+        varied = np.broadcast_to(varies > 0, truth.shape[1:])
+        return 1 - (error / np.where(varies > 0, varies, 1))[:, varied].mean(axis=1)
+
+    def uninformed(self, answers, truth):
+        return np.zeros(len(truth))  # of one that always answers with the labels' mean
+
+
+@dataclass(frozen=True)
+class Embedding(Task):
+    """A vector for each sample, of which similar ones are near (by cosine). Damage: one less the cosine of the two vectors.
+
+    y: what a sample shows, such as whose face: score is whether its nearest neighbour shows the same. Or y: int (pairs, 3), two
+    samples and whether they show the same: score of a pair is whether a threshold says so. threshold: of the cosine; that with
+    which the baseline is right most often, unless it is given.
+    """
+
+    name: ClassVar[str] = "embedding"
+    unit: ClassVar[str] = "one less the cosine of the vectors"
+    measure: ClassVar[str] = "right"
+    told: ClassVar[str] = "accuracy"
+    discrete: ClassVar[bool] = True
+    options: ClassVar[tuple[str, ...]] = ("threshold",)
+    threshold: float | None = None
+
+    def misfit(self):
+        return only(self, lambda shape: len(shape) == 1 and shape[0] >= 2, "(1, numbers)")
+
+    def truth(self, y, n, label="y"):
+        y = np.asarray(y)
+        if y.ndim == 2 and y.shape[1] == 3:
+            if (
+                y.dtype.kind not in "iub"
+                or y[:, :2].min() < 0
+                or y[:, :2].max() >= n
+                or not np.isin(y[:, 2], (0, 1)).all()
+            ):
+                raise InputError(f"{label} must hold two samples of 0 to {n - 1} and a 0 or 1 in each row.")
+            return y.astype(int)
+        if y.shape != (n,):
+            raise InputError(f"{label} has shape {y.shape}: give ({n},), what each sample shows, or (pairs, 3).")
+        kinds, of, counts = np.unique(y, return_inverse=True, return_counts=True)
+        if (counts == 1).any():
+            raise InputError(
+                f"{label} shows {kinds[counts == 1][0]} once only: give two samples of each, or leave it out."
+            )
+        return of
+
+    def own(self, answers):
+        return {"nearest": self.nearest(answers)}
+
+    def nearest(self, answers):
+        """The nearest other sample of each, int (n,)."""
+        vectors, found = _unit(answers[self.output]), []
+        for start in range(0, len(vectors), AT_ONCE):
+            near = vectors[start : start + AT_ONCE] @ vectors.T
+            near[np.arange(len(near)), start + np.arange(len(near))] = -np.inf
+            found.append(near.argmax(axis=1))
+        return np.concatenate(found)
+
+    def settled(self, answers, truth):
+        if self.threshold is not None or isinstance(truth, dict) or truth.ndim == 1:
+            return self
+        near, same = self.near(answers, truth), truth[:, 2] == 1
+        candidates = np.unique(near)
+        middles = np.append((candidates[1:] + candidates[:-1]) / 2, [candidates[0] - 1e-6, candidates[-1] + 1e-6])
+        right = [((near > each) == same).mean() for each in middles]
+        return replace(self, threshold=float(middles[int(np.argmax(right))]))
+
+    def near(self, answers, pairs):
+        """The cosine of each pair."""
+        vectors = _unit(answers[self.output])
+        return (vectors[pairs[:, 0]] * vectors[pairs[:, 1]]).sum(axis=1)
+
+    def scores(self, answers, truth):
+        if isinstance(truth, dict):
+            return self.nearest(answers) == truth["nearest"]
+        if truth.ndim == 1:
+            return truth[self.nearest(answers)] == truth
+        return (self.near(answers, truth) > self.threshold) == (truth[:, 2] == 1)
+
+    def uninformed(self, answers, truth):
+        if truth.ndim == 1:
+            return super().uninformed(answers, truth)
+        others = np.column_stack([truth[:, :2], np.roll(truth[:, 2], 1 + len(truth) // 2)])
+        return self.scores(answers, others)
+
+    def same(self, one, other):
+        return self.nearest(one) == self.nearest(other)
+
+    def damage(self, exact, answers):
+        return 1 - (_unit(exact[self.output]) * _unit(answers[self.output])).sum(axis=1)
+
+
+@dataclass(frozen=True)
+class Own(Task):
+    """A task of the user's: a function of answers, a dict by the outputs' names or the only output's array, and of y as it was
+    given -> the samples' scores, bool or float (n,), the higher the better."""
+
+    name: ClassVar[str] = "own"
+    measure: ClassVar[str] = "score"
+    told: ClassVar[str] = "score"
+    function: object = None
+
+    def truth(self, y, n, label="y"):
+        if len(y) != n:
+            raise InputError(f"{label} has {len(y):,} entries for {n:,} samples: give one a sample.")
+        return np.asarray(y)
+
+    def own(self, answers):
+        raise InputError("--metric needs labels: add y to the data.")
+
+    def scores(self, answers, truth):
+        n = len(next(iter(answers.values())))
+        given = answers if len(self.shapes) > 1 else answers[self.output]
+        try:
+            found = np.asarray(self.function(given, truth))
+        except Exception as error:  # it is the user's
+            raise InputError(
+                f"metric fails ({type(error).__name__}: {error}): mend it, or try it on two samples."
+            ) from error
+        if found.shape != (n,) or found.dtype.kind not in "bfiu" or not np.isfinite(found).all():
+            raise InputError(
+                f"metric gives {found.dtype} of shape {found.shape}: it must give a finite score for each sample, ({n},)."
+            )
+        return found if found.dtype == bool else found.astype(float)
+
+
+KINDS = (Classification, Binary, MultiLabel, Regression, Segmentation, Detection, Embedding)
+TASKS = {kind.name: kind for kind in KINDS}
+
+
+def choose(shapes, answers=None, y=None, asked=None):
+    """The task of some outputs. shapes: name -> shape of one sample's answer. answers: of the baseline, and y: labels as
+    given, tell tasks of the same shapes apart. asked: "name" or "name:option,option", such as "detection:cxcywh", instead.
+
+    Without labels an output that sums to 1 over its last axis is a class for each place, one number in [0, 1] a yes or no, a row of
+    numbers a class for each, and everything else is numbers. Raises InputError where nothing fits.
+    """
+    if asked:
+        task = _asked(asked, shapes)
+    else:
+        if len(shapes) != 1:
+            raise InputError(f"{len(shapes)} outputs need a task each, or one of all: name it, such as detection.")
+        [(name, shape)] = shapes.items()
+        values = None if answers is None else answers[name]
+        y = None if y is None else np.asarray(y)
+        task = _fitting(shape, values, y)(shapes)
+    why = task.misfit()
+    if why:
+        raise InputError(f"this is no model of task {task.name}: {why}.")
+    return task.oriented(np.asarray(y)) if isinstance(task, Segmentation) and y is not None else task
+
+
+def metric(asked, shapes):
+    """The `Own` task of "file.py:function". Raises InputError for a file or function that is not there."""
+    file, _, name = asked.rpartition(":")
+    if not file.endswith(".py") or not Path(file).is_file():
+        raise InputError(f"metric={asked!r} must read FILE.py:FUNCTION, of a file that is there.")
+    try:
+        spec = importlib.util.spec_from_file_location("users_metric", file)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except Exception as error:  # it is the user's
+        raise InputError(f"metric={asked!r} cannot be loaded ({type(error).__name__}: {error}).") from error
+    if not callable(getattr(module, name, None)):
+        raise InputError(f"metric={asked!r}: {file} has no function {name}.")
+    return Own(shapes, getattr(module, name))
+
+
+def _asked(asked, shapes):
+    name, _, rest = asked.partition(":")
+    if name not in TASKS:
+        raise InputError(f"task={name!r} is unknown: choose one of {', '.join(TASKS)}.")
+    settings = {}
+    for option in filter(None, rest.split(",")):
+        key, _, value = option.partition("=")
+        known = TASKS[name].options
+        if key not in known:
+            raise InputError(f"task={asked!r}: {key!r} is no option of {name}: {', '.join(known) or 'it has none'}.")
+        if key == "threshold":
+            if not re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", value):
+                raise InputError(f"task={asked!r}: write threshold as a number, as in {name}:threshold=0.5.")
+            settings[key] = float(value)
+        else:
+            settings.update({"objectness": True} if key == "objectness" else {"form": key})
+    return TASKS[name](shapes, **settings)
+
+
+def _fitting(shape, values, y):
+    """The kind of task by the shape of one sample's answer, the answers and the labels; the last two may be None."""
+    numbers = int(np.prod(shape))
+    if y is not None:
+        whole = y.dtype.kind in "iub" or (y.dtype.kind == "f" and np.isin(y, (0, 1)).all())
+        if numbers == 1:
+            return Binary if whole and np.isin(y, (0, 1)).all() else Regression
+        if len(shape) == 1:
+            if y.ndim == 2 and y.shape[1] == numbers:
+                several = whole and np.isin(y, (0, 1)).all() and (y.sum(axis=1) != 1).any()
+                return MultiLabel if several else Classification if whole else Regression
+            return Classification
+        return Segmentation if y.dtype.kind in "iub" else Regression
+    if numbers == 1:
+        return Binary if values is not None and are_probabilities(values) else Regression
+    if len(shape) == 1:
+        return Classification
+    return Segmentation if values is not None and is_distribution(values) else Regression
+
+
+def _unit(vectors):
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

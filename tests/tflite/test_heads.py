@@ -1,0 +1,80 @@
+"""What a model's own answers say of its tasks: which labels belong to which output, and answers that have nothing to do with them."""
+
+import numpy as np
+import pytest
+
+from helpers.base.errors import InputError
+from helpers.tflite import heads
+from helpers.tflite.heads import Purpose
+
+N = 60
+RANDOM = np.random.default_rng(0)
+KIND, AGE = RANDOM.integers(0, 4, N), RANDOM.normal(40, 10, N)
+ANSWERS = {
+    "kind": (3 * np.eye(4)[KIND] + RANDOM.normal(size=(N, 4))).astype("float32"),
+    "age": (AGE + RANDOM.normal(size=N))[:, None].astype("float32"),
+}
+
+
+def test_each_output_has_its_task_and_its_labels():
+    kind, age = heads.heads(ANSWERS, {"kind": KIND, "age": AGE})
+    assert [str(kind), str(age)] == ["kind: classification, judged by labels", "age: regression, judged by labels"]
+    assert kind.scores.mean() > 0.8 and age.scores.mean() > 0.9
+    assert list(kind.of(ANSWERS)) == ["kind"]
+
+
+def test_what_has_no_labels_is_judged_by_its_own_answers():
+    kind, age = heads.heads(ANSWERS, {"kind": KIND})
+    assert kind.labelled and not age.labelled
+    assert str(age) == "age: regression, judged by the baseline's own answers" and age.scores.mean() == 1
+
+
+def test_tasks_may_be_named_for_some_outputs():
+    [vector, age] = heads.heads(ANSWERS, None, Purpose({"kind": "embedding"}))
+    assert (vector.task.name, age.task.name) == ("embedding", "regression")
+
+
+def test_labels_must_say_which_output_they_are_of():
+    with pytest.raises(InputError, match=r"y does not say which of the outputs kind, age it labels: save it as y_kind"):
+        heads.heads(ANSWERS, KIND)
+    assert heads.heads(ANSWERS, {"kind": KIND})[0].labelled
+    with pytest.raises(InputError, match="there is no output 'size': the baseline has kind, age"):
+        heads.heads(ANSWERS, {"size": AGE})
+    with pytest.raises(InputError, match="there is no output 'size'"):
+        heads.heads(ANSWERS, None, Purpose({"size": "regression"}))
+
+
+def test_a_metric_of_the_users_sees_all_outputs(tmp_path):
+    (tmp_path / "mine.py").write_text("def right(outputs, y):\n    return outputs['kind'].argmax(1) == y\n")
+    [head] = heads.heads(ANSWERS, KIND, Purpose(metric=f"{tmp_path}/mine.py:right"))
+    assert head.task.name == "own" and head.scores.mean() > 0.8
+
+
+@pytest.mark.parametrize(
+    "answers, y",
+    [
+        (ANSWERS["kind"], np.random.default_rng(1).permutation(KIND)),
+        (ANSWERS["age"], np.random.default_rng(1).permutation(AGE)),
+        (ANSWERS["age"] / 100, AGE),  # in other units
+        (ANSWERS["kind"], np.random.default_rng(1).random((N, 4)) < 0.5),
+        (ANSWERS["kind"][:, :1], (KIND > 1)[np.random.default_rng(1).permutation(N)]),
+        (np.eye(4)[KIND][:, None, None, :].repeat(3, 1), np.random.default_rng(1).integers(0, 4, (N, 3, 1))),
+    ],
+    ids=["classes", "numbers", "units", "labels", "yes or no", "places"],
+)
+def test_answers_that_have_nothing_to_do_with_the_labels_are_refused(answers, y):
+    with pytest.raises(InputError, match=r"which cannot be told from the .* of a model that does not look"):
+        heads.heads({"out": np.asarray(answers, "float32")}, y)
+
+
+def test_boxes_that_are_read_in_the_wrong_form_are_refused_with_the_right_one():
+    low = RANDOM.uniform(0, 40, (N, 1, 2))
+    corners = np.concatenate([low, low + RANDOM.uniform(8, 12, (N, 1, 2))], axis=-1)
+    y = np.concatenate([np.zeros((N, 1, 1)), corners], axis=-1)
+    middle = np.concatenate([low + (corners[..., 2:] - low) / 2, corners[..., 2:] - low], axis=-1)
+    boxes = np.concatenate([middle, np.zeros((N, 7, 4))], axis=1)
+    answers = {"boxes": boxes, "sure": np.eye(8)[0][None, :, None].repeat(N, 0)}
+    with pytest.raises(InputError, match=r"with boxes read as cxcywh it has 1\.000: say --task detection:cxcywh"):
+        heads.heads(answers, y, Purpose("detection"))
+    [head] = heads.heads(answers, y, Purpose("detection:cxcywh"))
+    assert head.scores.of(np.ones((1, N)))[0] == 1
