@@ -2,8 +2,8 @@
 
 What a file uses is read from its text: the modules it imports, and what those import in turn; the parts of the repository that
 it names (notebooks, results, guides ...). A test file that starts the commands uses all modules. For a notebook count its code
-cells, its recorded outputs and its profile, not its prose. Whatever else decides the outcome, the lock and this machine's
-Python, is in every key.
+cells, its recorded outputs and its profile, not its prose; a test file reads notebooks whole unless `OF_NOTEBOOKS` says what
+it reads of them. Whatever else decides the outcome, the lock and this machine's Python, is in every key.
 """
 
 import ast
@@ -33,9 +33,44 @@ NAMED = {
     "Makefile": ("Makefile",),
     "pyproject": ("pyproject.toml",),
 }
-EVERYTHING = ("helpers.__main__", '"helpers"', "compression-lab", "HELPERS")
+EVERYTHING = ("helpers.__main__", '"-m", "helpers"', "compression-lab", "HELPERS")
 # Tests of notebooks as files read all of them; a module that merely knows where they lie does not.
 BY_TEST_ALONE = ("NOTEBOOKS", "SOLUTIONS", "RECORDED", "README", "RESULTS", "WORKSHOP", "CONTRIBUTING")
+
+
+def _cells(path):
+    """What decides a notebook's run and its comparison, as bytes."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    code = [
+        [cell["source"], cell.get("outputs"), cell.get("metadata")]
+        for cell in content["cells"]
+        if cell["cell_type"] == "code"
+    ]
+    return json.dumps([code, content["metadata"].get("lab")], sort_keys=True).encode()
+
+
+def _parameters(path):
+    """What a notebook declares, as bytes: all that its exercises, and whoever asks for its defaults, read of it."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    tagged = [cell["source"] for cell in cells if "parameters" in cell.get("metadata", {}).get("tags", [])]
+    return json.dumps(tagged).encode()
+
+
+# Test file -> pattern -> what it reads of these notebooks; of all others it reads nothing, and makes what it needs.
+OF_NOTEBOOKS = {
+    "tests/compress/test_own_model.py": {"notebooks/your_own_model.ipynb": _cells},
+    "tests/lab/test_exercises.py": {
+        "notebooks/[0-9]*.ipynb": _parameters,
+        "notebooks/solutions/*.ipynb": Path.read_bytes,
+        "notebooks/exercises/*.ipynb": Path.read_bytes,
+    },
+    "tests/lab/test_parameters.py": {},
+    "tests/lab/test_recorded.py": {"notebooks/*.ipynb": _cells},
+    "tests/lab/test_run.py": {},
+    "tests/lab/test_tour.py": {},
+    "tests/whole/test_offline.py": {"notebooks/[0-9]*.ipynb": _parameters, "notebooks/00*.ipynb": _cells},
+    "tests/whole/test_workshop.py": {"notebooks/[0-9]*.ipynb": _parameters, "notebooks/template.ipynb": _cells},
+}
 
 
 def key(path):
@@ -52,6 +87,10 @@ def key(path):
         text = path.read_text(encoding="utf-8")
         used, parts = modules(text), [text.encode()]
         files = _named(text, used)
+        narrow = OF_NOTEBOOKS.get(path.relative_to(ROOT).as_posix())
+        if narrow is not None:
+            files = {file for file in files if file.suffix != ".ipynb"}
+            parts += [read(file) for pattern, read in narrow.items() for file in sorted(ROOT.glob(pattern))]
     parts += [file.read_bytes() for file in sorted(used | files | {ROOT / "tests" / "conftest.py"})]
     digest = hashlib.sha256(f"{platform.python_version()} {_lock()}".encode())
     for part in parts:
@@ -129,17 +168,6 @@ def _code(path):
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     sources = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     return "\n".join(source for source in sources if not source.lstrip().startswith(("%", "!")))
-
-
-def _cells(path):
-    """What decides a notebook's run and its comparison, as bytes."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    code = [
-        [cell["source"], cell.get("outputs"), cell.get("metadata")]
-        for cell in content["cells"]
-        if cell["cell_type"] == "code"
-    ]
-    return json.dumps([code, content["metadata"].get("lab")], sort_keys=True).encode()
 
 
 @functools.cache

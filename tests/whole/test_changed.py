@@ -88,6 +88,37 @@ def test_of_a_notebook_code_and_outputs_count_and_prose_does_not(copy):
     assert changed.key(path) != before
 
 
+def lesson(path, prose="Read.", share="0.5", code="1 + 1"):
+    cells = [
+        new_markdown_cell(prose, id="text"),
+        new_code_cell(f"share = {share}  # in (0, 1)", id="parameters", metadata={"tags": ["parameters"]}),
+        new_code_cell(code, id="code"),
+    ]
+    nbformat.write(new_notebook(cells=cells), path)
+
+
+def test_a_notebook_s_change_reaches_the_tests_that_read_what_changed(copy):
+    path = copy / "notebooks" / "09_x.ipynb"
+    names = ("whole/test_notebooks", "lab/test_website", "lab/test_recorded", "lab/test_exercises", "lab/test_tour")
+
+    def reached(**changes):
+        lesson(path)
+        before = [changed.key(copy / "tests" / f"{name}.py") for name in names]
+        lesson(path, **changes)
+        return [name for name, key in zip(names, before, strict=True) if changed.key(copy / f"tests/{name}.py") != key]
+
+    assert reached(prose="Read again.") == list(names[:2])
+    assert reached(code="2 + 2") == list(names[:3])
+    assert reached(share="0.6") == list(names[:4])
+    assert reached() == []
+
+
+def test_what_is_said_of_notebooks_is_of_files_that_exist():
+    for name, read in changed.OF_NOTEBOOKS.items():
+        assert (repository.REPOSITORY / name).is_file(), name
+        assert all(list(repository.REPOSITORY.glob(pattern)) for pattern in read), name
+
+
 def test_what_failed_is_forgotten(copy):
     changed.store({"a": "1", "b": "2"})
     changed.store({"a": None, "c": "3"})
