@@ -101,9 +101,15 @@ def a_relu_behind_two_convolutions(layer):
 
 
 @pytest.mark.parametrize(
-    "body", [three_times, twice_side_by_side, once_before_a_relu_and_once_into_a_sum, a_relu_behind_two_convolutions]
+    "kind, body",
+    [
+        ("convolution", three_times),
+        ("fused", twice_side_by_side),
+        ("depthwise", once_before_a_relu_and_once_into_a_sum),
+        ("convolution", once_before_a_relu_and_once_into_a_sum),
+        ("depthwise", a_relu_behind_two_convolutions),
+    ],
 )
-@pytest.mark.parametrize("kind", ["convolution", "fused", "depthwise"])
 def test_every_use_of_a_shared_layer_counts(body, kind):
     runtime_env.seed_everything(0)
     layers = tf.keras.layers
@@ -176,8 +182,7 @@ def test_bad_calibration_is_refused(mlp):
         qat.start_calibrated(qat_model, mlp, np.zeros((3, 5)))
 
 
-@pytest.mark.parametrize("end", ["softmax", "sigmoid", "tanh"])
-@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("end, apart", [("softmax", False), ("softmax", True), ("sigmoid", True), ("tanh", False)])
 def test_a_range_before_an_activation_is_that_of_its_input(end, apart):
     runtime_env.seed_everything(0)
     layers = tf.keras.layers
@@ -194,15 +199,16 @@ def test_a_range_before_an_activation_is_that_of_its_input(end, apart):
     assert affine.sqnr(model(x).numpy(), litert.predict(quantize.convert(aware, "qat"), x)) > ptq - 3
 
 
+# A layer that tfmot does not know is named u0 or u1.
 UNKNOWN = {
-    "layer norm": lambda layers, x: layers.LayerNormalization()(x),
-    "batch norm before": lambda layers, x: layers.BatchNormalization()(x),
-    "rescaling": lambda layers, x: layers.Rescaling(2.0, 0.5)(x),
-    "mish": lambda layers, x: layers.Activation("mish")(x),
-    "transposed": lambda layers, x: layers.Conv2DTranspose(6, 3, padding="same")(x),
+    "norms": lambda layers, x: layers.BatchNormalization(name="u1")(layers.LayerNormalization(name="u0")(x)),
+    "rescaling, transposed": lambda layers, x: layers.Conv2DTranspose(6, 3, padding="same")(
+        layers.Rescaling(2.0, 0.5, name="u0")(x)
+    ),
+    "mish": lambda layers, x: layers.Activation("mish", name="u0")(x),
     "separable": lambda layers, x: layers.SeparableConv2D(6, 3, padding="same")(x),
-    "attention": lambda layers, x: layers.MultiHeadAttention(2, 4)(x, x),
-    "cross attention": lambda layers, x: layers.MultiHeadAttention(2, 4)(x, layers.AveragePooling2D()(x)),
+    "attention": lambda layers, x: layers.MultiHeadAttention(2, 4, name="u0")(x, x),
+    "cross attention": lambda layers, x: layers.MultiHeadAttention(2, 4, name="u0")(x, layers.AveragePooling2D()(x)),
 }
 
 
@@ -223,7 +229,9 @@ def test_what_tfmot_does_not_know_stays_in_float_and_all_else_trains(kind):
     exact = model.predict(x, verbose=0)
     assert affine.sqnr(exact, aware.predict(x, verbose=0)) > 20
     assert affine.sqnr(exact, litert.predict(quantize.convert(aware, "qat"), x)) > 20
-    assert any(qat.in_float(layer) for layer in model.layers) or kind == "separable"
+    in_float = {layer.name for layer in model.layers[1:] if qat.in_float(layer)}
+    unknown = {layer.name for layer in model.layers if layer.name in ("u0", "u1")}
+    assert in_float == unknown | ({"second"} if kind == "mish" else set())  # whose activation, elu, is unknown too
     before = [weight.numpy() for weight in aware.trainable_weights]
     models.compile_classifier(aware).fit(x, np.arange(64) % 4, verbose=0)
     assert all((old != new.numpy()).any() for old, new in zip(before, aware.trainable_weights, strict=True))
@@ -258,7 +266,7 @@ def test_every_input_of_several_has_its_range():
     assert affine.sqnr(model.predict(x, verbose=0), aware.predict(x, verbose=0)) > 25
 
 
-@pytest.mark.parametrize("order", ["abp", "apb", "pab", "ab", "ba", "ap", "aap", "abpa"])
+@pytest.mark.parametrize("order", ["apb", "pab", "ba", "abpa"])
 def test_what_is_joined_is_joined_in_its_order(order):
     """tfmot's own transformation puts the inputs in the order of the model's list of layers."""
     layers = tf.keras.layers
