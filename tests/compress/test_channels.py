@@ -339,7 +339,14 @@ def test_a_narrow_model_saves_converts_trains_and_narrows_again(net, tmp_path):
 
 
 def test_a_narrow_model_trains_quantization_aware():
-    narrow = channels.prune(models.resnet8(16, 4), 0.5, multiple=8)
+    def residual(x):
+        x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(8, 3, padding="same")(x)))
+        y = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(16, 3, padding="same", name="inner")(x)))
+        x = layers.Add()([x, layers.BatchNormalization()(layers.Conv2D(8, 3, padding="same")(y))])
+        return layers.Dense(4)(layers.GlobalAveragePooling2D()(layers.ReLU()(x)))
+
+    narrow = channels.prune(built(residual), 0.5, multiple=8)
+    assert narrow.get_layer("inner").filters == 8
     x = images(narrow, 8)
     aware = qat.start_calibrated(qat.quantization_aware(narrow), narrow, x)
     assert np.abs(aware(x).numpy() - narrow(x).numpy()).max() < 0.1 * np.abs(narrow(x)).max()

@@ -534,7 +534,7 @@ def test_the_files_that_are_fuzzed_pass_when_they_are_whole(fuzzed):
         assert gate.judge(model, model, fuzz_gate.samples(), labels, speed=False).outcome == gate.ACCEPTED
 
 
-@pytest.mark.parametrize("seed", [*range(24), 726])  # the last one crashed LiteRT 2.3.0
+@pytest.mark.parametrize("seed", [*range(16), 726])  # each mutation of each file; the last one crashed LiteRT 2.3.0
 def test_damaged_files_neither_crash_nor_hang_the_gate(fuzzed, seed):
     case = fuzz_gate.run(seed, *fuzzed)
     assert case["outcome"].split(":")[0] in ("accepted", "rejected", "undecided"), case
@@ -688,9 +688,8 @@ def test_a_failure_of_the_gate_itself_is_no_verdict(folder, monkeypatch, error, 
 def test_neither_help_nor_the_gate_loads_tensorflow(folder):
     direct = "import helpers.deploy.gate, helpers.deploy.gate_report, helpers.deploy.package, helpers.tflite.remote"
     by_the_front_door = "from helpers import gate, gate_report, inputs, measure, package; gate.judge, package.write"
-    for imports in (direct, by_the_front_door):
-        code = f"import sys; {imports}; sys.exit('tensorflow' in sys.modules)"
-        assert subprocess.run([sys.executable, "-c", code], cwd=repository.REPOSITORY).returncode == 0
+    code = f"import sys; {direct}; {by_the_front_door}; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=repository.REPOSITORY).returncode == 0
     code = (
         "import sys; from helpers.__main__ import main; main(['gate', '--help'], standalone_mode=False); "
         "sys.exit(any(name in sys.modules for name in ('tensorflow', 'scipy', 'pandas', 'numpy')))"
