@@ -14,7 +14,7 @@ from tests import architectures, single_operator
 
 # In the Keras that is named: convolutions of every kind, attention, recurrence, several inputs and outputs, whole numbers.
 MODELS = [
-    *((name, "2") for name in ("MLP", "MobileNet 2", "Mixer", "LSTM", "two heads", "two inputs", "Rescaling")),
+    *((name, "2") for name in ("MLP", "Mixer", "LSTM", "two heads", "two inputs", "Rescaling")),
     *((name, "3") for name in ("MobileNet 3", "ViT", "1-D CNN", "U-Net", "detector", "embedding of tokens", "GRU")),
 ]
 
