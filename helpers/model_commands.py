@@ -82,7 +82,7 @@ def prune_channels(model, output, csv, as_json, **choices):
 @click.command()
 @click.argument("model", type=click.Path())
 @click.option("--data", required=True, metavar="FILE.npz", help="x, or an array for each input; y: labels, if known.")
-@click.option("--test", metavar="FILE.npz", help="The same, to judge on. Default: a fifth of the data, not trained on.")
+@click.option("--test", metavar="FILE.npz", help="The same, to judge once; default: the fifth that chooses.")
 @click.option(
     "--weights", type=click.Choice(["8", "4", "float"]), default="8", show_default=True, help="Bits of the kernels."
 )
@@ -99,7 +99,9 @@ def prune_channels(model, output, csv, as_json, **choices):
 def train(model, data, test, weights, per_tensor, output, code, signature, csv, as_json, **settings):
     """Train MODEL (.tflite, .keras, .h5 or a SavedModel, float32) for its quantized or sparse .tflite; a killed run resumes.
 
-    It needs no labels: a hundred samples, and the file teaches itself. Whatever made it, it is trained as a .tflite."""
+    It needs no labels: a hundred samples, and the file teaches itself. Whatever made it, it is trained as a .tflite.
+    A fifth of the data is not trained on, but chooses which weights stay: to know how good they are, give other samples as --test.
+    """
     from rich.console import Console
     from rich.progress import track
     from rich.table import Table
@@ -129,12 +131,14 @@ def train(model, data, test, weights, per_tensor, output, code, signature, csv, 
         shown.add_row(name, *(forms[column].format(row[column]) for column in columns))
     Console(markup=False, highlight=False).print(shown)
     if "difference" in table:
-        for name in ("not trained", "trained"):
+        for name in table.index[1:]:
             click.echo(f"{name} against float32: {table['difference'][name]:points}")
     samples = next(iter(judged.values()))
-    click.echo(
-        f"{output}: {table['bytes']['trained']:,} bytes; judged on {len(samples):,} samples that were not trained on."
-    )
+    if test is None:
+        how = "that were not trained on but chose which weights stay: judge once on others (--test FILE.npz)."
+    else:
+        how = "of --test, which nothing else was done with."
+    click.echo(f"{output}: {table['bytes']['trained']:,} bytes; judged on {len(samples):,} samples {how}")
     if known is not None and own.is_classifier():
         try:
             click.echo(gate_report.summary(gate.judge(files["trained"], own.file, samples, known, speed=False)))

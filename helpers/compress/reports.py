@@ -119,12 +119,14 @@ def train_file(path, data, output, lesson=None, test=None, progress=iter, **open
     """Train a model, as `own_model.load(path, **opened)` takes it, for its quantized file, and write that to `output`.
 
     data: path of an `.npz` with x, or an array for each of several inputs under its name, and with y where labels are
-    used. The file is judged on test, another such `.npz`, or else on a fifth of the data, which then are not trained on;
-    the weights that are best there stay. A killed run goes on, from the file `<output>.training.npz`.
-    Returns (the Model; a frame with a row for float32, "not trained" and trained: bytes, milliseconds, ratio, and over the
-    outputs the worst sqnr_db against float32; for a classifier same, the share of its answers; with labels top1 and
-    difference, an Estimate against float32; the samples and labels that it was judged on, the labels None if unknown; the
-    files by their names). Raises InputError and StructureError; nothing is written before all else has worked.
+    used. A fifth of them is not trained on: the weights that are best there stay. test: another such `.npz`, used once, to
+    judge the file; without it, it is judged on that fifth, which flatters it. A killed run goes on, from the file
+    `<output>.training.npz`.
+    Returns (the Model; a frame with a row for float32, "not trained" (if kernels are rounded) and trained: bytes,
+    milliseconds, ratio, and over the outputs the worst sqnr_db against float32; for a classifier same, the share of its
+    answers; with labels top1 and difference, an Estimate against float32; the samples and labels that it was judged on, the
+    labels None if unknown; the files by their names). Raises InputError and StructureError; nothing is written before all
+    else has worked.
     """
     lesson, output = lesson or Lesson(), Path(output)
     _check_output(path, output)
@@ -134,12 +136,12 @@ def train_file(path, data, output, lesson=None, test=None, progress=iter, **open
         raise InputError(
             f"data={str(data)!r} holds no y: add the labels, or let the float file teach (--teacher self)."
         )
-    if test is None:
-        x, y, judged, known = _apart(x, y, lesson.seed)
-    else:
-        judged, known = _labelled(test, own, "test")
+    x, y, selection, selection_y = _apart(x, y, lesson.seed)
+    judged, known = (selection, selection_y) if test is None else _labelled(test, own, "test")
     aware = _aware(own, x, lesson)
-    files = {"float32": own.file, "not trained": _made(aware, lesson)}
+    files = {"float32": own.file}
+    if lesson.weights is not None:  # otherwise it is the float file
+        files["not trained"] = aware.quantized()
     labels = y if lesson.teacher == "labels" else None
     tflite_training.train(
         aware,
@@ -149,12 +151,12 @@ def train_file(path, data, output, lesson=None, test=None, progress=iter, **open
         lesson.learning_rate,
         lesson.batch_size,
         lesson.seed,
-        _in_order(aware, judged),
-        known if labels is not None else None,
+        _in_order(aware, selection),
+        selection_y if labels is not None else None,
         kept=output.with_name(f"{output.name}.training.npz"),
         progress=progress,
     )
-    files["trained"] = _made(aware, lesson)
+    files["trained"] = aware.float32() if lesson.weights is None else aware.quantized()
     table = _judged(own, files, judged, known)
     repository.write(output, files["trained"])
     return own, table, judged, known, files
@@ -173,10 +175,6 @@ def _aware(own, x, lesson):
     return aware
 
 
-def _made(aware, lesson):
-    return aware.float32() if lesson.weights is None else aware.quantized()
-
-
 def _in_order(aware, samples):
     found = [samples[name] for name in aware.graph.inputs]
     return found[0] if len(found) == 1 else found
@@ -192,13 +190,13 @@ def _labelled(path, own, parameter):
 
 
 def _apart(x, y, seed):
-    """Four fifths of some samples, and a fifth to judge on."""
+    """Four fifths of some samples, and a fifth to choose by."""
     number = len(next(iter(x.values())))
     if number < 10:
-        raise InputError(f"data hold {number} samples: a fifth of them is judged on, so give 10 or more, or --test.")
+        raise InputError(f"data hold {number} samples: a fifth of them chooses which weights stay, so give 10 or more.")
     order = np.random.default_rng(seed).permutation(number)
-    fit, judged = np.sort(order[number // 5 :]), np.sort(order[: number // 5])
-    parts = [({name: each[part] for name, each in x.items()}, None if y is None else y[part]) for part in (fit, judged)]
+    fit, chosen = np.sort(order[number // 5 :]), np.sort(order[: number // 5])
+    parts = [({name: each[part] for name, each in x.items()}, None if y is None else y[part]) for part in (fit, chosen)]
     return *parts[0], *parts[1]
 
 

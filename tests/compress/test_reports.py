@@ -223,21 +223,43 @@ def test_the_command_trains_and_asks_the_gate(tmp_path):
     words = ["train", str(path), "--data", str(data), "--steps", "10", "--output", str(tmp_path / "small.tflite")]
     found = CliRunner().invoke(main, [*words, "--teacher", "labels", "--json", str(tmp_path / "table.json")])
     assert found.exit_code == 0, found.output
-    assert "trained against float32:" in found.output and "judged on 40 samples that were not" in found.output
+    assert "judged on 40 samples that were not trained on but chose which weights stay" in found.output
+    assert "\ntrained against float32:" in found.output and "not trained against float32:" in found.output
     assert any(word in found.output for word in ("accepted", "undecided", "rejected"))
     assert (tmp_path / "table.json").is_file()
-    sparse = CliRunner().invoke(main, [*words, "--weights", "float", "--sparsity", "0.5"])
+    sparse = CliRunner().invoke(main, [*words, "--weights", "float", "--sparsity", "0.5", "--test", str(data)])
     assert sparse.exit_code == 0, sparse.output
+    assert "judged on 200 samples of --test" in sparse.output and "not trained" not in sparse.output
     kernels = litert.tensors(tmp_path / "small.tflite")
     convolutions = kernels[kernels["constant"] & (kernels["shape"].map(len) == 4)]
     assert (convolutions["zeros"] > 0.45).all()
+
+
+def test_what_judges_does_not_choose(tmp_path):
+    path, data, answers = given("MLP", tmp_path, number=100)
+    x, y = np.load(data)["x"], answers[0].argmax(axis=1)
+    np.savez(tmp_path / "test.npz", x=x[60:], y=y[60:])
+    np.savez(tmp_path / "fit.npz", x=x[:60], y=y[:60])
+    lesson, made = reports.Lesson(4, steps=20, learning_rate=1e-2), []
+    for test in (tmp_path / "test.npz", None):
+        _, table, judged, known, files = reports.train_file(
+            path, tmp_path / "fit.npz", tmp_path / "small.tflite", lesson, test
+        )
+        made.append(files["trained"])
+        [samples] = judged.values()
+        assert len(samples) == len(known) == (12 if test is None else 40)
+        if test is not None:
+            np.testing.assert_array_equal(samples, x[60:])
+            found = litert.predict(files["trained"], x[60:]).argmax(axis=1) == y[60:]
+            assert table["top1"]["trained"] == found.mean()
+    assert made[0] == made[1]
 
 
 @pytest.mark.parametrize(
     ("lesson", "arrays", "why"),
     [
         ({"teacher": "labels"}, {}, "holds no y: add the labels, or let the float file teach"),
-        ({}, {"x": np.zeros((4, 24, 24, 3), "float32")}, "give 10 or more, or --test"),
+        ({}, {"x": np.zeros((4, 24, 24, 3), "float32")}, "a fifth of them chooses .*, so give 10 or more"),
         ({}, {"x": np.zeros((40, 24, 24), "float32")}, r"holds x of shape \(40, 24, 24\): this model takes"),
         ({"weights": None}, {}, "say what the file is trained for"),
         ({"sparsity": "a lot"}, {}, "must be a share"),
