@@ -1,17 +1,18 @@
-"""Which files can be trained? 36 architectures, and files of products, as float `.tflite`s in `tflite_graph` and `tflite_training`.
+"""Which files can be trained? 36 architectures of Keras, a file of PyTorch and files of products, as float `.tflite`s in
+`tflite_graph` and `tflite_training`.
 
     python benchmarks/trainable.py               # all, a quarter of an hour on two cores; kept in results/trainable/
     python benchmarks/trainable.py ViT LSTM      # these only, nothing is kept
 
-An architecture is a file of Keras 3 with random weights. Files of products are those in `production/` of the folder that
-`$COMPRESSION_LAB_DATA` names, if it is set. Columns:
+An architecture is a file of Keras 3 with random weights; the file of PyTorch is a checkpoint (`benchmarks/from_pytorch.py`).
+Files of products are those in `production/` of the folder that `$COMPRESSION_LAB_DATA` names, if it is set. Columns:
 
     exact       the graph answers as LiteRT, to two ten-thousandths of the largest answer
     gradient    every kernel and every bias that leads to an output has a finite one
     simulation  the int8 file and its simulation differ by at least 3 dB less than the file and float32 do
     trains      with 4-bit kernels of one scale each, 20 steps by its own answers do not leave it worse on the samples, in dB
 
-A cell is "right", "refused" (with a sentence), "wrong" or "traceback".
+A cell is "right", "refused" (with a sentence), "wrong", "traceback" or "crash".
 """
 
 import os
@@ -23,6 +24,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 COLUMNS = ("exact", "gradient", "simulation", "trains")
+KERAS, PYTORCH, PRODUCT = "Keras 3", "PyTorch", "a product"  # what a file was made by or comes from
 CLOSE, APART = 2e-4, 3  # share of the largest answer; dB
 STEPS, RATE = 20, 1e-3
 SAMPLES = 12
@@ -96,7 +98,7 @@ class Trial:
 
 
 def of_architecture(name):
-    import zoo
+    from benchmarks import zoo
 
     with tempfile.TemporaryDirectory() as folder:
         candidate = zoo.Candidate(name, "3", folder)
@@ -105,7 +107,7 @@ def of_architecture(name):
         return Trial(candidate.own.file, named)
 
 
-def of_product(path):
+def of_file(path):
     import numpy as np
 
     from helpers import own_model
@@ -121,7 +123,7 @@ def judged(name):
 
     row, why = {}, ""
     try:
-        trial = of_product(name) if str(name).endswith(".tflite") else of_architecture(name)
+        trial = of_file(name) if str(name).endswith(".tflite") else of_architecture(name)
     except LabError as error:
         return dict.fromkeys(COLUMNS, ("refused", str(error)))
     for column in COLUMNS:
@@ -141,31 +143,50 @@ def judged(name):
     return row
 
 
+def everything():
+    """Name of an architecture or path of a file -> what it was made by."""
+    from helpers.networks import checkpoints
+    from tests import architectures
+
+    found = dict.fromkeys(architectures.BUILDERS, KERAS) | {
+        checkpoints.CHECKPOINTS / "pytorch_fashion_28.tflite": PYTORCH
+    }
+    if os.environ.get("COMPRESSION_LAB_DATA"):
+        products = Path(os.environ["COMPRESSION_LAB_DATA"], "production").glob("*.tflite")
+        found |= dict.fromkeys(sorted(products), PRODUCT)
+    return found
+
+
+def rows_of(names):
+    """(name, row of `judged`) of each. A process loads TensorFlow for many; what stops it stops nothing else."""
+    pool = None
+    for name in names:
+        pool = pool or ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+        try:
+            yield name, pool.submit(judged, name).result()
+        except BrokenProcessPool:
+            pool = None
+            yield name, dict.fromkeys(COLUMNS, ("crash", ""))
+    if pool:
+        pool.shutdown()
+
+
 def main():
     """Judge what is named, or all and keep it."""
     import pandas as pd
 
     from helpers.base import repository
     from helpers.evidence import results
-    from tests import architectures
 
-    products = []
-    if os.environ.get("COMPRESSION_LAB_DATA"):
-        products = sorted(Path(os.environ["COMPRESSION_LAB_DATA"], "production").glob("*.tflite"))
-    rows = []
-    for name in sys.argv[1:] or [*architectures.BUILDERS, *products]:
-        try:
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # what stops it stops nothing else
-                row = pool.submit(judged, name).result()
-        except BrokenProcessPool:
-            row = dict.fromkeys(COLUMNS, ("crash", ""))
+    made_by, rows = everything(), []
+    for name, row in rows_of(sys.argv[1:] or made_by):
         label = Path(name).stem if str(name).endswith(".tflite") else name
         print(f"{label:28}", *(f"{outcome:10}" for outcome, _ in row.values()), flush=True)
         for column, (outcome, why) in row.items():
             if outcome != "right":
                 print(f"{'':30}{column}: {why[:200]}", flush=True)
-        rows += [(label, column, *cell) for column, cell in row.items()]
-    frame = pd.DataFrame(rows, columns=["model", "column", "outcome", "why"])
+        rows += [(label, made_by.get(name, ""), column, *cell) for column, cell in row.items()]
+    frame = pd.DataFrame(rows, columns=["model", "made_by", "column", "outcome", "why"])
     counts = {
         f"trainable.{column}.{outcome}": len(part) for (column, outcome), part in frame.groupby(["column", "outcome"])
     }

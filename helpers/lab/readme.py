@@ -69,6 +69,15 @@ counts as right). *Refused* means a sentence with the reason, and `results/zoo/`
 float input.
 """
 
+TRAINABLE = """
+## Which files can be trained
+
+The same architectures as float `.tflite`s, a file of PyTorch, and files of products, trained as `compression-lab train` does it
+(`benchmarks/trainable.py`). *Exact*: the graph answers as LiteRT. *Gradient*: one reaches every weight that leads to an output.
+*Simulation*: it is closer to the int8 file than that is to float32. *Trains*: with 4-bit kernels, 20 steps by its own answers do
+not leave it worse. *Refused* means a sentence with the reason, and `results/trainable/` holds it.
+"""
+
 
 def render(text=None):
     """A text, README's by default, with everything generated in it made anew.
@@ -143,29 +152,34 @@ def results_page():
         tables = notebook_tables(name)
         if tables:
             parts += [f"\n## [{row.question}](notebooks/{name}.ipynb)\n", *tables, *_pictures(name)]
-    if zoo_file() is not None:
-        parts += [ZOO, zoo_table()]
+    for introduction, name in ((ZOO, "zoo"), (TRAINABLE, "trainable")):
+        if outcomes_file(name) is not None:
+            parts += [introduction, outcomes_table(name)]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def zoo_file():
-    """The table that `benchmarks/zoo.py` kept, of the reference machine; None if there is none."""
-    return next(iter(sorted(repository.REPOSITORY.glob("results/zoo/*/zoo.csv"))), None)
+def outcomes_file(name):
+    """The table that `benchmarks/zoo.py` or `benchmarks/trainable.py` kept, of the reference machine; None if there is none."""
+    return next(iter(sorted(repository.REPOSITORY.glob(f"results/{name}/*/{name}.csv"))), None)
 
 
-def zoo_table():
-    """What each tool made of each architecture, and the reasons for what is not right, as Markdown."""
-    table = pd.read_csv(zoo_file(), keep_default_na=False)
-    columns = list(dict.fromkeys(table["column"]))
-    cells = table.pivot(index="architecture", columns="column", values="outcome")[columns]
-    cells = cells.loc[list(dict.fromkeys(table["architecture"]))].replace("right", "yes")
-    cells.loc["**yes, of " + str(len(cells)) + "**"] = [(cells[column] == "yes").sum() for column in columns]
+def outcomes_table(name):
+    """What was made of each model in each column, and the reasons for what is not right, as Markdown."""
+    table = pd.read_csv(outcomes_file(name), keep_default_na=False)
+    model, columns = table.columns[0], list(dict.fromkeys(table["column"]))
+    cells = table.pivot(index=model, columns="column", values="outcome")[columns]
+    cells = cells.loc[list(dict.fromkeys(table[model]))].replace("right", "yes")
+    total = [(cells[column] == "yes").sum() for column in columns]
+    if "made_by" in table:
+        cells.insert(0, "made by", table.drop_duplicates(model).set_index(model)["made_by"])
+        total = ["", *total]
+    cells.loc["**yes, of " + str(len(cells)) + "**"] = total
     reasons = [
-        f"- {row.architecture}, {row.column}: {row.outcome}. {row.why}"
+        f"- {row[1]}, {row.column}: {row.outcome}. {row.why}"
         for row in table.itertuples()
         if row.outcome not in ("right", "refused")
     ]
-    return _markdown(cells.rename(columns=lambda name: name.replace("_", " "))) + "\n\n" + "\n".join(reasons)
+    return _markdown(cells.rename(columns=lambda column: column.replace("_", " "))) + "\n\n" + "\n".join(reasons)
 
 
 def claims_table(ledger):
