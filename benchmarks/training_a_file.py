@@ -5,9 +5,10 @@
 
 Routes: tfmot (quantization-aware Keras model with calibrated ranges and a range for every channel, labels), tflite (the graph of
 the file, the same labels), tflite_label_free (the file's own answers). Promised: tflite is at most half a point below tfmot, at
-least three times as fast from the float model to the file, and file and simulation agree on 99.5% of the answers at 8 bits.
+least three times as fast from the float model to the file, and file and simulation agree on 99.5% of the answers.
 Numbers, by bits 8 and 4: `top1.<route>_<bits>`, `delta_top1.…` against float32, `gain.tflite_over_tfmot_<bits>`,
-`agreement.…` of file and simulation, `seconds.<route>_<bits>.build`, `.step`, `.convert`.
+`agreement.…` of file and simulation, `agreement.kernels_<bits>` of XNNPACK and the built-in kernels on the files of tflite (no
+simulation can agree with both of them on more), `seconds.<route>_<bits>.build`, `.step`, `.convert`.
 """
 
 import sys
@@ -77,6 +78,16 @@ def by_file(model, calibration, x, y, bits, seed):
     return file, lambda part: aware.forward(part)[0], watch.seconds
 
 
+def by_builtin_kernels(file, x):
+    """The classes that a file answers without XNNPACK."""
+    from helpers import litert
+    from helpers.tflite import runner
+
+    return np.concatenate(
+        list(runner.batches(litert.interpreter(file, batch=BATCH, delegates=False), x, BATCH))
+    ).argmax(1)
+
+
 def main(seeds):
     """Run all routes for so many seeds; the numbers."""
     from helpers import checkpoints, data, litert, models, quantize, stats
@@ -89,7 +100,7 @@ def main(seeds):
     routes = {"tfmot": (by_tfmot, y), "tflite": (by_file, y), "tflite_label_free": (by_file, None)}
     numbers = {"top1.float32": stats.proportion(baseline)}
     for bits in STEPS:
-        right = {}
+        right, kernels = {}, []
         for name, (route, labels) in routes.items():
             found, agreed, seconds = [], [], []
             for seed in range(seeds):
@@ -99,6 +110,8 @@ def main(seeds):
                 found.append(answers == y_test)
                 agreed.append(answers == np.concatenate(parts).argmax(1))
                 seconds.append(took)
+                if name == "tflite":
+                    kernels.append(answers == by_builtin_kernels(file, x_test))
                 print(f"{name} at {bits} bits, seed {seed}: {found[-1].mean():.3f}, {took}", flush=True)
             right[name] = np.array(found)
             numbers[f"top1.{name}_{bits}"] = stats.proportion(right[name])
@@ -108,6 +121,7 @@ def main(seeds):
             numbers[f"agreement.{name}_{bits}"] = stats.proportion(np.array(agreed))
             for part in ("build", "step", "convert"):
                 numbers[f"seconds.{name}_{bits}.{part}"] = float(np.median([each[part] for each in seconds]))
+        numbers[f"agreement.kernels_{bits}"] = stats.proportion(np.array(kernels))
         for name in ("tflite", "tflite_label_free"):
             numbers[f"gain.{name}_over_tfmot_{bits}"] = stats.paired_difference(right["tfmot"], right[name])
     for name, number in numbers.items():

@@ -135,12 +135,13 @@ class Simulation:
         self.graph = graph
         self._plan = plan = Plan(litert.content(quantized))
         plan.check_rules()
-        self._made = self._matched(graph._plan, plan)
         self._ranges = {
             index: plan.ranges[index]
             for index in plan.ranges
             if index not in plan.constants and plan.ranges[index] is not None
         }
+        self._twice = {}  # index of what an operator makes that rounds twice -> _Twice
+        self._made = self._matched(graph._plan, plan)
 
     def _matched(self, exact, plan):
         """Constant of the quantized graph -> how it is made of a variable: function of none. Operators come in the same order in
@@ -161,6 +162,9 @@ class Simulation:
                 if place == KERNEL_PLACE[node.kind]:
                     kernel = _Kernel(variable, *plan.rounding(index))
                     found[index] = kernel.rounded
+                    made = twin.outputs[0]
+                    if twin.kind == "CONV_2D" and kernel.bits == 4 and self._ranges.get(made, ("", "", 0))[2] == 8:
+                        self._twice[made] = _Twice(kernel, plan.step(twin.inputs[0]), plan.step(made))
                 elif plan.is_whole(index) and kernel is not None:
                     [source] = [at for at in twin.inputs if at not in plan.constants]
                     found[index] = _Bias(variable, plan.step(source), kernel).rounded
@@ -194,6 +198,8 @@ class Simulation:
         if index not in self._ranges:
             return value
         low, high, bits = self._ranges[index]
+        if index in self._twice:
+            value = self._twice[index].rounded(value)
         return tf.quantization.fake_quant_with_min_max_args(value, low, high, bits)
 
 
@@ -241,6 +247,26 @@ class _Bias:
         step = self.step * self.kernel.step()
         whole = tf.clip_by_value(tf.round(self.variable / step), -(2.0**31), 2.0**31)
         return self.variable + tf.stop_gradient(whole * step - self.variable)
+
+
+@dataclass(frozen=True)
+class _Twice:
+    """How LiteRT's built-in convolution rounds, which is the one that runs kernels of 4 bits (XNNPACK has none): to whole parts
+    of a step of the output, and those to whole steps, halves upwards both times. A step has 2^n parts, where the multiplier,
+    what the accumulator counts in divided by the step of the output, lies between 2^-n-1 and 2^-n (`MultiplyByQuantizedMultiplier`
+    of TensorFlow Lite). With few parts one number in 2^(n+1) is rounded up that lies below the half: at 8 bits n is about 8, at
+    4 bits about 4. (ARM's built-in kernels round halves away from zero.)"""
+
+    kernel: _Kernel
+    source_step: float
+    step: float
+
+    def rounded(self, value):
+        multiplier = tf.bitcast(self.source_step * self.kernel.step() / self.step, tf.int32)
+        n = 126 - tf.bitwise.right_shift(multiplier, 23)  # from the exponent of a float32
+        parts = 2.0 ** tf.cast(tf.maximum(n, 0), tf.float32)
+        whole = tf.floor(tf.floor(value * (parts / self.step) + 0.5) / parts + 0.5)
+        return value + tf.stop_gradient(whole * self.step - value)
 
 
 def _refuse_quantized(blob):

@@ -1,15 +1,15 @@
 """A float `.tflite` as a function: it answers as LiteRT does, its rounding is the quantized file's, and what cannot be is refused."""
 
+import flatbuffers
 import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from helpers.base.errors import InputError, StructureError
 from helpers.compress import affine, own_model, quantize, requantize, tflite_graph
 from helpers.networks import checkpoints, data, models
-from helpers.tflite import litert
+from helpers.tflite import flatbuffer, litert, runner
 from tests import architectures, single_operator
 
 # In the Keras that is named: convolutions of every kind, attention, recurrence, several inputs and outputs, whole numbers.
@@ -71,6 +71,7 @@ FORMS = {
     "8 bits": requantize.Format(),
     "8 bits, per-tensor": requantize.Format(8, 8, False),
     "4 bits": requantize.Format(4),
+    "4 bits, per-tensor": requantize.Format(4, 8, False),
     "16 bits": requantize.Format(8, 16),
     "weights": requantize.Format(4, None),
 }
@@ -82,43 +83,44 @@ def test_simulation_and_file_have_the_same_answers(residual, kind):
     quantized = requantize.apply(file, {"*": FORMS[kind]}, ranges)
     [found] = tflite_graph.Graph(file).rounding_as(quantized)(images)
     wanted = litert.predict(quantized, images)
-    assert (found.numpy().argmax(1) == wanted.argmax(1)).mean() >= 0.99
+    assert (found.numpy().argmax(1) == wanted.argmax(1)).mean() >= 0.995
     assert affine.sqnr(wanted, found.numpy()) > 30
 
 
-@pytest.mark.parametrize("kind", ["8 bits", "8 bits, per-tensor", "4 bits"])
+@pytest.mark.parametrize("kind", ["8 bits", "8 bits, per-tensor", "4 bits", "4 bits, per-tensor"])
 def test_every_operator_gives_the_integers_of_the_kernel(residual, kind):
-    """From the file's own integers before it, each operator makes those behind it, but for one step where a number lies
-    between two: built-in kernels round twice."""
+    """From the file's own integers before it, each operator makes those behind it, in the kernels that run by default: XNNPACK's,
+    and the built-in ones of 4-bit convolutions, which round twice. A float32 near a half may be one step off."""
     file, images, ranges = residual
     quantized = requantize.apply(file, {"*": FORMS[kind]}, ranges)
-    loaded = Interpreter(
-        model_content=quantized,
-        experimental_preserve_all_tensors=True,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    )
-    loaded.resize_tensor_input(loaded.get_input_details()[0]["index"], images[:8].shape)
-    loaded.allocate_tensors()
-    loaded.set_tensor(loaded.get_input_details()[0]["index"], images[:8])
+    loaded = litert.interpreter(with_all_tensors_as_outputs(quantized), batch=100)
+    loaded.set_tensor(loaded.get_input_details()[0]["index"], images[:100])
     loaded.invoke()
-    steps = {}
-    for each in loaded.get_tensor_details():
-        if len(each["quantization_parameters"]["scales"]) == 1:
-            steps[each["index"]] = each["quantization_parameters"]["scales"][0]
+    ends = {each["index"]: each for each in (*loaded.get_input_details(), *loaded.get_output_details())}
 
     def real(index):
-        value = loaded.get_tensor(index)
-        zero = next(each for each in loaded.get_tensor_details() if each["index"] == index)["quantization"][1]
-        return ((value.astype("int64") - zero) * steps[index]).astype("float32") if index in steps else value
+        return runner.real_numbers(loaded.get_tensor(index), ends[index])
 
-    seen = 0
+    kinds = []
     for node, found in tflite_graph.Graph(file).rounding_as(quantized).one_by_one(real):
-        index = node.outputs[0]
-        if index in steps:
-            apart = np.abs(found.numpy() - real(index)) / steps[index]
-            assert apart.max() < 1.01 and (apart < 0.01).mean() > 0.96, node
-            seen += 1
-    assert seen >= 14
+        step = ends[node.outputs[0]]["quantization"][0]
+        if step:
+            apart = np.abs(found.numpy() - real(node.outputs[0])) / step
+            assert apart.max() < 1.01 and (apart < 0.01).mean() > 0.9995, node
+            kinds.append(node.kind)
+    assert {"CONV_2D", "ADD", "MEAN", "FULLY_CONNECTED"} <= set(kinds) and len(kinds) >= 14
+
+
+def with_all_tensors_as_outputs(model):
+    """A file that shows what a delegate has inside."""
+    with flatbuffer.unpacked(model) as parsed:
+        graph = parsed.subgraphs[0]
+        for buffer in parsed.buffers:  # those behind the flatbuffer move into it
+            buffer.data, buffer.offset, buffer.size = flatbuffer.stored(buffer, model), 0, 0
+        graph.outputs, parsed.signatureDefs = [at for node in graph.operators for at in node.outputs], None
+        builder = flatbuffers.Builder(len(model))
+        builder.Finish(parsed.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
 
 
 def test_a_weight_that_is_trained_reaches_the_file(residual):
