@@ -3,7 +3,7 @@
 import click
 
 from helpers.base.errors import InputError
-from helpers.options import opened, tables, written
+from helpers.options import for_a_purpose, opened, pairs, tables, written
 
 
 @click.command()
@@ -94,9 +94,10 @@ def prune_channels(model, output, csv, as_json, **choices):
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--output", default="trained.tflite", show_default=True)
+@for_a_purpose
 @opened
 @tables
-def train(model, data, test, weights, per_tensor, output, code, signature, csv, as_json, **settings):
+def train(model, data, test, tasks, metric, weights, per_tensor, output, code, signature, csv, as_json, **settings):
     """Train MODEL (.tflite, .keras, .h5 or a SavedModel, float32) for its quantized or sparse .tflite; a killed run resumes.
 
     It needs no labels: a hundred samples, and the file teaches itself. Whatever made it, it is trained as a .tflite.
@@ -108,8 +109,10 @@ def train(model, data, test, weights, per_tensor, output, code, signature, csv, 
 
     from helpers.compress import reports
     from helpers.deploy import gate, gate_report
+    from helpers.tflite.heads import Purpose
 
     bits = None if weights == "float" else int(weights)
+    purpose = Purpose(pairs(tasks, "task"), metric)
     lesson = reports.Lesson(bits, not per_tensor, **settings)
     own, table, judged, known, files = reports.train_file(
         model,
@@ -118,34 +121,32 @@ def train(model, data, test, weights, per_tensor, output, code, signature, csv, 
         lesson,
         test,
         lambda steps: track(steps, "steps", transient=True),
+        purpose,
         code=code,
         signature=signature,
     )
     for note in own.notes:
         click.echo(note)
-    forms = {"bytes": "{:,.0f}", "sqnr_db": "{:.1f}", "same": "{:.1%}", "top1": "{:.1%}", "ratio": "{:.2f}"}
+    forms = {"bytes": "{:,.0f}", "sqnr_db": "{:.1f}", "ratio": "{:.2f}"}
     names = {"sqnr_db": "SQNR, dB", "same": "answers as float32", "top1": "top-1", "ratio": "times as fast"}
-    columns = [name for name in forms if name in table]
+    left_out = ("milliseconds", "low", "high")
+    columns = [name for name in table if name not in left_out and not name.startswith("delta_")]
     shown = Table("", *(names.get(name, name) for name in columns))
     for name, row in table.iterrows():
-        shown.add_row(name, *(forms[column].format(row[column]) for column in columns))
+        shown.add_row(name, *(forms.get(column, "{:.1%}").format(row[column]) for column in columns))
     Console(markup=False, highlight=False).print(shown)
-    if "difference" in table:
+    for column in [name for name in table if name.startswith("delta_")]:
         for name in table.index[1:]:
-            click.echo(f"{name} against float32: {table['difference'][name]:points}")
+            click.echo(f"{name} against float32, {column.removeprefix('delta_')}: {table[column][name]:points}")
     samples = next(iter(judged.values()))
     if test is None:
         how = "that were not trained on but chose which weights stay: judge once on others (--test FILE.npz)."
     else:
         how = "of --test, which nothing else was done with."
     click.echo(f"{output}: {table['bytes']['trained']:,} bytes; judged on {len(samples):,} samples {how}")
-    if known is not None and own.is_classifier():
-        try:
-            click.echo(gate_report.summary(gate.judge(files["trained"], own.file, samples, known, speed=False)))
-        except InputError as error:
-            click.echo(f"The gate did not judge: {error}")
-    else:
-        click.echo("Without labels the gate has nothing to judge by: add y to the samples that it is judged on.")
+    decision = gate.judge(files["trained"], own.file, judged, known, purpose=purpose, speed=False)
+    click.echo(f"Task: {decision.judged}.")
+    click.echo(gate_report.summary(decision))
     written(table.map(lambda value: getattr(value, "value", value)), csv, as_json)
 
 

@@ -25,7 +25,7 @@ from helpers.compress import (
 from helpers.evidence import stats
 from helpers.networks import checkpoints
 from helpers.networks.opening import first_line
-from helpers.tflite import inputs, litert, measure, runner
+from helpers.tflite import heads, inputs, litert, measure, runner
 
 CALIBRATED = 500  # samples that set the ranges of activations in `train_file`
 
@@ -115,7 +115,7 @@ class Lesson:
             raise InputError(f"teacher={self.teacher!r} must be self or labels.")
 
 
-def train_file(path, data, output, lesson=None, test=None, progress=iter, **opened):
+def train_file(path, data, output, lesson=None, test=None, progress=iter, purpose=None, **opened):
     """Train a model, as `own_model.load(path, **opened)` takes it, for its quantized file, and write that to `output`.
 
     data: path of an `.npz` with x, or an array for each of several inputs under its name, and with y where labels are
@@ -123,10 +123,10 @@ def train_file(path, data, output, lesson=None, test=None, progress=iter, **open
     judge the file; without it, it is judged on that fifth, which flatters it. A killed run goes on, from the file
     `<output>.training.npz`.
     Returns (the Model; a frame with a row for float32, "not trained" (if kernels are rounded) and trained: bytes,
-    milliseconds, ratio, and over the outputs the worst sqnr_db against float32; for a classifier same, the share of its
-    answers; with labels top1 and difference, an Estimate against float32; the samples and labels that it was judged on, the
-    labels None if unknown; the files by their names). Raises InputError and StructureError; nothing is written before all
-    else has worked.
+    milliseconds, ratio, over the outputs the worst sqnr_db against float32, and of each task of purpose (a `heads.Purpose`)
+    same, the share of float32's answers, or with labels the mean score, such as top1, and delta_top1, an Estimate against
+    float32; the samples and labels that it was judged on, the labels None if unknown; the files by their names). Raises
+    InputError and StructureError; nothing is written before all else has worked.
     """
     lesson, output = lesson or Lesson(), Path(output)
     _check_output(path, output)
@@ -136,6 +136,8 @@ def train_file(path, data, output, lesson=None, test=None, progress=iter, **open
         raise InputError(
             f"data={str(data)!r} holds no y: add the labels, or let the float file teach (--teacher self)."
         )
+    if lesson.teacher == "labels":
+        y = _classes(own, y)
     x, y, selection, selection_y = _apart(x, y, lesson.seed)
     judged, known = (selection, selection_y) if test is None else _labelled(test, own, "test")
     aware = _aware(own, x, lesson)
@@ -157,7 +159,7 @@ def train_file(path, data, output, lesson=None, test=None, progress=iter, **open
         progress=progress,
     )
     files["trained"] = aware.float32() if lesson.weights is None else aware.quantized()
-    table = _judged(own, files, judged, known)
+    table = _judged(files, judged, known, purpose)
     repository.write(output, files["trained"])
     return own, table, judged, known, files
 
@@ -181,12 +183,18 @@ def _in_order(aware, samples):
 
 
 def _labelled(path, own, parameter):
-    """Samples by the names of a model's inputs, and labels or None, of an `.npz`."""
+    """Samples by the names of a model's inputs, and labels as they are given, or None, of an `.npz`."""
     found, y = own_data.samples(path, own, parameter=parameter)
-    named = found if isinstance(found, dict) else {own.inputs[0].name: found}
-    if y is None or not own.is_classifier():
-        return named, None
-    return named, ground_truth.labels(y, own_data.number(found), own.outputs[0].shape[0])
+    return found if isinstance(found, dict) else {own.inputs[0].name: found}, y
+
+
+def _classes(own, y):
+    """Labels that a file can be taught. Raises InputError."""
+    if not own.is_classifier() or isinstance(y, dict):
+        raise InputError(
+            f"{own.name} {own.ends}: labels can teach a classifier; let the float file teach (--teacher self)."
+        )
+    return ground_truth.labels(y, len(y), own.outputs[0].shape[0])
 
 
 def _apart(x, y, seed):
@@ -200,26 +208,24 @@ def _apart(x, y, seed):
     return *parts[0], *parts[1]
 
 
-def _judged(own, files, samples, known):
+def _judged(files, samples, known, purpose):
     """What `train_file` tells of some files."""
-    answers = {name: list(litert.run(file, samples).values()) for name, file in files.items()}
-    rows = {}
-    for name, found in answers.items():
-        worst = min(affine.sqnr(wanted, each) for wanted, each in zip(answers["float32"], found, strict=True))
-        rows[name] = {"bytes": len(files[name]), "sqnr_db": worst}
-        if own.is_classifier():
-            top, wanted = found[0].argmax(axis=1), answers["float32"][0].argmax(axis=1)
-            rows[name]["same"] = (top == wanted).mean()
-            if known is not None:
-                rows[name] |= {
-                    "top1": (top == known).mean(),
-                    "difference": stats.paired_difference(wanted == known, top == known),
-                }
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    if len(own.inputs) == 1 and None not in own.inputs[0].shape:
-        sample = next(iter(samples.values()))[:1]
-        table = table.join(measure.latency(files, "float32", sample)[["milliseconds", "ratio", "low", "high"]])
-    return table
+    exact, rows = litert.run(files["float32"], samples), {}
+    judged = heads.heads(exact, known, purpose)
+    for name, file in files.items():
+        found = litert.run(file, samples)
+        rows[name] = {"bytes": len(file), "sqnr_db": min(affine.sqnr(exact[each], found[each]) for each in exact)}
+        for head in judged:
+            answers, suffix = head.of(found), f".{head.name}" if head.name else ""
+            same, after = head.task.same(head.answers, answers), head.task.scores(answers, head.truth)
+            if same is not None:
+                rows[name][f"same{suffix}"] = float(np.mean(same))
+            if head.labelled or same is None:
+                measure_of = f"{head.task.measure}{suffix}"
+                rows[name][measure_of] = stats.score(after).value
+                rows[name][f"delta_{measure_of}"] = stats.score_difference(head.scores, after)
+    times = measure.latency(files, "float32", samples)
+    return pd.DataFrame.from_dict(rows, orient="index").join(times[["milliseconds", "ratio", "low", "high"]])
 
 
 def _check_output(path, output):
