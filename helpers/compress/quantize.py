@@ -83,7 +83,8 @@ def _samples(function, calibration):
     if isinstance(calibration, dict):
         shapes = {each.name.split(":")[0]: each.shape for each in function.inputs}
         return inputs.representative_by_name(calibration, shapes)
-    return inputs.representative(calibration, function.inputs[0].shape)
+    source = function.inputs[0]
+    return inputs.representative(calibration, source.shape, source.dtype.name)
 
 
 def freeze(model):

@@ -22,6 +22,7 @@ from helpers.networks import data, models, training
 with runtime_env.quiet():
     import tensorflow as tf
 
+FINISH = {"smallest_crop": 0.8, "colour": 0.1}
 CHECKPOINTS = repository.REPOSITORY / "checkpoints"
 # A recipe's model -> how to build it, what the card calls it, and under which licence its weights are.
 NETWORKS = {
@@ -44,7 +45,9 @@ class Recipe:
     calibration: how many of its images are held out to calibrate with; those of `training.split` at 512, none at 0.
     smoothing: share of the wanted answer that is spread over all classes (Szegedy et al. 2016, section 7).
     smaller: (pixels, epochs): the first so many of the epochs see smaller images, which takes less time and no accuracy
-    (progressive learning: Tan & Le 2021, *EfficientNetV2*, section 4.2).
+    (progressive learning: Tan & Le 2021, *EfficientNetV2*, section 4.2). finish: (epochs, learning rate) of a last stage in
+    which crops and colours change as little as in FINISH, since a network that learned from crops expects things to look
+    larger than they do in whole images (Touvron et al. 2019, *Fixing the train-test resolution discrepancy*).
     """
 
     dataset: str
@@ -60,6 +63,7 @@ class Recipe:
     colour: float = 0.0
     smoothing: float = 0.0
     smaller: tuple[int, int] | None = None
+    finish: tuple[int, float] | None = None
 
     def stages(self):
         """[(pixels, epochs)] in their order."""
@@ -72,7 +76,15 @@ RECIPES = {
     "mobilenetv2_fashion_96": Recipe("fashion_mnist", size=96, epochs=5),
     "mobilenetv2_flowers_96": Recipe("flowers", size=96, epochs=20, smallest_crop=0.6),
     "mobilenetv2_flowers_224": Recipe(
-        "flowers", size=224, epochs=24, smallest_crop=0.5, calibration=0, colour=0.3, smoothing=0.1, smaller=(160, 16)
+        "flowers",
+        size=224,
+        epochs=24,
+        smallest_crop=0.5,
+        calibration=0,
+        colour=0.3,
+        smoothing=0.1,
+        smaller=(160, 16),
+        finish=(6, 2e-4),
     ),
     "cnn_fashion_28": Recipe(
         "fashion8k", size=28, epochs=6, learning_rate=5e-3, smallest_crop=1.0, selection=0.02, model="cnn"
@@ -106,10 +118,11 @@ def train(name, report=print):
     models.compile_classifier(trained, schedule, recipe.smoothing)
 
     def tell(epoch, logs):
-        model.set_weights(trained.get_weights())
+        if epoch < recipe.epochs:
+            model.set_weights(trained.get_weights())
         chosen = models.correct(model, dataset.x_train[selection], dataset.y_train[selection]).mean()
         report(
-            f"{name}: epoch {epoch + 1} of {recipe.epochs}, loss {logs['loss']:.3f}, selection top-1 {chosen:.3f}, "
+            f"{name}: epoch {epoch + 1} of {recipe.epochs + (recipe.finish or (0,))[0]}, loss {logs['loss']:.3f}, selection top-1 {chosen:.3f}, "
             f"{time.monotonic() - started:.0f} s"
         )
 
@@ -125,6 +138,8 @@ def train(name, report=print):
             callbacks=[tf.keras.callbacks.LambdaCallback(on_epoch_end=tell)],
         )
         done += epochs
+    if recipe.finish:
+        finish(model, recipe, images, labels, tell)
     accuracy = stats.proportion(models.correct(model, dataset.x_test, dataset.y_test))
     card = {
         "model": f"{title}, {recipe.size} px, {len(dataset.classes)} classes, logits",
@@ -146,6 +161,21 @@ def train(name, report=print):
     }
     save(model, name, card)
     return card
+
+
+def finish(model, recipe, images, labels, tell):
+    """The last stage of a recipe that has one. images, labels: what is trained on; tell: called after each epoch, (number, logs)."""
+    epochs, rate = recipe.finish
+    steps = len(images) // recipe.batch_size
+    models.compile_classifier(model, tf.keras.optimizers.schedules.CosineDecay(rate, steps * epochs), recipe.smoothing)
+    model.fit(
+        training.batches(images, labels, recipe.size, recipe.batch_size, recipe.seed + recipe.epochs, epochs, **FINISH),
+        steps_per_epoch=steps,
+        initial_epoch=recipe.epochs,
+        epochs=recipe.epochs + epochs,
+        verbose=0,
+        callbacks=[tf.keras.callbacks.LambdaCallback(on_epoch_end=tell)],
+    )
 
 
 def save(model, name, card):

@@ -126,10 +126,11 @@ def save(path, arrays):
                 np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
 
 
-def representative(calibration, input_shape):
+def representative(calibration, input_shape, dtype="float32"):
     """The generator that the converter wants of a calibration set: one sample at a time, batch dimension kept.
 
-    calibration: float (samples, ...) that fits input_shape (None, ...). Raises InputError otherwise.
+    calibration: (samples, ...) that fits input_shape (None, ...), of which None stands for a size that is left open; dtype: that
+    of the input. Raises InputError otherwise.
     """
     shape = tuple(input_shape)[1:]
     if calibration is None or np.size(calibration) == 0:
@@ -137,13 +138,15 @@ def representative(calibration, input_shape):
             f"calibration is empty: integer recipes need at least 1 sample of shape {shape}; 100 is usual (calibration=, or "
             "--calibration FILE.npz)."
         )
-    samples = np.asarray(calibration, "float32")
-    if samples.shape[1:] != shape:
+    samples = np.asarray(calibration)
+    given = samples.shape[1:]
+    if len(given) != len(shape) or any(of not in (None, size) for of, size in zip(shape, given, strict=True)):
         raise InputError(
             f"calibration has shape {samples.shape}: this model takes (samples, {', '.join(map(str, shape))})."
         )
-    if not np.isfinite(samples).all():  # the converter would leave the model in float32 without a word
+    if samples.dtype.kind == "f" and not np.isfinite(samples).all():  # the converter would leave the model in float32
         raise InputError("calibration holds NaN or infinity: clean the samples first.")
+    samples = samples.astype(dtype)
     return lambda: ([sample[None]] for sample in samples)
 
 

@@ -28,9 +28,10 @@ def interleaved(load, samples, rounds, blocks=BLOCKS, threads=1):
 def admits_batches(model, size):
     """Whether a model, its inputs resized to a batch of `size`, still computes each sample by itself.
 
-    A constant batch size in the graph, as converters leave it when they saw one sample, can fail loudly (RESHAPE) or keep
-    the first sample and repeat its values for all (SLICE). So every tensor that depends on an input must grow by `size`.
-    model: path or bytes of a `.tflite`.
+    A constant batch size in the graph, as converters leave it when they saw one sample, can fail loudly (RESHAPE), keep the
+    first sample and repeat its values for all (SLICE), or lay the samples end to end in another axis (RESHAPE to (1, -1, 4)). So
+    every tensor that depends on an input must grow by `size`, each output in its first axis, and two samples drawn at random
+    must be answered together as they are one by one. model: path or bytes of a `.tflite`.
     """
     from ai_edge_litert.interpreter import OpResolverType
 
@@ -44,10 +45,42 @@ def admits_batches(model, size):
                 return False  # what happens in there is not listed
             if operator["op_name"] != "SHAPE" and dependent.intersection(operator["inputs"]):
                 dependent.update(operator["outputs"])
-        dependent.update(d["index"] for d in one.get_output_details())
-        return all(after[index].prod() == size * before[index].prod() for index in dependent)
+        ends = [d["index"] for d in one.get_output_details()]
+        if not all(after[index].prod() == size * before[index].prod() for index in (*dependent, *ends)):
+            return False
+        if not all(after[index][:1].tolist() == [size * side for side in before[index][:1]] for index in ends):
+            return False
+        return size == 1 or _alike(load(model, 1, 1), load(model, 1, size), size)
     except (AttributeError, KeyError, ValueError, RuntimeError):
         return False
+
+
+def _alike(one, many, size):
+    """Whether two interpreters, of one sample and of many, answer the first two of random samples alike."""
+    import numpy as np
+
+    random, samples = np.random.default_rng(0), []
+    for each in one.get_input_details():
+        shape = (size, *each["shape"][1:])
+        whole = each["dtype"] not in (np.float32, np.float16)
+        drawn = random.integers(0, 2, shape) if whole else random.uniform(-1, 1, shape)
+        samples.append(drawn.astype(each["dtype"]))
+    for each, array in zip(many.get_input_details(), samples):
+        many.set_tensor(each["index"], array)
+    many.invoke()
+    together = [many.get_tensor(each["index"]) for each in many.get_output_details()]
+    for place in range(2):
+        for each, array in zip(one.get_input_details(), samples):
+            one.set_tensor(each["index"], array[place : place + 1])
+        one.invoke()
+        for each, of in zip(one.get_output_details(), together):
+            alone, beside = (np.asarray(it, "float64") for it in (one.get_tensor(each["index"]), of[place : place + 1]))
+            known = np.isfinite(alone) & np.isfinite(beside)
+            # Integers may be rounded by one step to the other side.
+            near = 1.5 if of.dtype.kind in "iu" else 1e-6 + 1e-3 * np.abs(alone[known]).max(initial=0)
+            if (np.isfinite(alone) != np.isfinite(beside)).any() or (np.abs(alone - beside)[known] > near).any():
+                return False
+    return True
 
 
 def fed(inputs, samples):

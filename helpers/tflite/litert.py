@@ -21,6 +21,7 @@ with runtime_env.quiet():
 
 BATCH = 64
 GZIP_LEVEL = 9
+LIKELY = 64  # of an open side
 KEPT_BYTES = 200_000_000  # of tensors that are all kept at once, to be looked at after a run
 _NUMBER = re.compile(r"_\d+(?=/|;|$)")  # that Keras 3 puts behind the names of layers which it exports
 # How names of operations inside a layer begin: they name no part of it.
@@ -62,7 +63,7 @@ def interpreter(model, threads=1, batch=None, delegates=True):
             if batch is not None:
                 details = loaded.get_input_details()[0]
                 loaded.resize_tensor_input(details["index"], [batch, *details["shape"][1:]])
-            loaded.allocate_tensors()
+            _allocate(loaded)
     except (ValueError, RuntimeError) as error:
         cause = str(error).strip().splitlines()[0]
         name = "model" if isinstance(model, bytes) else str(model)
@@ -70,6 +71,21 @@ def interpreter(model, threads=1, batch=None, delegates=True):
             f"{name} ({len(blob):,} bytes) cannot be loaded ({cause}): convert or copy it again."
         ) from error
     return loaded
+
+
+def _allocate(loaded):
+    """Allocate an interpreter's tensors. A file declares 1 for the sizes that it leaves open, of which a convolution may leave
+    nothing; then a likely size is tried."""
+    try:
+        loaded.allocate_tensors()
+    except RuntimeError:
+        ends = loaded.get_input_details()
+        if not any((each["shape_signature"][1:] < 0).any() for each in ends):
+            raise
+        for each in ends:
+            sides = np.where(each["shape_signature"][1:] < 0, LIKELY, each["shape"][1:])
+            loaded.resize_tensor_input(each["index"], [each["shape"][0], *sides])
+        loaded.allocate_tensors()
 
 
 def predict(model, x, batch=BATCH, threads=runtime_env.LITERT_THREADS, admits_batches=None):
