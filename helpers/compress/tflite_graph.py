@@ -42,8 +42,12 @@ class Graph(tf.Module):
     def __init__(self, model):
         super().__init__()
         self.file, self.notes = rewrite.with_plain_weights(rewrite.with_signature(model))
-        _refuse_quantized(self.file)
         self._plan = Plan(self.file)
+        if self._plan.is_quantized():
+            raise InputError("model is quantized already: give the float32 .tflite that it was made from.")
+        broken = flatbuffer.not_finite(self.file)
+        if broken:
+            raise InputError(f"model has NaN or infinity in {', '.join(broken[:3])}: train or convert it again.")
         named = {ends: flatbuffer.signature_names(self.file, ends) for ends in ("inputs", "outputs")}
         self.inputs = [named["inputs"][index] for index in self._plan.inputs]
         self.outputs = [named["outputs"][index] for index in self._plan.outputs]
@@ -140,7 +144,11 @@ class Simulation:
             for index in plan.ranges
             if index not in plan.constants and plan.ranges[index] is not None
         }
-        self._twice = {}  # index of what an operator makes that rounds twice -> _Twice
+        self._by_kernel = {  # index of what an operator makes -> how its kernel rounds, if not once and halves upwards
+            node.outputs[0]: _Average(*self._ranges[node.outputs[0]])
+            for node in plan.nodes
+            if node.kind == "AVERAGE_POOL_2D" and self._bits(node.outputs[0]) == 8
+        }
         self._made = self._matched(graph._plan, plan)
 
     def _matched(self, exact, plan):
@@ -162,11 +170,12 @@ class Simulation:
                 if place == KERNEL_PLACE[node.kind]:
                     kernel = _Kernel(variable, *plan.rounding(index))
                     found[index] = kernel.rounded
-                    made = twin.outputs[0]
-                    if twin.kind == "CONV_2D" and kernel.bits == 4 and self._ranges.get(made, ("", "", 0))[2] == 8:
-                        self._twice[made] = _Twice(kernel, plan.step(twin.inputs[0]), plan.step(made))
+                    source, made = twin.inputs[0], twin.outputs[0]
+                    if twin.kind == "CONV_2D" and kernel.bits == 4 and self._bits(made) == 8:
+                        grouped = plan.shapes[source][-1] != variable.shape[-1]
+                        self._by_kernel[made] = _Twice(kernel, plan.step(source), plan.step(made), grouped)
                 elif plan.is_whole(index) and kernel is not None:
-                    [source] = [at for at in twin.inputs if at not in plan.constants]
+                    [source] = [at for at in twin.inputs if at not in plan.constants and plan.is_whole(at)]
                     found[index] = _Bias(variable, plan.step(source), kernel).rounded
                 else:
                     found[index] = variable.read_value
@@ -188,6 +197,9 @@ class Simulation:
             }
             yield node, self._rounded(node.outputs[0], self._plan.computed(node, given)[0])
 
+    def _bits(self, index):
+        return self._ranges[index][2] if index in self._ranges else None
+
     def _weights(self):
         return {index: made() for index, made in self._made.items()}
 
@@ -198,8 +210,8 @@ class Simulation:
         if index not in self._ranges:
             return value
         low, high, bits = self._ranges[index]
-        if index in self._twice:
-            value = self._twice[index].rounded(value)
+        if index in self._by_kernel:
+            value = self._by_kernel[index].rounded(value)
         return tf.quantization.fake_quant_with_min_max_args(value, low, high, bits)
 
 
@@ -252,26 +264,40 @@ class _Bias:
 @dataclass(frozen=True)
 class _Twice:
     """How LiteRT's built-in convolution rounds, which is the one that runs kernels of 4 bits (XNNPACK has none): to whole parts
-    of a step of the output, and those to whole steps, halves upwards both times. A step has 2^n parts, where the multiplier,
-    what the accumulator counts in divided by the step of the output, lies between 2^-n-1 and 2^-n (`MultiplyByQuantizedMultiplier`
-    of TensorFlow Lite). With few parts one number in 2^(n+1) is rounded up that lies below the half: at 8 bits n is about 8, at
-    4 bits about 4. (ARM's built-in kernels round halves away from zero.)"""
+    of a step of the output, and those to whole steps. A step has 2^n parts, where the multiplier, what the accumulator counts in
+    divided by the step of the output, lies between 2^-n-1 and 2^-n (`MultiplyByQuantizedMultiplier` of TensorFlow Lite). One
+    number in 2^(n+1) lies below a half and is rounded up; at 8 bits n is about 8, at 4 bits about 4.
+    away: halves are rounded away from zero, as in the kernel of grouped convolutions, and not upwards (on x86)."""
 
     kernel: _Kernel
     source_step: float
     step: float
+    away: bool
 
     def rounded(self, value):
         multiplier = tf.bitcast(self.source_step * self.kernel.step() / self.step, tf.int32)
         n = 126 - tf.bitwise.right_shift(multiplier, 23)  # from the exponent of a float32
         parts = 2.0 ** tf.cast(tf.maximum(n, 0), tf.float32)
-        whole = tf.floor(tf.floor(value * (parts / self.step) + 0.5) / parts + 0.5)
+        fine = tf.floor(value * (parts / self.step) + 0.5) / parts
+        whole = _away(fine) if self.away else tf.floor(fine + 0.5)
         return value + tf.stop_gradient(whole * self.step - value)
 
 
-def _refuse_quantized(blob):
-    if len(litert.kernels_in(blob)) or set(litert.operators(blob)["op"]) & set(CONVERSIONS):
-        raise InputError("model is quantized already: give the float32 .tflite that it was made from.")
-    broken = flatbuffer.not_finite(blob)
-    if broken:
-        raise InputError(f"model has NaN or infinity in {', '.join(broken[:3])}: train or convert it again.")
+@dataclass(frozen=True)
+class _Average:
+    """How LiteRT's built-in average pooling rounds (XNNPACK has none of integers): an average of the integers as they are stored,
+    halves away from zero. Of four integers every fourth average is a half."""
+
+    low: float
+    high: float
+    bits: int
+
+    def rounded(self, value):
+        step = (self.high - self.low) / (2**self.bits - 1)
+        zero = -(2 ** (self.bits - 1)) - round(self.low / step)
+        whole = _away(value / step + zero, 1e-4) - zero  # a float32 just below a half is one
+        return value + tf.stop_gradient(whole * step - value)
+
+
+def _away(value, margin=0.0):
+    return tf.sign(value) * tf.floor(tf.abs(value) + 0.5 + margin)

@@ -84,6 +84,10 @@ class Plan:
         """Whether a tensor holds integers that stand for real numbers."""
         return bool(self._scales(index)) and self._stored[index] != "FLOAT32"
 
+    def is_quantized(self):
+        """Whether any tensor holds integers for real numbers, or an operator turns one into the other."""
+        return any(map(self.is_whole, self.ranges)) or any(node.kind in CONVERSIONS for node in self.nodes)
+
     def step(self, index):
         """The scale of a tensor of integers that has one."""
         return float(self._scales(index)[0])
