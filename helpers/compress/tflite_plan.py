@@ -114,6 +114,14 @@ class Plan:
             if why:
                 raise StructureError(f"model has {node.name}, and {why}: give the part of the model without it.")
 
+    def open_reshapes(self):
+        """Let every RESHAPE to one sample take as many as it is given, as most converters write it. Returns itself."""
+        for node in self.nodes:
+            shape = self.constants.get(node.inputs[1]) if node.kind == "RESHAPE" and len(node.inputs) > 1 else None
+            if shape is not None and shape[:1] == 1 and -1 not in shape:
+                self.constants[node.inputs[1]] = np.concatenate([[-1], shape[1:]]).astype(shape.dtype)
+        return self
+
     def weights(self):
         """Indices of the float constants that are kernels and biases, in order."""
         found = [node.inputs[place] for node in self.nodes for place in places_of_weights(node)]
