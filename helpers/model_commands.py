@@ -57,7 +57,8 @@ def convert(model, recipe, calibration, per_tensor, output, code, signature, csv
 def prune_channels(model, output, csv, as_json, **choices):
     """Remove channels of MODEL (.keras, .h5 or a SavedModel of Keras 2), so that it is smaller and faster; fine-tune it then.
 
-    The narrow model is a file of Keras 2: tf_keras.models.load_model opens it, which needs the package tf_keras."""
+    The narrow model of a Keras 3 file is a file of Keras 3, which keras.models.load_model opens. That of a Keras 2 file, and
+    of the few that Keras 3 cannot build anew, is a flat one of Keras 2: tf_keras.models.load_model, of the package tf_keras."""
     from pathlib import Path
 
     from rich.console import Console
@@ -65,7 +66,7 @@ def prune_channels(model, output, csv, as_json, **choices):
 
     from helpers.compress import reports
 
-    groups, whole, totals = reports.prune_file(model, output, **choices)
+    groups, whole, totals, notes = reports.prune_file(model, output, **choices)
     shown = Table("layer", "kind", "channels before", "after", "read by")
     for row in groups.itertuples():
         shown.add_row(row.group, row.kind, str(row.width), str(row.kept), row.consumers)
@@ -75,7 +76,8 @@ def prune_channels(model, output, csv, as_json, **choices):
     for line in reports.told(totals):
         click.echo(line)
     click.echo(f"Model and table: {output}, {Path(output).with_suffix('.csv')}")
-    click.echo("The model is a file of Keras 2: fine-tune it with the package tf_keras (tf_keras.models.load_model).")
+    for note in notes:
+        click.echo(note)
     written(groups.set_index("group"), csv, as_json)
 
 

@@ -51,7 +51,8 @@ class Model:
     name: of the file. kind: what the file is, in words. file: bytes of the float32 `.tflite`. graph: what
     `quantize.convert` takes, or None for a `.tflite`. keras: the flat Keras 2 model of the same function, whose channels
     can be pruned, or None. inputs, outputs: its ends. notes: sentences on what is not as it was in the file, or cannot be
-    done with it. layers: names of its layers that have kernels, where it has layers.
+    done with it. layers: names of its layers that have kernels, where it has layers. original: the Keras model as its file
+    has it, of either Keras, or None.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Model:
     outputs: tuple[End, ...]
     notes: tuple[str, ...]
     layers: tuple[str, ...] = ()
+    original: object = None
 
     @property
     def skipped(self):
@@ -122,7 +124,7 @@ def load(path, code=None, signature=None):
     )
     # The converter folds a normalization into the kernel before it and calls the operator by both.
     layers = tuple(layer.name for layer in owners if not type(layer).__name__.endswith("Normalization"))
-    return Model(path.stem, kind, blob, graph, keras, *_ends(blob), (*notes, *more), layers)
+    return Model(path.stem, kind, blob, graph, keras, *_ends(blob), (*notes, *more), layers, model)
 
 
 def profile(file):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers.base import ground_truth, repository
+from helpers.base import ground_truth, repository, runtime_env
 from helpers.base.errors import InputError, StructureError
 from helpers.compress import (
     affine,
@@ -23,21 +23,28 @@ from helpers.compress import (
     tflite_training,
 )
 from helpers.evidence import stats
-from helpers.networks import checkpoints
+from helpers.networks import checkpoints, unflatten
 from helpers.networks.opening import first_line
 from helpers.tflite import heads, inputs, litert, measure, runner
 
+with runtime_env.quiet():
+    import tensorflow as tf
+
+KERAS_2 = "The model is a file of Keras 2: fine-tune it with the package tf_keras (tf_keras.models.load_model)."
+KERAS_3 = "The model is a file of Keras 3, layer by layer as it was: fine-tune it with keras (keras.models.load_model)."
 CALIBRATED = 500  # samples that set the ranges of activations in `train_file`
 
 
 def prune_file(path, output, ratio, calibration=None, code=None, signature=None, **choices):
-    """Write the narrow model of a file that `own_model.load` takes to `output`, a `.keras` file of Keras 2, and a row for each
-    group to the `.csv` beside it.
+    """Write the narrow model of a file that `own_model.load` takes to `output`, a `.keras` file, and a row for each group to
+    the `.csv` beside it. The model is of Keras 3 if the file was and `unflatten.narrowed` can make it; else the flat one of
+    Keras 2.
 
     ratio and choices: as in `channels.prune`; calibration: path of an `.npz` file with x, for criterion "activation".
     Returns (the table of the groups; name -> reason of the layers that stay whole; a frame of totals with before, after,
     low, high: parameters, macs, bytes and milliseconds of the float32 `.tflite`, and latency_ratio, whose "after" is before
-    / after with its 95% interval; what cannot be counted is left out).
+    / after with its 95% interval; what cannot be counted is left out; notes, a sentence each: which Keras opens the file,
+    and what is not as it was).
     Raises InputError for unusable files, StructureError for a model without Keras layers, and what `channels.prune` and
     `repository.write` raise; nothing is written before all else has worked.
     """
@@ -54,10 +61,22 @@ def prune_file(path, output, ratio, calibration=None, code=None, signature=None,
     narrowed = channels.prune(own.keras, ratio, calibration=samples, **choices)
     table = channels.compare(own.keras, narrowed, only)
     totals = _totals(own.keras, narrowed)
-    content = checkpoints.packed(narrowed)
+    made, notes = _as_it_came(own, narrowed)
+    content = checkpoints.packed(made)
     repository.write(output.with_suffix(".csv"), table.to_csv(index=False))
     repository.write(output, content)
-    return table, channels.left_whole(own.keras, only), totals
+    return table, channels.left_whole(own.keras, only), totals, notes
+
+
+def _as_it_came(own, narrowed):
+    """The narrow model in the Keras that its file was of, where that can be had, and the notes on it."""
+    why = ()
+    if not isinstance(own.original, tf.keras.Model):
+        try:
+            return unflatten.narrowed(own.original, narrowed), (KERAS_3,)
+        except StructureError as problem:
+            why = (str(problem),)
+    return narrowed, (*own.notes, *why, KERAS_2)
 
 
 def analyse_file(path, calibration, judged, form, cache, progress=iter, every=False, purpose=None, **opened):

@@ -186,10 +186,10 @@ def save(model, name, card):
 
 def packed(model):
     """The bytes of a model's `.keras` file: compressed, without the optimizer's variables and without time stamps, so that
-    equal weights give equal bytes."""
+    equal weights give equal bytes. model: of Keras 2, or one of Keras 3 that is not compiled."""
     with tempfile.TemporaryDirectory() as folder:
         loose = Path(folder) / "model.keras"
-        models.copy(model).save(loose)
+        (models.copy(model) if isinstance(model, tf.keras.Model) else model).save(loose)
         content = io.BytesIO()
         with (
             zipfile.ZipFile(loose) as source,

@@ -38,14 +38,26 @@ def flat(model, split_activations=False):
     Raises StructureError for a model without declared inputs, layers that Keras 2 does not have, and a copy that does not
     compute the same.
     """
-    graph = _functional(model)
     builder = _Builder(split_activations)
-    inputs = [builder.input(tensor) for tensor in graph.inputs]
-    outputs = builder.inline(graph, inputs, ())
-    copy = tf.keras.Model(inputs, outputs, name=model.name)
-    builder.fill(copy)
-    _check_same(model, copy)
+    copy = builder.build(model)
+    builder.fill()
+    if (distance := difference(model, copy)) is not None:
+        raise StructureError(
+            f"model {model.name} in Keras 2 would answer otherwise (by {distance:.2g}): it stays a graph."
+        )
     return copy, builder.notes
+
+
+def parts(model):
+    """Where `flat(model)` has each layer: layer -> names of layers there, in the order of its weights. An input layer stands
+    for the layer that feeds it, since that of a model inside the model is left out.
+
+    model: of Keras 3. Raises StructureError as `flat` does, but does not compare.
+    """
+    builder = _Builder()
+    builder.build(model)
+    halves = {layer: (half.name,) for layer, half in builder.apart.items()}
+    return builder.fed | {layer: (*halves.get(layer, ()), copy.name) for layer, copy in builder.copies.items()}
 
 
 def is_flat(model):
@@ -73,6 +85,13 @@ class _Builder:
         self.copies, self.names, self.notes = {}, set(), []
         self.split_activations, self.activations = split_activations, {}
         self.apart = {}  # separable convolution -> the copy of its depthwise half
+        self.fed = {}  # input layer of Keras 3 -> (the name of the copy that feeds it,)
+
+    def build(self, model):
+        """The flat model, with weights of its own still."""
+        graph = functional(model)
+        inputs = [self.input(tensor) for tensor in graph.inputs]
+        return tf.keras.Model(inputs, self.inline(graph, inputs, ()), name=model.name)
 
     def input(self, tensor):
         name = self.unique(tensor.name.split(":")[0].replace("/", "_"), ())
@@ -92,6 +111,9 @@ class _Builder:
     def inline(self, graph, inputs, within):
         """What a functional model puts out for these inputs, tensors of the copy."""
         made = {id(old): new for old, new in zip(graph.inputs, inputs, strict=True)}
+        if isinstance(graph, keras.Model):
+            places = zip(graph.inputs, inputs, strict=True)
+            self.fed |= {old._keras_history.operation: (new.node.layer.name,) for old, new in places}
 
         def renewed(structure):
             return tf.nest.map_structure(lambda each: made.get(id(each), each), structure)
@@ -104,7 +126,7 @@ class _Builder:
     def called(self, layer, args, kwargs, within):
         kwargs = {name: value for name, value in kwargs.items() if name != "training" and value is not None}
         if isinstance(layer, BOTH):
-            inner = _functional(layer)
+            inner = functional(layer)
             return self.inline(inner, tf.nest.flatten([args, kwargs]), (*within, layer.name))
         kind = type(layer).__name__
         if kind in AUGMENTATION:
@@ -179,7 +201,7 @@ class _Builder:
             return layer.function(*args, **kwargs)  # Keras 2 makes its own layer of it
         raise StructureError(f"operator {layer.name} of Keras 3 has no layer in Keras 2: use a layer instead.")
 
-    def fill(self, model):
+    def fill(self):
         for old, new in self.copies.items():
             weights = old.get_weights()
             if old in self.apart:
@@ -190,7 +212,7 @@ class _Builder:
                 new.finalize_state()
 
 
-def _functional(model):
+def functional(model):
     """The graph of layers of a model. Raises StructureError if it has none."""
     if isinstance(model, keras.Sequential):
         model = getattr(model, "_functional", None) or model
@@ -308,24 +330,28 @@ def _plain(array):
     return float(array) if np.ndim(array) == 0 else np.asarray(array).tolist()
 
 
-def _check_same(model, copy):
-    """Raises StructureError unless both compute the same for two random samples."""
+def difference(model, copy):
+    """How far a model of either Keras and a flat copy are apart in their answers to two random samples (the largest absolute
+    difference), if rounding does not explain it; else None."""
     random, samples = np.random.default_rng(0), []
     for tensor in copy.inputs:
         shape = [2, *(side or OPEN_SIDE for side in tensor.shape[1:])]
         values = random.uniform(0, 1, shape) if tensor.dtype.is_floating else random.integers(0, 2, shape)
         samples.append(values.astype(tensor.dtype.name))
-    if len(samples) == 1:
-        [samples] = samples
-    wanted, found = (tf.nest.flatten(each(samples, training=False)) for each in (model, copy))
-    for old, new in zip(wanted, found, strict=True):
-        old, new = np.asarray(old, "float64"), np.asarray(new, "float64")
-        exact = "float16" not in str({getattr(layer, "compute_dtype", "") for layer in model.layers})
-        allowed = (DIFFERENCE if exact else 0.05) * max(1e-3, np.abs(old).max())
-        if not np.abs(old - new).max() <= allowed:
-            raise StructureError(
-                f"model {model.name} in Keras 2 would answer otherwise (by {np.abs(old - new).max():.2g}): it stays a graph."
-            )
+    taken = functional(model).input if isinstance(model, keras.Model) else None
+    given = keras.tree.pack_sequence_as(taken, samples) if isinstance(taken, dict) else _alone(samples)
+    exact = "float16" not in str({getattr(layer, "compute_dtype", "") for layer in model.layers})
+    answers = [tf.nest.flatten(each(x, training=False)) for each, x in ((model, given), (copy, _alone(samples)))]
+    for pair in zip(*answers, strict=True):
+        old, new = (np.asarray(each, "float64") for each in pair)
+        distance = np.abs(old - new).max()
+        if not distance <= (DIFFERENCE if exact else 0.05) * max(1e-3, np.abs(old).max()):
+            return distance
+    return None
+
+
+def _alone(values):
+    return values[0] if len(values) == 1 else values
 
 
 def _activation(function):

@@ -1,6 +1,8 @@
 """The commands on a file of the user's: any kind of model becomes the quantized file that was asked for, or a sentence."""
 
 import functools
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from click.testing import CliRunner
 from helpers.__main__ import main
 from helpers.base import runtime_env
 from helpers.base.errors import InputError
-from helpers.compress import affine, quantize, reports
+from helpers.compress import affine, channels, own_model, quantize, reports
 from helpers.tflite import litert
 from tests import architectures
 
@@ -123,18 +125,64 @@ def test_what_cannot_be_made_is_refused_and_nothing_is_written(recipe, calibrati
     assert not (tmp_path / "small.tflite").exists()
 
 
-def test_a_file_of_keras_3_is_narrowed(tmp_path):
-    path, _, _ = given("small CNN", tmp_path, keras)
-    table, whole, totals = reports.prune_file(path, tmp_path / "narrow.keras", 0.5)
-    assert table["kept"].tolist() == [4, 8] and "dense" in " ".join(whole)
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_file_of_keras_3_is_narrowed_into_one_that_keras_alone_opens(suffix, tmp_path):
+    path, data, _ = given("Sequential in Sequential", tmp_path, keras)
+    if suffix == ".h5":
+        model, path = keras.models.load_model(path, compile=False), tmp_path / "model.h5"
+        model.save(path)
+    table, whole, totals, notes = reports.prune_file(path, tmp_path / "narrow.keras", 0.5)
+    assert table["kept"].tolist() == [4, 8, 6] and "dense" in " ".join(whole)
     assert {"parameters", "macs", "bytes", "latency_ratio"} <= set(totals.index)
+    assert notes == (reports.KERAS_3,)
+    code = (
+        "import sys, keras, numpy; model = keras.models.load_model('narrow.keras'); assert 'helpers' not in sys.modules;"
+        "x = numpy.load('data.npz')['x']; numpy.save('answers.npy', model(x)); print(model.count_params())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) == totals.loc["parameters", "after"] < totals.loc["parameters", "before"]
+    twin = channels.prune(own_model.load(path).keras, 0.5)
+    np.testing.assert_allclose(np.load(tmp_path / "answers.npy"), twin(np.load(data)["x"]), atol=1e-5)
+
+
+def test_a_file_of_keras_2_is_narrowed_into_one_of_keras_2(tmp_path):
+    path, _, _ = given("augmentation inside", tmp_path)
+    _, _, totals, notes = reports.prune_file(path, tmp_path / "narrow.keras", 0.5)
+    assert "acts in training only: it is left out" in notes[0] and notes[-1] == reports.KERAS_2
     narrow = tf.keras.models.load_model(tmp_path / "narrow.keras", compile=False)
     assert narrow.count_params() == totals.loc["parameters", "after"]
 
 
+OWN_REGULARIZER = """import keras
+class Shy(keras.regularizers.Regularizer):
+    def __call__(self, x):
+        return 0.01 * keras.ops.sum(x)
+    def get_config(self):
+        return {}
+"""
+
+
+def test_what_keras_3_cannot_build_anew_stays_a_file_of_keras_2_and_the_note_says_why(tmp_path):
+    path, code, output = (tmp_path / name for name in ("model.keras", "code.py", "narrow.keras"))
+    names = {}
+    exec(OWN_REGULARIZER, names)
+    hidden = keras.layers.Dense(8, "relu", kernel_regularizer=names["Shy"](), name="hidden")
+    keras.Sequential([keras.layers.Input((6,)), hidden, keras.layers.Dense(3)], name="own").save(path)
+    code.write_text(OWN_REGULARIZER)
+    *_, notes = reports.prune_file(path, output, 0.5, code=code)
+    assert notes[0].startswith("Keras 3 cannot build own anew (") and notes[1:] == (reports.KERAS_2,)
+    assert "must be decorated with keras.saving.register_keras_serializable()" in notes[0]
+    assert tf.keras.models.load_model(output, compile=False).get_layer("hidden").units == 4
+    code.write_text(OWN_REGULARIZER.replace("class", "@keras.saving.register_keras_serializable()\nclass"))
+    *_, notes = reports.prune_file(path, output, 0.5, code=code)
+    assert notes == (reports.KERAS_3,)
+    assert type(keras.models.load_model(output).get_layer("hidden").kernel_regularizer).__name__ == "Shy"
+
+
 def test_what_cannot_be_counted_does_not_stop_the_report(tmp_path):
     path, _, _ = given("ViT", tmp_path)
-    _, whole, totals = reports.prune_file(path, tmp_path / "narrow.keras", 0.5)
+    _, whole, totals, _ = reports.prune_file(path, tmp_path / "narrow.keras", 0.5)
     assert "macs" not in totals.index and totals.loc["parameters", "after"] < totals.loc["parameters", "before"]
     assert "added to others" in whole["down_0"]
     assert all("Parameters" in line or "Bytes" in line or "Latency" in line for line in reports.told(totals))
