@@ -72,11 +72,15 @@ def calibrate(model, calibration):
             raise InputError(f"calibration must be a mapping with an array for each of {', '.join(ends)}.")
         [(name, end)] = ends.items()
         if end["dtype"] == np.float32:
-            inputs.representative(calibration, end["shape"].tolist())
+            inputs.representative(calibration, _declared_shape(end))
         calibration = {name: calibration}
-    inputs.representative_by_name(calibration, {name: end["shape"].tolist() for name, end in ends.items()})
-    runner, ranges = _quantizer(model, {EVERYTHING: Format()}), {}
+    inputs.representative_by_name(calibration, {name: _declared_shape(end) for name, end in ends.items()})
     number = len(next(iter(calibration.values())))
+    if any(None in _declared_shape(end)[1:] for end in ends.values()):
+        model = rewrite.with_sizes(
+            model, {end["name"]: (1, *calibration[name].shape[1:]) for name, end in ends.items()}
+        )
+    runner, ranges = _quantizer(model, {EVERYTHING: Format()}), {}
     size = litert.at_once(model, number)
     with _silence():
         # One call a part: within a call, litert-quantizer would take a moving average over the parts.
@@ -88,6 +92,11 @@ def calibrate(model, calibration):
             for tensor, seen in found.items():
                 ranges[tensor] = _widened(ranges.get(tensor), seen)
     return ranges
+
+
+def _declared_shape(end):
+    """The shape of an input, None for a size that is left open."""
+    return [None if side < 0 else int(side) for side in end["shape_signature"]]
 
 
 def _widened(known, seen):
@@ -107,11 +116,26 @@ def apply(model, formats, ranges=None):
     Raises InputError for an unusable file; ValueError for one that is quantized already, for an operator that does
     not exist, or for a format that it does not have, such as depthwise kernels of 4 bits.
     """
-    runner = _quantizer(rewrite.with_signature(model), formats)
+    model = rewrite.with_signature(model)
+    sizes, signatures = _open_sizes(model)
+    runner = _quantizer(rewrite.with_sizes(model, sizes) if sizes else model, formats)
     if runner.need_calibration and not ranges:
         raise InputError("ranges is empty: formats with activations need the result of calibrate(model, samples).")
     with _silence():
-        return bytes(runner.quantize(ranges).quantized_model)
+        made = bytes(runner.quantize(ranges).quantized_model)
+    return rewrite.with_sizes(made, sizes, signatures) if sizes else made
+
+
+@functools.lru_cache(maxsize=2)
+def _open_sizes(blob):
+    """Of a file that leaves sizes of samples open: name of an input's tensor -> a shape that can be run, and -> what it leaves
+    open. litert-quantizer runs the file, which at the size of 1 that such a file declares is not always possible."""
+    ends = litert.interpreter(blob).get_input_details()
+    if not any((end["shape_signature"][1:] < 0).any() for end in ends):
+        return {}, {}
+    return {end["name"]: tuple(end["shape"].tolist()) for end in ends}, {
+        end["name"]: tuple(end["shape_signature"].tolist()) for end in ends
+    }
 
 
 @functools.lru_cache(maxsize=2)

@@ -171,13 +171,18 @@ class _Timed:
         return (time.perf_counter() - start) / self.repeats
 
 
-def load(model, threads, batch=None, samples=None, **options):
-    """An interpreter with its tensors allocated. model: path, or bytes. batch: samples at once. samples: as `fed` takes them, of
-    which one at a time is to be run, so that open sizes become theirs."""
+def opened(model, threads, **options):
+    """An interpreter without its tensors, which still tells its inputs and outputs. model: path, or bytes."""
     from ai_edge_litert.interpreter import Interpreter
 
     source = "model_content" if isinstance(model, bytes) else "model_path"
-    runner = Interpreter(**{source: model}, num_threads=threads, **options)
+    return Interpreter(**{source: model}, num_threads=threads, **options)
+
+
+def load(model, threads, batch=None, samples=None, **options):
+    """An interpreter with its tensors allocated. model: path, or bytes. batch: samples at once. samples: as `fed` takes them, of
+    which one at a time is to be run, so that open sizes become theirs."""
+    runner = opened(model, threads, **options)
     shapes = [(1, *each.shape[1:]) for each in fed(declared(runner)[0], samples)] if samples else None
     for place, details in enumerate(runner.get_input_details()):
         wanted = list(shapes[place]) if shapes else [batch, *details["shape"][1:]] if batch else None

@@ -37,6 +37,20 @@ def with_signature(model):
         return _packed(content, blob)
 
 
+def with_sizes(model, shapes, signatures=None):
+    """The bytes of a file whose inputs have other sizes: name of an input, as its tensor has it -> shape (1, ...). signatures: the
+    same with -1 for sizes that stay open; none does by default. What the file says of the tensors in between is left as it
+    is: interpreters find it anew. Raises as `with_signature`."""
+    blob = litert.content(model)
+    with flatbuffer.unpacked(blob) as content:
+        graph = content.subgraphs[0]
+        for index in graph.inputs:
+            tensor = graph.tensors[index]
+            name = tensor.name.decode()
+            tensor.shape, tensor.shapeSignature = list(shapes[name]), list(signatures[name]) if signatures else None
+        return _packed(content, blob)
+
+
 def with_plain_weights(model):
     """The file with its weights as dense float32 tensors, and the notes that say so: float16 behind a DEQUANTIZE operator is
     widened, which is exact, and a sparse encoding is filled up. The file itself, and no note, if it has neither.

@@ -107,8 +107,7 @@ def _predict(job):
 
     samples = _samples(job)
     _restrict(job)
-    runner = interpreting.load(job["model"], job["threads"])
-    inputs, outputs = interpreting.declared(runner)
+    inputs, outputs = interpreting.declared(interpreting.opened(job["model"], job["threads"]))
     answer = {"inputs": inputs, "outputs": outputs}
     unusable = interpreting.unusable(inputs, outputs, samples)
     if unusable:
