@@ -95,12 +95,13 @@ def paired_counts(gained, lost, n, confidence=CONFIDENCE):
 class OfSet:
     """A quantity that belongs to a set of samples and is no mean of theirs, such as average precision.
 
-    samples: how many. of: float (draws, samples), how often each sample counts -> float (draws,). Indexed by bool (samples,)
-    it is that of a part.
+    samples: how many. of: float (draws, samples), how often each sample counts -> float (draws,). width: how many numbers that
+    takes for a draw, if more than samples. Indexed by bool (samples,) it is that of a part.
     """
 
     samples: int
     of: Callable
+    width: int = 0
 
     def __len__(self):
         return self.samples
@@ -113,7 +114,7 @@ class OfSet:
             whole[:, places] = weights
             return self.of(whole)
 
-        return OfSet(len(places), of)
+        return OfSet(len(places), of, max(self.samples, self.width))
 
 
 def score(scores, confidence=CONFIDENCE):
@@ -169,7 +170,7 @@ def _resampled(sets, confidence):
         return sets[-1].of(weights) - (sets[0].of(weights) if len(sets) > 1 else 0)
 
     value = float(of(np.ones((1, n)))[0])
-    parts = -(-DRAWS * n // AT_ONCE)
+    parts = -(-DRAWS * max([n, *(each.width for each in sets)]) // AT_ONCE)
     drawn = np.concatenate(
         [of(random.multinomial(n, np.full(n, 1 / n), size).astype(float)) for size in _even(DRAWS, parts)]
     )

@@ -90,7 +90,7 @@ def average_precision(found, true):
         known = np.isfinite(values)
         return np.where(known, values, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
 
-    return OfSet(len(true), of)
+    return OfSet(len(true), of, max(len(right) for right, _ in rows.values()))
 
 
 @dataclass(frozen=True)
