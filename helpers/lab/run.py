@@ -10,6 +10,7 @@ What is noted is returned as it was given. What a notebook says of its numbers s
 (a list, since Jupyter sorts mappings).
 """
 
+import dataclasses
 import random
 import sys
 from collections.abc import Mapping
@@ -60,33 +61,35 @@ class Run:
                 raise InputError(f"number {full!r} was noted before, as {former}: give this one a name of its own.")
         return value
 
-    def accuracy(self, right, baseline=None, **columns):
+    def accuracy(self, right, baseline=None, draws=False, **columns):
         """Which answers of each model are right -> its top-1 and, paired, the difference to the baseline's: frame by model.
 
-        right: model -> bool (n,), or (seeds, n) for several trainings. A model that was judged on the first few examples is
+        right: model -> bool (n,), or (seeds, n) for several trainings; or for several draws of what was not trained on, if draws
+        says so. A model that was judged on the first few examples is
         compared on those. baseline: the name of one of them, or its answers; without it there is no second column.
         columns: more of the table, title -> values in the order of the models. Keeps `top1.<model>`, `delta_top1.<model>`.
         """
         rows = {}
         for name, judged in right.items():
             judged = np.asarray(judged)
-            rows[name] = {"top-1": f"{self.note(f'top1.{name}', stats.proportion(judged)):.3f}"}
+            rows[name] = {"top-1": f"{self.note(f'top1.{name}', _of(stats.proportion(judged), draws)):.3f}"}
             if baseline is not None:
                 against = np.asarray(right[baseline] if isinstance(baseline, str) else baseline)
                 against = np.broadcast_to(against[..., : judged.shape[-1]], judged.shape)
                 told = f"minus {baseline if isinstance(baseline, str) else 'baseline'}"
-                difference = stats.paired_difference(against, judged)
+                difference = _of(stats.paired_difference(against, judged), draws)
                 rows[name][told] = f"{self.note(f'delta_top1.{name}', difference):.3f}"
         frame = pd.DataFrame.from_dict(rows, orient="index")
         return frame.assign(**{title.replace("_", " "): list(values) for title, values in columns.items()})
 
-    def gain(self, name, before, after):
+    def gain(self, name, before, after, draws=False):
         """The accuracy of `after` minus that of `before` on the same examples, kept as `gain.<name>`: Estimate.
 
         before, after: which answers are right, bool (n,) or (seeds, n); one row stands for all seeds of the other.
+        draws: whether the rows are draws, as in `accuracy`.
         """
         before, after = np.broadcast_arrays(before, after)
-        return self.note(f"gain.{name}", stats.paired_difference(before, after))
+        return self.note(f"gain.{name}", _of(stats.paired_difference(before, after), draws))
 
     def costs(self, report, baseline=None):
         """Keep what files cost, and return it as it is: `size.<model>`, `latency_ratio.<model>`, `peak_memory.<model>`.
@@ -118,6 +121,11 @@ class Run:
             {name: verdicts.catalogue()[name].hash for name in names},
         )
         return found
+
+
+def _of(estimate, draws):
+    """An Estimate over several rows: of trainings, as it says, or of draws, of which it does not count any."""
+    return dataclasses.replace(estimate, trainings=None) if draws else estimate
 
 
 def _numbers(name, value):
