@@ -2,6 +2,7 @@
 
     python benchmarks/zoo.py                       # all, an hour on two cores; the counts go to results/zoo/
     python benchmarks/zoo.py ViT "MobileNet 3"     # these only, nothing is kept
+    python benchmarks/zoo.py --columns sensitivity,gate    # these anew, of all, and the other columns as they are kept
 
 Each is saved as a file of Keras 3 (of Keras 2 where its Keras 3 form does not get as far) and handed to the lab as a user
 would. A cell is "right", "refused" (with a sentence), "wrong", "traceback" or "crash". Right means: the float file answers as
@@ -302,13 +303,13 @@ def _int8(candidate):
     candidate.int8 = candidate.sqnr(candidate.answers(candidate.quantized("int8")))
 
 
-def one(name, library):
+def one(name, library, columns=COLUMNS):
     """Print a line of JSON for each column, as it is decided: whoever reads them knows which one a crash came in."""
     from helpers.base.errors import LabError
 
     with tempfile.TemporaryDirectory() as folder:
         candidate = Candidate(name, library, folder)
-        for column in COLUMNS:
+        for column in columns:
             print(json.dumps({"column": column}), flush=True)
             try:
                 if column != "load" and candidate.own is None:
@@ -333,10 +334,10 @@ def _limited():
     resource.setrlimit(resource.RLIMIT_CPU, (PROCESSOR_SECONDS, PROCESSOR_SECONDS))
 
 
-def judged(name, library):
+def judged(name, library, columns=COLUMNS):
     """column -> (outcome, why) of an architecture, from a process of its own."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
-        command = [sys.executable, __file__, "--one", name, library]
+        command = [sys.executable, __file__, "--one", name, library, ",".join(columns)]
         subprocess.run(command, stdout=out, stderr=errors, preexec_fn=_limited)
         out.seek(0)
         found, column = {}, None
@@ -351,7 +352,7 @@ def judged(name, library):
         if not found and column is None:
             errors.seek(0)
             found["load"] = ("traceback", (errors.read().strip().splitlines() or [""])[-1])
-    return {each: found.get(each, ("crash", "it ended before")) for each in COLUMNS}
+    return {each: found.get(each, ("crash", "it ended before")) for each in columns}
 
 
 def best(name):
@@ -366,6 +367,29 @@ def best(name):
     return row
 
 
+def again(columns, kept):
+    """Some columns of all architectures anew, in the table as it is kept: architecture -> column -> (outcome, why). The gate
+    judges an int8 file, so that is made again too."""
+    from tests import architectures
+
+    needed = [each for each in COLUMNS if each in {"load", "int8", *columns}]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        rows = pool.map(lambda name: _better(name, needed, columns), architectures.BUILDERS)
+        for name, row in zip(architectures.BUILDERS, rows, strict=True):
+            kept[name] |= {column: row[column] for column in columns}
+            print(f"{name:28}", *(f"{column} {': '.join(row[column])[:150]};" for column in columns), flush=True)
+    return kept
+
+
+def _better(name, needed, columns):
+    """As `best`, by these columns."""
+    row = judged(name, "3", needed)
+    if all(row[column][0] == "right" for column in columns):
+        return row
+    other = judged(name, "2", needed)
+    return max(row, other, key=lambda row: (_failed(row), [row[each][0] for each in columns].count("right")))
+
+
 def _failed(row):
     return sum(outcome not in ("right", "refused") for outcome, _ in row.values())
 
@@ -373,7 +397,7 @@ def _failed(row):
 def main():
     """Judge the architectures that are named, or go on with all."""
     if sys.argv[1:2] == ["--one"]:
-        one(*sys.argv[2:])
+        one(*sys.argv[2:4], sys.argv[4].split(","))
         return
     import pandas as pd
 
@@ -383,8 +407,14 @@ def main():
     kept = repository.output_root() / "zoo.csv"  # a killed run goes on
     table = {}
     if kept.is_file() and not sys.argv[1:]:
-        for architecture, part in pd.read_csv(kept, keep_default_na=False).groupby("architecture"):
-            table[architecture] = {row.column: (row.outcome, row.why) for row in part.itertuples()}
+        table = _table(pd.read_csv(kept, keep_default_na=False))
+    if sys.argv[1:2] == ["--columns"]:
+        from helpers.lab import readme
+
+        table = _table(pd.read_csv(readme.zoo_file(), keep_default_na=False))
+        table = again(sys.argv[2].split(","), table)
+        keep(_frame(table), _counts(table), sys.argv[2])
+        return
     names = [name for name in sys.argv[1:] or architectures.BUILDERS if name not in table]
     names.sort(key=lambda name: name in LARGE)  # what takes minutes comes last
     with ThreadPoolExecutor(max(1, (os.cpu_count() or 1))) as pool:
@@ -395,28 +425,47 @@ def main():
                 if outcome != "right":
                     print(f"{'':30}{column}: {outcome}: {why[:200]}", flush=True)
             if not sys.argv[1:]:  # a killed run goes on from here
-                done = [each for each in architectures.BUILDERS if each in table]
-                rows = [(each, column, *cell) for each in done for column, cell in table[each].items()]
-                frame = pd.DataFrame(rows, columns=["architecture", "column", "outcome", "why"])
-                repository.write(kept, frame.to_csv(index=False))
-    counts = {
-        f"zoo.{column}.{outcome}": [row[column][0] for row in table.values()].count(outcome)
-        for column in COLUMNS
-        for outcome in OUTCOMES
-    }
+                repository.write(kept, _frame(table).to_csv(index=False))
+    counts = _counts(table)
     for column in COLUMNS:
         print(f"{column:16}", *(f"{outcome} {counts[f'zoo.{column}.{outcome}']:2}" for outcome in OUTCOMES))
     if not sys.argv[1:]:
         keep(pd.read_csv(kept, keep_default_na=False), counts)
 
 
-def keep(frame, counts):
+def _table(frame):
+    """architecture -> column -> (outcome, why)."""
+    return {
+        architecture: {row.column: (row.outcome, row.why) for row in part.itertuples()}
+        for architecture, part in frame.groupby("architecture")
+    }
+
+
+def _frame(table):
+    import pandas as pd
+
+    from tests import architectures
+
+    done = [each for each in architectures.BUILDERS if each in table]
+    rows = [(each, column, *table[each][column]) for each in done for column in COLUMNS]
+    return pd.DataFrame(rows, columns=["architecture", "column", "outcome", "why"])
+
+
+def _counts(table):
+    return {
+        f"zoo.{column}.{outcome}": [row[column][0] for row in table.values()].count(outcome)
+        for column in COLUMNS
+        for outcome in OUTCOMES
+    }
+
+
+def keep(frame, counts, anew="all"):
     """The table and its counts, beside the other results in the repository."""
     from helpers.base import repository
     from helpers.evidence import results
 
     os.environ[repository.OUTPUT_VARIABLE] = str(repository.REPOSITORY)
-    path = results.record("zoo", "zoo", {"samples": SAMPLES}, counts)
+    path = results.record("zoo", "zoo", {"samples": SAMPLES, "anew": anew}, counts)
     repository.write((repository.REPOSITORY / path).with_suffix(".csv"), frame.to_csv(index=False))
     print(f"Kept: {path}")
 

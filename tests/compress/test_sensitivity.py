@@ -11,7 +11,7 @@ from helpers.base import runtime_env
 from helpers.base.errors import InputError
 from helpers.compress import quantize, requantize, sensitivity
 from helpers.networks import checkpoints, data, models
-from helpers.tflite import litert
+from helpers.tflite import heads, litert
 
 layers = tf.keras.layers
 
@@ -253,3 +253,35 @@ def test_a_softmax_at_the_end_is_no_logits():
     softmax.build((None, 784))
     kl = [sensitivity.sweep(quantize.convert(model), x, x).damage.iloc[0] for model in (logits, softmax)]
     assert kl[0] == pytest.approx(kl[1], abs=0.01)
+
+
+def test_operators_without_weights_stand_in_the_same_table(branched):
+    """The tensor between `spread` and `mix` has one channel a thousand times the others: what reads and writes it suffers."""
+    file, samples, _ = branched
+    every = sensitivity.sweep(file, samples, samples, modes=(sensitivity.ALONE,), every=True)
+    found = every[every["mode"] == sensitivity.ALONE].set_index("op")
+    assert {"ADD", "MEAN", "CONCATENATION"} <= set(found.index)
+    assert (found.loc[["ADD", "MEAN"], "weights"] == 0).all() and (found.loc[["ADD", "MEAN"], "damage"] > 0).all()
+    weighted = sensitivity.sweep(file, samples, samples, modes=(sensitivity.ALONE,))
+    pd.testing.assert_frame_equal(every[every["weights"] > 0].reset_index(drop=True), weighted)
+    kinds = dict(zip(every["op"], sensitivity.kinds(every), strict=True))
+    assert kinds["ADD"] == "without weights" and sensitivity.kinds(weighted)[1] == "stem"
+    assert set(sensitivity.order(every)["layer"]) == set(every["layer"]) - {""}
+
+
+@pytest.mark.parametrize("labels", [None, "numbers"])
+def test_a_regression_of_two_inputs_is_swept(labels):
+    one, two = layers.Input((6,), name="one"), layers.Input((4,), name="two")
+    x = layers.Concatenate()([layers.Dense(12, "relu", name="left")(one), layers.Dense(12, "relu", name="right")(two)])
+    file = quantize.convert(tf.keras.Model([one, two], layers.Dense(2, name="answer")(x)))
+    random = np.random.default_rng(0)
+    x = {"one": random.normal(size=(80, 6)).astype("float32"), "two": random.normal(size=(80, 4)).astype("float32")}
+    y = None if labels is None else litert.run(file, x)[next(iter(litert.run(file, x)))] + 0.1
+    purpose = heads.Purpose("regression")  # without labels two numbers might be two classes
+    table = sensitivity.sweep(file, x, x, y, purpose=purpose)
+    assert set(table["layer"]) == {"", "left", "right", "answer"} and (table["damage"] > 0).all()
+    by = "labels" if labels else "the baseline's own answers"
+    assert table.attrs["judged"] == f"regression, judged by {by}" and "variance" in table.attrs["unit"]
+    scheme = requantize.Scheme(ranges=requantize.calibrate(file, x))
+    steps = sensitivity.plan(file, sensitivity.order(table).name, scheme, x, y, target=None, purpose=purpose)
+    assert list(steps["layers"]) == [0, 1, 2, 3] and steps["change"].iloc[-1] == pytest.approx(0, abs=1e-3)
