@@ -79,6 +79,9 @@ def quantization_aware(model, calibration=None, form=EIGHT_BITS, formats=None, r
 
     calibration: float32 (samples, ...), which sets the ranges of activations; or ranges, as `requantize.calibrate` gives them.
     form: of all operators; formats: as `requantize.apply` takes them, to be used instead, for layers of their own.
+    Ranges stay as they were calibrated: scales of activations that are learned with the weights (Esser et al. 2020) changed the
+    top-1 of MobileNetV2 at 4 bits, trained without labels for 100 steps, by -0.2 points [-1.0, 0.7] on 100 images and by 0.1
+    [-0.1, 0.4] on 500 (three seeds, 4,000 test images).
     Raises what `tflite_graph.Graph`, `requantize.calibrate` and `requantize.apply` raise.
     """
     graph = tflite_graph.Graph(model)
