@@ -224,13 +224,27 @@ def test_float16_and_sparse_weights_are_read():
     np.testing.assert_allclose(graph(x)[0], litert.predict(half, x), atol=1e-5)
 
 
-def test_a_file_for_one_sample_is_called_for_each():
-    function = tf.function(lambda x: tf.reshape(x, (1, 12)) @ tf.reshape(tf.range(24.0), (12, 2)))
+@pytest.mark.parametrize(
+    ("flat", "together"),
+    [
+        (lambda x: tf.reshape(x, (1, 12)), True),
+        (lambda x: tf.reshape(tf.nn.softmax(tf.reshape(x, (1, 4, 3))), (1, 12)), True),
+        (lambda x: tf.reshape(tf.transpose(x, (2, 0, 1)), (1, 12)), False),
+        (lambda x: tf.reshape(x / tf.reduce_sum(x * x), (1, 12)), False),
+        (lambda x: tf.reshape(tf.reverse(tf.reshape(x, (12,)), [0]), (1, 12)), False),
+    ],
+    ids=["reshaped", "twice", "transposed", "over all", "without an axis"],
+)
+def test_a_file_for_one_sample_has_many_together_only_if_each_answers_as_alone(flat, together):
+    kernel = np.random.default_rng(1).normal(size=(12, 2)).astype("float32")
+    function = tf.function(lambda x: flat(x) @ kernel)
     frozen = function.get_concrete_function(tf.TensorSpec((1, 3, 4)))
     file = tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert()
     x = np.random.default_rng(0).normal(size=(7, 3, 4)).astype("float32")
-    [found] = tflite_graph.Graph(file)(x)
-    np.testing.assert_allclose(found, x.reshape(7, 12) @ np.arange(24.0).reshape(12, 2), rtol=1e-5)
+    graph = tflite_graph.Graph(file)
+    np.testing.assert_allclose(graph(x)[0], np.concatenate([flat(each[None]) @ kernel for each in x]), atol=1e-5)
+    traced = tf.function(graph.__call__).get_concrete_function(tf.TensorSpec(x.shape)).graph
+    assert any("While" in each.type for each in traced.get_operations()) != together
 
 
 def test_a_shared_kernel_is_one_variable():
