@@ -115,15 +115,15 @@ def predict(model, x, batch=BATCH, threads=runtime_env.LITERT_THREADS, admits_ba
     return interpreting.real_numbers(stored, target)
 
 
-def run(model, samples, threads=runtime_env.LITERT_THREADS, batch=1, admits_batches=None):
+def run(model, samples, threads=runtime_env.LITERT_THREADS, batch=1, admits_batches=None, delegates=True):
     """Run a file of any inputs and outputs over samples: name of an input -> array (n, ...), in the order of the file -> name
     of an output -> array (n, ...), real numbers.
 
-    Open sizes take those of the samples. batch: how many at a time, where the graph admits it, as in `predict`. Raises InputError
-    for samples that do not fit.
+    Open sizes take those of the samples. batch: how many at a time, where the graph admits it, as in `predict`. delegates: as
+    `interpreter` takes it. Raises InputError for samples that do not fit.
     """
     blob = content(model)
-    loaded = interpreter(blob, threads)
+    loaded = interpreter(blob, threads, delegates=delegates)
     sources, targets = interpreting.declared(loaded)
     names = [each["name"] for each in sources]
     if set(names) - set(samples) and len(names) == len(samples):  # another file's names for the same inputs
