@@ -65,8 +65,16 @@ ZOO = """
 ## What the tools take
 
 36 architectures, small and with random weights, each saved as a file and handed to every tool (`benchmarks/zoo.py` says what
-counts as right). *Refused* means a sentence with the reason, and `results/zoo/` holds it; judging is for classifiers with one
-float input.
+counts as right). *Refused* means a sentence with the reason, and `results/zoo/` holds it. Sensitivity and gate judge them without
+labels, each by what its outputs fit; the detector is told to be one.
+"""
+
+TASKS = """
+## How the gate judges other tasks
+
+Simulated models whose true scores are known (`benchmarks/task_errors.py`), the least favourable of three candidates. *Covered*: how
+often the 95% interval holds what is truly lost. *At the limit*: a candidate that loses exactly what is allowed is accepted, or
+rejected. *Worse*: one that loses 5 points more is accepted. *Harmless*: one that loses 5 points less is rejected.
 """
 
 TRAINABLE = """
@@ -152,6 +160,8 @@ def results_page():
         tables = notebook_tables(name)
         if tables:
             parts += [f"\n## [{row.question}](notebooks/{name}.ipynb)\n", *tables, *_pictures(name)]
+    if results.recordings("rules", "tasks"):
+        parts += [TASKS, tasks_table()]
     for introduction, name in ((ZOO, "zoo"), (TRAINABLE, "trainable")):
         if outcomes_file(name) is not None:
             parts += [introduction, outcomes_table(name)]
@@ -180,6 +190,21 @@ def outcomes_table(name):
         if row.outcome not in ("right", "refused")
     ]
     return _markdown(cells.rename(columns=lambda column: column.replace("_", " "))) + "\n\n" + "\n".join(reasons)
+
+
+def tasks_table():
+    """The coverage of each task's intervals and the errors of its gate, as recorded, as a Markdown table."""
+    numbers, rows = results.read("tasks", "rules")["numbers"], {}
+    for name in (name.removeprefix("coverage.") for name in numbers if name.startswith("coverage.")):
+        accepted, rejected, worse, harmless = (
+            numbers[f"gate_error.{name}.{world}"]
+            for world in ("margin_accepted", "margin_rejected", "worse", "harmless")
+        )
+        at_limit = f"{accepted.value:.1%}, {rejected.value:.1%}"
+        rows[name] = [f"{numbers[f'coverage.{name}']:.1%}", at_limit, f"{worse:.1%}", f"{harmless:.1%}"]
+    return _markdown(
+        pd.DataFrame.from_dict(rows, orient="index", columns=["covered", "at the limit", "worse", "harmless"])
+    )
 
 
 def claims_table(ledger):

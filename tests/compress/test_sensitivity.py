@@ -233,7 +233,10 @@ def test_the_command(branched, tmp_path, name):
 
 @pytest.mark.parametrize(
     "arrays, message",
-    [({"y": np.zeros(3)}, "holds no samples: add x"), ({"x": np.zeros((3, 12, 12, 3), int)}, "x is int64: it must be float32")],
+    [
+        ({"y": np.zeros(3)}, "holds no samples: add x"),
+        ({"x": np.zeros((3, 12, 12, 3), int)}, "x is int64: it must be float32"),
+    ],
 )
 def test_the_command_wants_float_samples(branched, tmp_path, arrays, message):
     (tmp_path / "net.tflite").write_bytes(branched[0])

@@ -8,6 +8,7 @@ import pytest
 from helpers.base import repository
 from helpers.evidence import results, verdicts
 from helpers.evidence.stats import Estimate
+from helpers.tflite import tasks
 
 RULES = runpy.run_path(str(repository.REPOSITORY / "benchmarks" / "rules.py"))
 JUDGED = [name for name, claim in verdicts.catalogue().items() if claim.conditions]
@@ -67,3 +68,15 @@ def test_numbers_are_drawn_around_the_truth():
         assert isinstance(drawn[0], Estimate)
         values = np.array([each.value for each in drawn])
         assert abs(values.mean() - truth) < 4 * values.std() / np.sqrt(60) + 1e-9, name
+
+
+@pytest.mark.parametrize("name", [*tasks.TASKS, "pairs"])
+def test_every_task_is_judged_as_honestly_as_classes(name):
+    """As recorded; a share of 5% may come out some tenths higher by chance."""
+    content = results.read("tasks", "rules")
+    numbers = content["numbers"]
+    assert numbers[f"coverage.{name}"].value >= LEAST_COVERED
+    for world in ("margin_accepted", "margin_rejected"):
+        assert numbers[f"gate_error.{name}.{world}"].low <= MOST_WRONG, world
+    for world in ("worse", "harmless"):
+        assert numbers[f"gate_error.{name}.{world}"].value <= 0.01, world
