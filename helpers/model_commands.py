@@ -33,9 +33,8 @@ def convert(model, recipe, calibration, per_tensor, output, code, signature, csv
     click.echo(f"{output}: {size:,} bytes, {size / former:.0%} of float32 ({former:,}).")
     if table is not None:
         for row in table.itertuples():
-            click.echo(
-                f"{row.Index}: {row.sqnr_db:.1f} dB against float32; the same largest answer for {row.same:.1%}."
-            )
+            same = "" if row.same != row.same else f"; read as {row.task}, the same answer for {row.same:.1%}"
+            click.echo(f"{row.Index}: {row.sqnr_db:.1f} dB against float32{same}.")
         click.echo(
             "Compared on the calibration samples, which cannot tell whether they are the right ones: judge it on others."
         )

@@ -98,8 +98,9 @@ def convert_file(path, output, recipe, calibration=None, per_channel=True, **ope
 
     calibration: path of an `.npz` with x, or an array for each of several inputs under its name; the integer recipes need
     it, and it is what the two files are compared on. per_channel: as in `quantize.convert`.
-    Returns (the Model; a row for each output: name, sqnr_db against float32, same: share of samples with the same largest
-    answer; None without calibration samples). Raises InputError; nothing is written before all else has worked.
+    Returns (the Model; a row for each output: name, sqnr_db against float32, task: what its answers look like, as
+    `tasks.choose` has it, and same: the share of the same answers in that task, NaN where answers are numbers; None without
+    calibration samples). Raises InputError; nothing is written before all else has worked.
     """
     output = Path(output)
     _check_output(path, output)
@@ -271,8 +272,8 @@ def _by_recipe(own, recipe, samples, per_channel):
         raise InputError(
             f"recipe={recipe!r} needs a Keras model or a SavedModel: of a .tflite there is int8 or int16x8."
         )
-    if samples is None or isinstance(samples, dict):
-        raise InputError(f"recipe={recipe!r} needs calibration samples of one float32 input (--calibration data.npz).")
+    if samples is None:
+        raise InputError(f"recipe={recipe!r} needs calibration samples (--calibration data.npz).")
     return requantize.apply(own.file, {"*": forms[recipe]}, requantize.calibrate(own.file, samples))
 
 
@@ -292,11 +293,16 @@ def _check_survives(file, recipe, own):
 def _compared(own, file, samples):
     named = samples if isinstance(samples, dict) else {own.inputs[0].name: samples}
     exact, rough = (litert.run(each, named) for each in (own.file, file))
+    rough = dict(zip(exact, rough.values(), strict=True))  # the converter may have given the outputs other names
     rows = {}
-    for place, (name, wanted) in enumerate(exact.items()):
-        got = list(rough.values())[place]
-        same = wanted.reshape(len(wanted), -1).argmax(axis=1) == got.reshape(len(got), -1).argmax(axis=1)
-        rows[name] = {"sqnr_db": affine.sqnr(wanted, got), "same": same.mean()}
+    for name, wanted in exact.items():
+        [head] = heads.heads({name: wanted}, None)
+        same = head.task.same(head.answers, head.of(rough))
+        rows[name] = {
+            "sqnr_db": affine.sqnr(wanted, rough[name]),
+            "same": None if same is None else float(np.mean(same)),
+            "task": head.task.name,
+        }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

@@ -1,6 +1,7 @@
 """The commands on a file of the user's: any kind of model becomes the quantized file that was asked for, or a sentence."""
 
 import functools
+import re
 import subprocess
 import sys
 import tempfile
@@ -92,14 +93,45 @@ def test_the_command_says_what_it_made(tmp_path):
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output
     assert "small.tflite: " in done.output and "% of float32" in done.output
-    assert "dB against float32; the same largest answer for" in done.output
+    assert "dB against float32; read as classification, the same answer for" in done.output
+
+
+def test_only_answers_that_are_classes_can_be_the_same(tmp_path):
+    inputs = keras.Input((24, 24, 3))
+    x = keras.layers.Conv2D(8, 3, strides=4, activation="relu", padding="same")(inputs)
+    boxes = keras.layers.Reshape((36, 4), name="boxes")(keras.layers.Conv2D(4, 1)(x))
+    kind = keras.layers.Dense(3, "softmax")(keras.layers.GlobalAveragePooling2D()(x))
+    keras.Model(inputs, [boxes, kind]).save(tmp_path / "model.keras")
+    x = np.random.default_rng(0).normal(size=(40, 24, 24, 3)).astype("float32")
+    np.savez(tmp_path / "data.npz", x=x)
+    words = ["convert", str(tmp_path / "model.keras"), "--calibration", str(tmp_path / "data.npz")]
+    done = CliRunner().invoke(main, [*words, "--output", str(tmp_path / "small.tflite")])
+    assert done.exit_code == 0, done.output
+    exact = own_model.load(tmp_path / "model.keras").file
+    one, other = (litert.run(file, {"x": x})["output_1"].argmax(axis=1) for file in (exact, tmp_path / "small.tflite"))
+    same = f"{(one == other).mean():.1%}"
+    assert re.search(r"output_0: [\d.]+ dB against float32\.\n", done.output), done.output
+    assert f" dB against float32; read as classification, the same answer for {same}." in done.output
+
+
+@pytest.mark.parametrize("recipe", ["int8", "int16x8"])
+def test_a_tflite_of_two_inputs_is_quantized_by_their_names(recipe, tmp_path):
+    path, data, answers = given("two inputs", tmp_path)
+    file, small = tmp_path / "model.tflite", tmp_path / "small.tflite"
+    file.write_bytes(quantize.convert(tf.keras.models.load_model(path, compile=False)))
+    with pytest.raises(InputError, match=r"needs calibration samples \(--calibration data.npz\)"):
+        reports.convert_file(file, small, recipe)
+    reports.convert_file(file, small, recipe, data)
+    assert (litert.tensors(small)["dtype"] == "int8").any()
+    [found] = litert.run(small, dict(np.load(data))).values()
+    assert affine.sqnr(answers[0], found) > 20
 
 
 def test_arrays_for_several_inputs_go_by_their_names(tmp_path):
     path, data, _ = given("two inputs", tmp_path)
     arrays = dict(np.load(data))
     np.savez(tmp_path / "wrong.npz", x=arrays["picture"])
-    with pytest.raises(InputError, match=r"holds no picture \(it holds x\): it must hold picture, numbers"):
+    with pytest.raises(InputError, match=r"holds x: this model takes an array for each of picture, numbers, under"):
         reports.convert_file(path, tmp_path / "small.tflite", "int8", tmp_path / "wrong.npz")
     np.savez(tmp_path / "uneven.npz", picture=arrays["picture"], numbers=arrays["numbers"][:5])
     with pytest.raises(InputError, match="different numbers of samples"):
