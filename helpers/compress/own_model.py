@@ -14,7 +14,7 @@ from helpers.base import runtime_env
 from helpers.base.errors import InputError, StructureError
 from helpers.compress import quantize
 from helpers.networks import flatten, models, opening
-from helpers.tflite import flatbuffer, litert, rewrite
+from helpers.tflite import flatbuffer, inputs, interpreting, litert, rewrite
 
 with runtime_env.quiet():
     import tensorflow as tf
@@ -127,12 +127,26 @@ def load(path, code=None, signature=None):
     return Model(path.stem, kind, blob, graph, keras, *_ends(blob), (*notes, *more), layers, model)
 
 
-def profile(file):
+def profile(file, x=None, known=()):
     """Where the weights and multiply-accumulates of a `.tflite` are, for one sample: `litert.weight_layers` with macs and
-    the shares weights_share and macs_share."""
-    shapes = litert.tensors(file).drop_duplicates("name").set_index("name")["shape"]
-    table = litert.weight_layers(file)
-    table["macs"] = table["weights"] * table["name"].map(lambda name: math.prod(shapes[name][1:-1]))
+    the shares weights_share and macs_share. x: samples, (n, ...), or name of an input -> such an array, whose sizes count where
+    the file leaves them open. known: as in `litert.weight_layers`."""
+    if x is None:
+        loaded = litert.interpreter(file, delegates=False)
+    else:  # a delegate hides the shapes inside it
+        plain = litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        loaded = interpreting.load(
+            litert.content(file), 1, samples=inputs.by_name(x), experimental_op_resolver_type=plain
+        )
+    tensors = {tensor["index"]: tensor for tensor in loaded.get_tensor_details()}
+    places = {}
+    for operator in loaded._get_ops_details():  # private, but nothing else tells what an operator reads
+        made = operator["outputs"][0]
+        # A transposed convolution works at each place of its input, all others at each of their output.
+        at = operator["inputs"][2] if operator["op_name"] == "TRANSPOSE_CONV" else made
+        places[tensors[made]["name"]] = math.prod(tensors[at]["shape"][1:-1].tolist())
+    table = litert.weight_layers(file, known)
+    table["macs"] = table["weights"] * table["name"].map(places)
     return table.assign(**{f"{key}_share": table[key] / table[key].sum() for key in ("weights", "macs")})
 
 

@@ -37,6 +37,7 @@ def sweep(
     known=(),
     every=False,
     purpose=None,
+    ranges=None,
 ):
     """Quantize every layer of weights alone, all but it, and all of them; judge each against the float model.
 
@@ -45,7 +46,7 @@ def sweep(
     `requantize.Format`, int8 per-channel by default (for 4 bits see `requantize.available`). cache: path of a CSV file that
     keeps finished rows. progress: wraps the list of variants, as tqdm does. modes: what to do besides quantizing all. known: as
     in `litert.weight_layers`. every: also operators without weights (ADD, SOFTMAX, …), with the tensors that they read and
-    write. purpose: a `heads.Purpose`.
+    write. purpose: a `heads.Purpose`. ranges: what `requantize.calibrate` returned for this calibration, where it is known already.
     Returns a frame, a row for each variant: mode, layer, op, name, weights, sqnr_db of the outputs against float32, damage (of
     the task; nats of the softmax's divergence for classes; its mean over the images, the sum over several outputs) with its
     standard error damage_error, change of the score with low and high (of the output that loses most), size (bytes). Its attrs say in words
@@ -54,7 +55,7 @@ def sweep(
     """
     form, images = form or requantize.Format(), inputs.by_name(images)
     layers = weight_layers(model, known, every)
-    ranges = requantize.calibrate(model, calibration) if form.activations else None
+    ranges = (ranges or requantize.calibrate(model, calibration)) if form.activations else None
     batched = _admits_batches(model)
     exact = _answers(model, images, batched)
     judged = heads.heads(exact, labels, purpose)

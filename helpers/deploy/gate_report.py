@@ -13,6 +13,7 @@ from helpers.base.errors import InputError, OutputError
 from helpers.deploy.policy import FAIL, PASS
 
 MEASURES = ("f1", "r2", "iou", "ap50", "score")
+IN_WORDS = {"top1": "top-1", "f1": "F1", "r2": "R²", "iou": "IoU", "ap50": "AP50", "right": "accuracy"}
 
 
 def table(decision):
@@ -49,9 +50,13 @@ def told(name, estimate):
 
 
 def changes(decision):
-    """By how much each score changed, in words: "top1 -0.3 points [-0.8, +0.2]"; empty where nothing was compared."""
-    found = {name.removeprefix("delta_"): of for name, of in decision.measured.items() if name.startswith("delta_")}
-    return ", ".join(f"{name} {estimate:points}" for name, estimate in found.items())
+    """By how much each score changed, in words: "top-1 -0.3 points [-0.8, +0.2]"; empty where nothing was compared."""
+    found = []
+    for name, estimate in decision.measured.items():
+        if name.startswith("delta_"):
+            measure, _, head = name.removeprefix("delta_").partition(".")
+            found.append(f"{IN_WORDS.get(measure, measure)}{f' of {head}' if head else ''} {estimate:points}")
+    return ", ".join(found)
 
 
 def summary(decision):

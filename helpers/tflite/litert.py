@@ -25,7 +25,18 @@ LIKELY = 64  # of an open side
 KEPT_BYTES = 200_000_000  # of tensors that are all kept at once, to be looked at after a run
 _NUMBER = re.compile(r"_\d+(?=/|;|$)")  # that Keras 3 puts behind the names of layers which it exports
 # How names of operations inside a layer begin: they name no part of it.
-OPERATIONS = ("einsum", "tensordot", "matmul", "conv1d", "conv2d", "convolution", "depthwise", "separable", "biasadd")
+OPERATIONS = (
+    "einsum",
+    "tensordot",
+    "matmul",
+    "conv1d",
+    "conv2d",
+    "convolution",
+    "depthwise",
+    "separable",
+    "biasadd",
+    "readvariableop",
+)
 
 
 @dataclass(frozen=True)

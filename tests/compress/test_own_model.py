@@ -82,7 +82,8 @@ def run(shelf, model, output, **given):
 
 def test_a_keras_model_becomes_a_package_that_verifies(shelf, net, digits, tmp_path):
     told = run(shelf, "digits.keras", tmp_path, max_drop=0.05, min_speedup=0.0)
-    assert "a model of Keras 2, takes (28, 28, 1), 10 classes" in told and "top-1 without training" in told
+    assert "a model of Keras 2, takes " in told and "float32 (n, 28, 28, 1), gives " in told and "MACs " in told
+    assert "classification, judged by labels: accuracy 0.9" in told
     manifest = package.verify(tmp_path / "packages" / "digits")
     assert manifest["policy"]["max_drop"] == 0.05 and manifest["provenance"]["data"]["samples"] == 1330
     shipped = litert.content(tmp_path / "packages" / "digits" / "model.tflite")
@@ -93,7 +94,7 @@ def test_a_keras_model_becomes_a_package_that_verifies(shelf, net, digits, tmp_p
 
 def test_a_tflite_file_skips_what_needs_keras_and_an_impossible_target_ships_nothing(shelf, tmp_path):
     told = run(shelf, "digits.tflite", tmp_path, max_size=1000)
-    assert "A .tflite cannot be converted anew" in told and "top-1 without training" not in told
+    assert "A .tflite cannot be converted anew" in told and "MACs " not in told
     assert "int8: rejected: size: " in told and "Nothing to ship: no candidate passed" in told
     assert "training helps" not in told
     assert not (tmp_path / "packages").exists()
@@ -132,6 +133,13 @@ def test_the_profile_counts_weights_and_operations(net):
     assert list(table.macs) == [12 * 12 * 200, 12 * 12 * 72, 25 * 1728, 6000]
     assert list(table.layer) == ["wide", "spread", "mix", "answer"]
     assert table.weights_share.sum() == pytest.approx(1) == table.macs_share.sum()
+
+
+def test_the_profile_of_open_sizes_counts_those_of_the_samples():
+    x = layers.Conv2DTranspose(2, 2, 2, name="up")(layers.Conv2D(4, 3)(OPEN))
+    model = ends(OPEN, layers.Dense(3, name="answer")(layers.GlobalAveragePooling2D()(x)))
+    table = own_model.profile(quantize.convert(model), np.zeros((2, 12, 10, 3), "float32"), ["given", "answer"])
+    assert list(table.macs) == [10 * 8 * 4 * 27, 10 * 8 * 2 * 2 * 2 * 4, 6] and table.layer.iloc[2] == "answer"
 
 
 class Doubling(layers.Layer):

@@ -59,6 +59,14 @@ def test_every_layer_alone_and_left_out_and_all(table):
     assert (table.low <= table.change).all() and (table.change <= table.high).all()
 
 
+def test_known_ranges_are_not_measured_again(branched, table, monkeypatch):
+    file, samples, _ = branched
+    ranges = requantize.calibrate(file, samples)
+    monkeypatch.setattr(requantize, "calibrate", lambda *_: pytest.fail("measured again"))
+    again = sensitivity.sweep(file, samples, samples, form=PER_TENSOR, modes=(), ranges=ranges)
+    assert again.iloc[0].equals(table.iloc[0])
+
+
 def test_the_layer_with_the_spread_is_found(table):
     alone = table[table["mode"] == sensitivity.ALONE].set_index("layer")
     assert alone.damage.idxmax() == "spread" == alone.sqnr_db.idxmin()

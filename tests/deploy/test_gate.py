@@ -1,5 +1,6 @@
 """The gate: what it accepts and rejects, what it says when the data is too small, and files that attack it."""
 
+import dataclasses
 import json
 import os
 import re
@@ -719,6 +720,14 @@ def test_a_former_report_is_cleared_and_a_folder_made_for_a_new_one(tmp_path):
     (tmp_path / "folder.json").mkdir()
     with pytest.raises(OutputError, match=r"--report='.*folder\.json' cannot be written \(it is no file\)"):
         gate_report.clear(tmp_path / "folder.json")
+
+
+def test_changes_are_told_in_the_words_of_the_task(baseline, int8, labels):
+    decision = gate.judge(int8, baseline, X[:40], labels[:40], speed=False)
+    assert re.fullmatch(r"top-1 [-+]\d.* points \[.*\]", gate_report.changes(decision))
+    some = {"delta_iou.masks": stats.Estimate(-0.05, -0.1, 0.02), "iou.masks.baseline": stats.Estimate(0.8)}
+    told = gate_report.changes(dataclasses.replace(decision, measured=some))
+    assert told == "IoU of masks -5.0 points [-10.0, +2.0]"
 
 
 def test_a_report_is_written_as_its_suffix_says(baseline, int8, labels, tmp_path):

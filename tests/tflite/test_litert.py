@@ -301,6 +301,7 @@ def test_layers_are_named_shortly_whoever_named_the_tensors(converted, tensor, l
         ("net/re_lu/Relu;net/norm/FusedBatchNormV3;net/conv/Conv2D1", "conv"),
         ("net/attention/query/einsum/Einsum", "attention/query"),
         ("net/memory/lstm_cell/MatMul", "memory/lstm_cell"),
+        ("net/relu/Relu;net/conv/BiasAdd/ReadVariableOp/resource;net/conv/BiasAdd;net/conv/Conv2D1", "conv"),
         ("net/block/depthwise/depthwise1;net/block/depthwise/BN", "block/depthwise"),
         ("net/net/dense/MatMul", "dense"),
         ("net/strange/MatMul", "strange"),
