@@ -106,7 +106,7 @@ def gate(
 @click.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL.tflite...")
 @click.option("--baseline", metavar="MODEL.tflite", help="The one to compare with. Default: the first.")
-@click.option("--data", metavar="FILE.npz", help="x: samples as the models take them. Default: random ones.")
+@click.option("--data", metavar="FILE.npz", help="x, or an array for each input under its name. Default: random ones.")
 @TARGET
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--rounds", type=click.IntRange(6), default=60, show_default=True, help="How often latency is measured.")
@@ -123,7 +123,7 @@ def measure(models, baseline, data, target, threads, rounds, csv, as_json):
     frame, machine = measure.report(
         {path: path for path in (baseline, *models)},
         baseline,
-        inputs.arrays(data)["x"] if data else None,
+        inputs.judged(data)[0] if data else None,
         rounds,
         threads,
         Target(target) if target else None,

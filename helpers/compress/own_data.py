@@ -40,7 +40,9 @@ def fitted(x, model, label):
     mapping. label: what a refusal calls the file. Raises InputError."""
     ends = model.inputs
     named = x if isinstance(x, dict) else {"x": x}
-    names = list(named) if len(ends) == len(named) == 1 else [end.name for end in ends]
+    names = [end.name for end in ends]
+    if len(ends) == 1 and names[0] not in named:
+        names = ["x"] if "x" in named else [*named][:1] if len(named) == 1 else names
     missing = [name for name in names if name not in named]
     if missing:
         raise InputError(

@@ -53,8 +53,9 @@ def prune_file(path, output, ratio, calibration=None, code=None, signature=None,
         raise StructureError(f"output={str(output)!r} must be a .keras file.")
     if output.resolve() == path.resolve():
         raise StructureError(f"output={str(output)!r} is the model itself: name another file.")
-    samples = None if calibration is None else inputs.samples(calibration, "calibration")[0]
+    given = None if calibration is None else inputs.judged(calibration, "calibration")[0]
     own = own_model.load(path, code, signature)
+    samples = None if given is None else own_data.fitted(given, own, f"calibration={str(calibration)!r}")
     if own.keras is None:
         raise StructureError(f"model={str(path)!r}: {own.skipped}")
     only = choices.get("only", "*")
@@ -85,9 +86,10 @@ def analyse_file(path, calibration, judged, form, cache, progress=iter, every=Fa
 
     Returns (the Model, the table). Raises InputError for files that cannot be used.
     """
-    own = own_model.load(path, **opened)
-    samples = own_data.samples(calibration, own, parameter="calibration")[0]
-    images, labels = own_data.samples(judged, own, parameter="test")
+    (x, *_), (images, labels, _) = inputs.judged(calibration, "calibration"), inputs.judged(judged, "test")
+    own = own_model.load(path, **opened)  # which takes longer than to refuse a file that is not there
+    samples = own_data.fitted(x, own, f"calibration={str(calibration)!r}")
+    images = own_data.fitted(images, own, f"test={str(judged)!r}")
     return own, sensitivity.sweep(
         own.file, samples, images, labels, form, cache, progress, known=own.layers, every=every, purpose=purpose
     )

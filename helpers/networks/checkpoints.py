@@ -45,9 +45,10 @@ class Recipe:
     calibration: how many of its images are held out to calibrate with; those of `training.split` at 512, none at 0.
     smoothing: share of the wanted answer that is spread over all classes (Szegedy et al. 2016, section 7).
     smaller: (pixels, epochs): the first so many of the epochs see smaller images, which takes less time and no accuracy
-    (progressive learning: Tan & Le 2021, *EfficientNetV2*, section 4.2). finish: (epochs, learning rate) of a last stage in
-    which crops and colours change as little as in FINISH, since a network that learned from crops expects things to look
-    larger than they do in whole images (Touvron et al. 2019, *Fixing the train-test resolution discrepancy*).
+    (progressive learning: Tan & Le 2021, *EfficientNetV2*, section 4.2). finish: (epochs, learning rate, times) of a last
+    stage in which crops and colours change as little as in FINISH, since a network that learned from crops expects things to
+    look larger than they do in whole images (Touvron et al. 2019, *Fixing the train-test resolution discrepancy*); taken from
+    the same weights that many times, with other seeds, whose weights are averaged (Wortsman et al. 2022, *Model soups*).
     """
 
     dataset: str
@@ -63,7 +64,7 @@ class Recipe:
     colour: float = 0.0
     smoothing: float = 0.0
     smaller: tuple[int, int] | None = None
-    finish: tuple[int, float] | None = None
+    finish: tuple[int, float, int] | None = None
 
     def stages(self):
         """[(pixels, epochs)] in their order."""
@@ -84,7 +85,7 @@ RECIPES = {
         colour=0.3,
         smoothing=0.1,
         smaller=(160, 16),
-        finish=(6, 2e-4),
+        finish=(6, 2e-4, 3),
     ),
     "cnn_fashion_28": Recipe(
         "fashion8k", size=28, epochs=6, learning_rate=5e-3, smallest_crop=1.0, selection=0.02, model="cnn"
@@ -164,18 +165,25 @@ def train(name, report=print):
 
 
 def finish(model, recipe, images, labels, tell):
-    """The last stage of a recipe that has one. images, labels: what is trained on; tell: called after each epoch, (number, logs)."""
-    epochs, rate = recipe.finish
-    steps = len(images) // recipe.batch_size
-    models.compile_classifier(model, tf.keras.optimizers.schedules.CosineDecay(rate, steps * epochs), recipe.smoothing)
-    model.fit(
-        training.batches(images, labels, recipe.size, recipe.batch_size, recipe.seed + recipe.epochs, epochs, **FINISH),
-        steps_per_epoch=steps,
-        initial_epoch=recipe.epochs,
-        epochs=recipe.epochs + epochs,
-        verbose=0,
-        callbacks=[tf.keras.callbacks.LambdaCallback(on_epoch_end=tell)],
-    )
+    """The last stage of a recipe that has one; changes the model. images, labels: what is trained on; tell: called after each
+    epoch, (number, logs)."""
+    epochs, rate, times = recipe.finish
+    steps, start, found = len(images) // recipe.batch_size, model.get_weights(), []
+    for time_taken in range(times):
+        model.set_weights(start)
+        schedule = tf.keras.optimizers.schedules.CosineDecay(rate, steps * epochs)
+        models.compile_classifier(model, schedule, recipe.smoothing)
+        seed = recipe.seed + recipe.epochs + time_taken
+        model.fit(
+            training.batches(images, labels, recipe.size, recipe.batch_size, seed, epochs, **FINISH),
+            steps_per_epoch=steps,
+            initial_epoch=recipe.epochs,
+            epochs=recipe.epochs + epochs,
+            verbose=0,
+            callbacks=[tf.keras.callbacks.LambdaCallback(on_epoch_end=tell)],
+        )
+        found.append(model.get_weights())
+    model.set_weights([np.mean(weights, axis=0) for weights in zip(*found, strict=True)])
 
 
 def save(model, name, card):

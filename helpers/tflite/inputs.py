@@ -7,8 +7,6 @@ import numpy as np
 
 from helpers.base.errors import InputError
 
-ARRAYS = {"x": "x (samples)", "y": "y (labels)", "slice": "slice (the part of the data that a sample belongs to)"}
-
 
 def content(model, parameter="model"):
     """The bytes of a model that is given as bytes or as a path. Raises InputError, which names the parameter."""
@@ -22,80 +20,42 @@ def content(model, parameter="model"):
         ) from problem
 
 
-def arrays(path, parameter="data", needed=("x",)):
-    """Those of x, y and slice that an `.npz` holds: name -> array, x as `float_samples` gives it, the others as they are.
-
-    parameter: what messages call the file. needed: names that it must hold. Raises InputError.
-    """
-    told = " and ".join(ARRAYS[each] for each in needed)
-    found = _held(path, parameter, ARRAYS, needed, told)
-    if "x" in found:
-        found["x"] = float_samples(found["x"], f"{parameter}={str(path)!r}: ")
-    return found
-
-
 def judged(path, parameter="data"):
     """What a model is judged on: samples, x or else name of an input -> array; labels, y or else name of an output -> labels,
-    of arrays y_<output>, or None; and slice, or None. Each as the `.npz` holds it. Raises InputError."""
-    found = _held(path, parameter, None, [], "")
+    of arrays y_<output>, or None; and slice, or None. Each as the `.npz` holds it.
+
+    Beside x, which is the only input's, other arrays of samples are kept in case that there are several inputs. parameter: what
+    messages call the file. Raises InputError.
+    """
+    found, label = _held(path, parameter), f"{parameter}={str(path)!r}"
+    told = ", ".join([*found][:8]) + (", …" if len(found) > 8 else "")
     slices, y = found.pop("slice", None), found.pop("y", None)
     several = {name.removeprefix("y_"): found.pop(name) for name in [*found] if name.startswith("y_")}
     if several and y is not None:
-        raise InputError(
-            f"{parameter}={str(path)!r} holds y and y_{next(iter(several))}: keep y, or an array for each output."
-        )
+        raise InputError(f"{label} holds y and y_{next(iter(several))}: keep y, or an array for each output.")
     if not found:
         raise InputError(
-            f"{parameter}={str(path)!r} holds no samples: add x, or an array for each input under its name."
+            f"{label} holds no samples (it holds {told or 'nothing'}): add x, or an array for each input under its name."
         )
-    if "x" in found and len(found) > 1:
-        ignored = next(name for name in found if name != "x")
-        raise InputError(
-            f"{parameter}={str(path)!r} holds x and {ignored}: give x for the only input, or each input's array under its name."
-        )
-    return found.get("x", found), y if y is not None else several or None, slices
+    if "x" in found:
+        alike = (name for name, of in found.items() if of.dtype.kind in "fiub" and of.ndim > 1)
+        found = {name: found[name] for name in alike if name == "x" or len(found[name]) == len(found["x"])} or found
+    return found["x"] if [*found] == ["x"] else found, y if y is not None else several or None, slices
 
 
-def named(path, parameter, names):
-    """Arrays of an `.npz` by names of any kind: name -> array as it is. Raises InputError, also for a name that it does not
-    hold."""
-    return _held(path, parameter, names, names, ", ".join(names))
-
-
-def optional(path, name, parameter="data"):
-    """An array of an `.npz` as it is, or None if it holds none of this name. Raises InputError for an unreadable file."""
-    return _held(path, parameter, [name], [], "").get(name)
-
-
-def _held(path, parameter, names, needed, told):
-    """Those of some arrays that an `.npz` holds: name -> array; all of them for None. told: what it must hold, in words. Raises InputError, also
-    for a missing array that is needed."""
-    label, given = f"{parameter}={str(path)!r}", ", ".join(f"{name}=..." for name in needed)
+def _held(path, parameter):
+    """All arrays of an `.npz`: name -> array. Raises InputError."""
+    label = f"{parameter}={str(path)!r}"
     try:
         with np.load(path) as loaded:
-            held = loaded.files
-            found = {name: loaded[name] for name in (held if names is None else names) if name in held}
+            return {name: loaded[name] for name in loaded.files}
     except Exception as error:  # besides NumPy, zipfile and zlib raise errors of their own for damaged files
         if "Object arrays" in str(error):
             raise InputError(
                 f"{label} holds an array of Python objects (as pandas has text): save it as y.astype(str), or x.astype('float32')."
             ) from error
         cause = getattr(error, "strerror", None) or "it is no .npz file of plain arrays"
-        raise InputError(f"{label} cannot be read ({cause}): save it with numpy.savez({given}).") from error
-    for name in needed:
-        if name not in found:
-            shown = ", ".join(held[:8]) + (", …" if len(held) > 8 else "")
-            raise InputError(f"{label} holds no {name} (it holds {shown or 'nothing'}): it must hold {told}.")
-    return found
-
-
-def samples(path, parameter="data", labelled=False):
-    """x, float32 (n, ...), and y as it is, of an `.npz` with samples as the model takes them; y is None if it holds none.
-
-    labelled: y must be there. Raises InputError as `arrays` does.
-    """
-    found = arrays(path, parameter, ("x", "y") if labelled else ("x",))
-    return found["x"], found.get("y")
+        raise InputError(f"{label} cannot be read ({cause}): save it with numpy.savez(file, x=x, y=y).") from error
 
 
 def float_samples(x, label="", name="x"):

@@ -34,13 +34,17 @@ def kept(folder, **arrays):
         ({"x": X.astype("uint8"), "y": Y}, "x is uint8: it must be float32 samples"),
         ({"x": X * np.nan, "y": Y}, "x is NaN or infinity in 4,704 of 4,704 values"),
         ({"y": Y}, "holds no samples: add x"),
-        ({"x": X, "z": X}, "holds x and z: give x for the only input"),
         ({"x": X, "y": Y, "y_answer": Y}, "holds y and y_answer: keep y, or an array for each output"),
     ],
 )
 def test_samples_that_do_not_fit_are_refused(tmp_path, arrays, message):
     with pytest.raises(InputError, match=message):
         own_data.samples(kept(tmp_path, **arrays), IMAGES)
+
+
+def test_other_arrays_beside_x_are_left_alone(tmp_path):
+    x, y = own_data.samples(kept(tmp_path, x=X, z=X, ids=Y, y=Y), IMAGES)
+    assert x.shape == X.shape and list(y) == list(Y)
 
 
 def test_the_axis_of_channels_is_added_as_the_refusal_says(tmp_path):

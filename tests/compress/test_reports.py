@@ -238,7 +238,7 @@ def test_a_calibration_set_of_another_shape_is_refused_by_every_recipe(tmp_path)
     x = np.load(data)["x"]
     np.savez(tmp_path / "wrong.npz", x=np.concatenate([x, x], axis=1))
     for recipe in ("float32", "dynamic", "int8"):
-        with pytest.raises(InputError, match=r"holds x of shape .*: this model takes float32 \(n, "):
+        with pytest.raises(InputError, match=r"has x of shape .*: this model takes float32 \(n, "):
             reports.convert_file(path, tmp_path / "small.tflite", recipe, tmp_path / "wrong.npz")
 
 
@@ -269,9 +269,7 @@ def test_labels_in_another_order_are_no_ground_to_judge_layers_on(tmp_path):
     path, data, answers = given("MLP", tmp_path, number=200)
     x, y = np.load(data)["x"], answers[0].argmax(axis=1)
     np.savez(tmp_path / "shuffled.npz", x=x, y=np.roll(y, 7))
-    with pytest.raises(
-        InputError, match=r"model names the label of .* are the labels of several classes and in the order"
-    ):
+    with pytest.raises(InputError, match=r"names the label of .* are the labels of several classes and in the order"):
         reports.analyse_file(path, data, tmp_path / "shuffled.npz", None, None)
 
 
@@ -304,7 +302,7 @@ def test_the_command_trains_and_asks_the_gate(tmp_path):
     found = CliRunner().invoke(main, [*words, "--teacher", "labels", "--json", str(tmp_path / "table.json")])
     assert found.exit_code == 0, found.output
     assert "judged on 40 samples that were not trained on but chose which weights stay" in found.output
-    assert "\ntrained against float32:" in found.output and "not trained against float32:" in found.output
+    assert "\ntrained against float32, top1:" in found.output and "not trained against float32, top1:" in found.output
     assert any(word in found.output for word in ("accepted", "undecided", "rejected"))
     assert (tmp_path / "table.json").is_file()
     sparse = CliRunner().invoke(main, [*words, "--weights", "float", "--sparsity", "0.5", "--test", str(data)])
@@ -340,7 +338,7 @@ def test_what_judges_does_not_choose(tmp_path):
     [
         ({"teacher": "labels"}, {}, "holds no y: add the labels, or let the float file teach"),
         ({}, {"x": np.zeros((4, 24, 24, 3), "float32")}, "a fifth of them chooses .*, so give 10 or more"),
-        ({}, {"x": np.zeros((40, 24, 24), "float32")}, r"holds x of shape \(40, 24, 24\): this model takes"),
+        ({}, {"x": np.zeros((40, 24, 24), "float32")}, r"has x of shape \(40, 24, 24\): this model takes"),
         ({"weights": None}, {}, "say what the file is trained for"),
         ({"sparsity": "a lot"}, {}, "must be a share"),
         ({"teacher": "labels"}, {"y": np.arange(40)}, "y"),

@@ -68,7 +68,7 @@ def test_committed_checkpoints_have_cards_that_hold(path):
         assert card["top1_test"]["value"] >= 0.9 and abs(hits.mean() - card["top1_test"]["value"]) < 0.04
 
 
-def test_a_recipe_of_two_sizes_with_colours_and_smoothing(monkeypatch, tmp_path):
+def test_a_recipe_of_two_sizes_with_colours_smoothing_and_a_last_stage(monkeypatch, tmp_path):
     monkeypatch.setattr(checkpoints, "CHECKPOINTS", tmp_path)
     recipe = checkpoints.Recipe(
         "fashion8k",
@@ -80,10 +80,23 @@ def test_a_recipe_of_two_sizes_with_colours_and_smoothing(monkeypatch, tmp_path)
         colour=0.2,
         smoothing=0.1,
         smaller=(8, 1),
+        finish=(1, 1e-4, 2),
     )
     assert recipe.stages() == [(8, 1), (16, 1)]
     monkeypatch.setattr(checkpoints, "RECIPES", {"tiny": recipe})
     lines = []
     card = checkpoints.train("tiny", lines.append)
-    assert [line.split(",")[0] for line in lines] == ["tiny: epoch 1 of 2", "tiny: epoch 2 of 2"]
+    assert [line.split(",")[0] for line in lines] == [f"tiny: epoch {each} of 3" for each in (1, 2, 3, 3)]
     assert card["data"]["trained_on"] == 3600 and checkpoints.load("tiny", size=16, classes=10)
+
+
+def test_the_weights_of_several_last_stages_are_averaged():
+    recipe = checkpoints.Recipe("fashion8k", 8, 1, batch_size=128, model="resnet8", finish=(1, 1e-3, 2))
+    images, labels = data.load("fashion8k").x_train[:256], data.load("fashion8k").y_train[:256]
+    model = checkpoints.NETWORKS["resnet8"][0](8, 10)
+    start, found = model.get_weights(), []
+    checkpoints.finish(model, recipe, images, labels, lambda epoch, logs: found.append(model.get_weights()))
+    assert len(found) == 2 and any((one != other).any() for one, other in zip(*found, strict=True))
+    for before, one, other, mean in zip(start, *found, model.get_weights(), strict=True):
+        np.testing.assert_allclose(mean, (one + other) / 2, rtol=1e-6)
+        assert before.shape == mean.shape

@@ -25,8 +25,7 @@ def files(tmp_path_factory):
     (folder / "policy.yaml").write_text("max_dorp: 0.02\n")
     (folder / "broken.yaml").write_text("a: [1\n")
     (folder / "broken.ipynb").write_text("{")
-    np.savez(folder / "pixels.npz", x=np.zeros((3, 4), "uint8"), y=np.zeros(3, int))
-    np.savez(folder / "unlabelled.npz", x=np.zeros((3, 4), "float32"))
+    np.savez(folder / "labels.npz", y=np.zeros(3, int))
     np.savez(folder / "good.npz", x=np.zeros((3, 4), "float32"), y=np.zeros(3, int))
     (folder / "folder").mkdir()
     names = {path.name: str(path) for path in folder.iterdir()}
@@ -42,12 +41,11 @@ def files(tmp_path_factory):
         ("measure {cut.tflite}", REFUSED, "cut.tflite"),
         ("measure {folder}", REFUSED, "cannot be read"),
         ("measure {text.tflite} --data {text.npz}", REFUSED, "cannot be read"),
-        ("measure {text.tflite} --data {pixels.npz}", REFUSED, "x is uint8"),
         ("measure {text.tflite} --target http://host", REFUSED, "must read ssh://"),
         ("gate {missing} --baseline {text.tflite} --data {good.npz}", NOT_JUDGED, "cannot be read"),
         ("gate {text.tflite} --baseline {text.tflite} --data {good.npz}", NOT_JUDGED, "baseline"),
         ("gate {text.tflite} --baseline {text.tflite} --data {missing.npz}", NOT_JUDGED, "cannot be read"),
-        ("gate {text.tflite} --baseline {text.tflite} --data {unlabelled.npz}", NOT_JUDGED, "holds no y"),
+        ("gate {text.tflite} --baseline {text.tflite} --data {labels.npz}", NOT_JUDGED, "holds no samples"),
         (
             "gate {text.tflite} --baseline {text.tflite} --data {good.npz} --policy {policy.yaml}",
             NOT_JUDGED,
