@@ -25,19 +25,20 @@ def interleaved(load, samples, rounds, blocks=BLOCKS, threads=1):
     return found
 
 
-def admits_batches(model, size):
+def admits_batches(model, size, samples=None):
     """Whether a model, its inputs resized to a batch of `size`, still computes each sample by itself.
 
     A constant batch size in the graph, as converters leave it when they saw one sample, can fail loudly (RESHAPE), keep the
     first sample and repeat its values for all (SLICE), or lay the samples end to end in another axis (RESHAPE to (1, -1, 4)). So
     every tensor that depends on an input must grow by `size`, each output in its first axis, and two samples drawn at random
-    must be answered together as they are one by one. model: path or bytes of a `.tflite`.
+    must be answered together as they are one by one. model: path or bytes of a `.tflite`. samples: as `fed` takes them; open sizes become
+    theirs.
     """
     from ai_edge_litert.interpreter import OpResolverType
 
     try:
         plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # a delegate hides what is inside it
-        one, many = (load(model, 1, batch, experimental_op_resolver_type=plain) for batch in (1, size))
+        one, many = (load(model, 1, batch, samples, experimental_op_resolver_type=plain) for batch in (1, size))
         before, after = ({d["index"]: d["shape"] for d in it.get_tensor_details()} for it in (one, many))
         dependent = {d["index"] for d in one.get_input_details()}
         for operator in one._get_ops_details():  # private, but nothing else tells what an operator reads
@@ -50,7 +51,7 @@ def admits_batches(model, size):
             return False
         if not all(after[index][:1].tolist() == [size * side for side in before[index][:1]] for index in ends):
             return False
-        return size == 1 or _alike(load(model, 1, 1), load(model, 1, size), size)
+        return size == 1 or _alike(*(load(model, 1, batch, samples) for batch in (1, size)), size)
     except (AttributeError, KeyError, ValueError, RuntimeError):
         return False
 
@@ -131,16 +132,20 @@ def batches(runner, arrays, size):
 def as_stored(x, details):
     """Real numbers as a tensor holds them: rounded to its integers by its scale and zero point, if it has a scale.
 
-    details: of the tensor, as an interpreter gives them.
+    details: of the tensor, as an interpreter gives them. Raises ValueError for whole numbers that its integers do not hold.
     """
     import numpy as np
 
     if not np.issubdtype(details["dtype"], np.integer):
         return x.astype(details["dtype"], copy=False)
     scale, zero_point = details["quantization"]
-    if not scale:
-        return x.astype(details["dtype"], copy=False)  # whole numbers that stand for themselves, such as tokens
     limits = np.iinfo(details["dtype"])
+    if not scale:  # whole numbers that stand for themselves, such as tokens
+        if x.size and not limits.min <= x.min() <= x.max() <= limits.max:
+            raise ValueError(
+                f"{limits.dtype}, which holds {limits.min} to {limits.max}: the samples go from {x.min()} to {x.max()}"
+            )
+        return x.astype(details["dtype"], copy=False)
     return np.clip(np.round(x / scale) + zero_point, limits.min, limits.max).astype(details["dtype"])
 
 
@@ -182,10 +187,10 @@ def opened(model, threads, **options):
 
 
 def load(model, threads, batch=None, samples=None, **options):
-    """An interpreter with its tensors allocated. model: path, or bytes. batch: samples at once. samples: as `fed` takes them, of
-    which one at a time is to be run, so that open sizes become theirs."""
+    """An interpreter with its tensors allocated. model: path, or bytes. batch: samples at once. samples: as `fed` takes them;
+    open sizes become theirs, and one at a time is to be run unless batch says more."""
     runner = opened(model, threads, **options)
-    shapes = [(1, *each.shape[1:]) for each in fed(declared(runner)[0], samples)] if samples else None
+    shapes = [(batch or 1, *each.shape[1:]) for each in fed(declared(runner)[0], samples)] if samples else None
     for place, details in enumerate(runner.get_input_details()):
         wanted = list(shapes[place]) if shapes else [batch, *details["shape"][1:]] if batch else None
         if wanted and wanted != details["shape"].tolist():
@@ -208,24 +213,33 @@ def put(runner, samples=None):
 
 
 def declared(runner):
-    """What a file says of its inputs and of its outputs, two lists of plain values, by the names of its signature, if any;
-    scale is None where there is none that can be used."""
-    names = [{}, {}]
-    signatures = list(runner.get_signature_list())
+    """What a file says of its inputs and of its outputs, two lists of plain values, by the names of its signature, if any; no two
+    names in a list are the same. scale is None where there is none that can be used."""
+    signed, signatures = ({}, {}), list(runner.get_signature_list())
     if len(signatures) == 1:
-        signed = runner.get_signature_runner(signatures[0])
-        for known, found in zip(names, (signed.get_input_details(), signed.get_output_details())):
-            known.update({each["index"]: name for name, each in found.items()})
-    ends = runner.get_input_details(), runner.get_output_details()
-    return [[_declared(each, known) for each in some] for some, known in zip(ends, names)]
+        only = runner.get_signature_runner(signatures[0])
+        signed = only.get_input_details(), only.get_output_details()
+    found = []
+    for details, known in zip((runner.get_input_details(), runner.get_output_details()), signed):
+        free, taken = [(name, each["index"]) for name, each in known.items()], []
+        for each in details:
+            name = next((name for name, index in free if index == each["index"]), None)
+            if name is None:
+                name = each["name"]
+            else:  # a tensor that is put out twice has two names
+                free.remove((name, each["index"]))
+            name = printable(name, 250)  # short enough for a number behind it
+            taken.append(f"{name}_{len(taken)}" if name in taken else name)
+        found.append([_declared(each, name) for each, name in zip(details, taken)])
+    return found
 
 
-def _declared(details, names):
+def _declared(details, name):
     import numpy as np
 
     scale, zero_point = details["quantization"]
     return {
-        "name": printable(names.get(details["index"], details["name"])),
+        "name": name,
         "shape": [int(size) for size in details["shape"]],
         "open": [place for place, size in enumerate(details["shape_signature"]) if place and size < 0],
         "dtype": np.dtype(details["dtype"]).name,
@@ -234,12 +248,23 @@ def _declared(details, names):
     }
 
 
+def ambiguous(runner):
+    """Why it does not follow from a file which of its functions is meant, or None."""
+    names = [printable(name) for name in runner.get_signature_list()]
+    if len(names) > 1:
+        return (
+            f"it has {len(names)} signatures ({', '.join(names)}): convert one by itself, as in compression-lab convert "
+            f"SAVED_MODEL --recipe float32 --signature {names[0]} --output {names[0]}.tflite"
+        )
+    return None
+
+
 def unusable(inputs, outputs, samples):
     """Why a file with these inputs and outputs cannot answer these samples, or None."""
     if not outputs:
         return "it has no output"
     for each in outputs:
-        if each["dtype"] in ("string", "object", "complex64"):
+        if not each["dtype"].startswith(("float", "int", "uint", "bool")):
             return f"its output {each['name']} is {each['dtype']}: numbers are needed"
     try:
         arrays = fed(inputs, samples)
@@ -253,12 +278,17 @@ def unusable(inputs, outputs, samples):
         ):
             return f"its {name} has shape {tuple(shape)}, one sample has {tuple(given)}"
         whole, integers = array.dtype.kind in "iub", each["dtype"].startswith(("int", "uint"))
-        if each["dtype"] == "float32" and whole:
-            return f"its {name} is float32, the samples are {array.dtype}: give them as float32, scaled as the model takes them"
+        if each["dtype"].startswith("float") and whole:
+            return f"its {name} is {each['dtype']}, the samples are {array.dtype}: give them as float32, scaled as the model takes them"
         if integers and not each["scale"] and not whole:
             return f"its {name} is {each['dtype']} without a scale, the samples are {array.dtype}: give whole numbers"
         if integers and each["scale"] and whole:
             return f"its {name} is {each['dtype']} with a scale, which real numbers are rounded by: give float samples"
+        if integers and not each["scale"]:
+            try:
+                as_stored(array, {"dtype": each["dtype"], "quantization": (0, 0)})
+            except ValueError as error:
+                return f"its {name} is {error}"
         if not integers and each["dtype"] not in ("float32", "float16", "bool"):
             return f"its {name} is {each['dtype']}: float32, or integers, are needed"
     return None

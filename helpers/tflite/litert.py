@@ -144,7 +144,9 @@ def run(model, samples, threads=runtime_env.LITERT_THREADS, batch=1, admits_batc
             raise InputError(f"samples hold no {name}: give an array for each of {', '.join(names)}.")
     arrays = [samples[name] for name in names]
     size = min(batch, len(arrays[0]))
-    if size > 1 and not (interpreting.admits_batches(blob, size) if admits_batches is None else admits_batches):
+    if admits_batches is None:
+        admits_batches = size == 1 or interpreting.admits_batches(blob, size, dict(zip(names, arrays, strict=True)))
+    if not admits_batches:
         size = 1
     try:
         for details, array in zip(loaded.get_input_details(), arrays, strict=True):

@@ -107,15 +107,16 @@ def _predict(job):
 
     samples = _samples(job)
     _restrict(job)
-    inputs, outputs = interpreting.declared(interpreting.opened(job["model"], job["threads"]))
+    opened = interpreting.opened(job["model"], job["threads"])
+    inputs, outputs = interpreting.declared(opened)
     answer = {"inputs": inputs, "outputs": outputs}
-    unusable = interpreting.unusable(inputs, outputs, samples)
+    unusable = interpreting.ambiguous(opened) or interpreting.unusable(inputs, outputs, samples)
     if unusable:
         return {**answer, "unusable": unusable}
     arrays = interpreting.fed(inputs, samples)
     size = min(job["batch"], len(arrays[0]))
-    if size > 1 and interpreting.admits_batches(job["model"], size):
-        runner = interpreting.load(job["model"], job["threads"], size)
+    if size > 1 and interpreting.admits_batches(job["model"], size, samples):
+        runner = interpreting.load(job["model"], job["threads"], size, samples)
     else:
         size = 1
         runner = interpreting.load(job["model"], job["threads"], samples=samples)
@@ -242,9 +243,9 @@ def _answer(code, out, errors, limits):
         return _error("crashed", reason or f"it ended with exit code {code}")
     try:
         answer = json.loads(out)
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
-    if not isinstance(answer, dict):
+    if not isinstance(answer, dict) or not isinstance(answer.get("error", ""), str):
         return _error("garbled", f"it answered {out[:60]!r} instead of a line of JSON")
     return answer
 

@@ -11,7 +11,7 @@ from helpers.base import runtime_env
 from helpers.base.errors import InputError
 from helpers.compress import quantize, requantize, sparsity
 from helpers.networks import models
-from helpers.tflite import litert
+from helpers.tflite import interpreting, litert
 
 INPUTS, CLASSES = 48, 10
 KERNELS = [(64, INPUTS), (32, 64), (CLASSES, 32)]  # as the file stores them: outputs first
@@ -269,6 +269,42 @@ def test_a_model_made_for_one_sample_is_run_one_by_one():
     np.testing.assert_allclose(litert.predict(file, x), wanted, atol=1e-5)
     (hidden,) = litert.layer_outputs(file, x)
     np.testing.assert_allclose(hidden, wanted, atol=1e-5)
+
+
+def converted_function(function, shape, dtype):
+    traced = tf.function(function, input_signature=[tf.TensorSpec(shape, dtype, name="x")])
+    return quantize.convert(traced.get_concrete_function())
+
+
+def test_an_open_size_is_that_of_the_samples_in_batches_too():
+    vectors = np.random.default_rng(0).normal(size=(50, 4)).astype("float32")
+    file = converted_function(lambda x: tf.reduce_mean(tf.gather(vectors, x), 1), (None, None), tf.int32)
+    for length in (3, 16):
+        x = np.random.default_rng(length).integers(0, 50, (10, length))
+        for batch in (1, 4):
+            [found] = litert.run(file, {"x": x}, batch=batch).values()
+            np.testing.assert_allclose(found, vectors[x].mean(axis=1), atol=1e-6)
+            assert interpreting.admits_batches(file, 4, {"x": x})
+            runner = interpreting.load(file, 1, batch, {"x": x})
+            assert runner.get_input_details()[0]["shape"].tolist() == [batch, length]
+
+
+@pytest.mark.parametrize("x", [[[0, 256]], [[-1, 0]], [[2**32, 0]]])
+def test_whole_numbers_are_not_wrapped_around(x):
+    file = converted_function(lambda x: tf.cast(x, tf.float32), (1, 2), tf.uint8)
+    with pytest.raises(InputError, match=r"uint8, which holds 0 to 255: the samples go from -?[0-9]+ to [0-9]+"):
+        litert.run(file, {"x": np.array(x)})
+    assert litert.run(file, {"x": np.array([[0, 255]])})["output_0"].tolist() == [[0, 255]]
+
+
+def test_every_output_has_a_name_of_its_own():
+    def twice(x):
+        return {"one": -x, "other": -x}
+
+    file = converted_function(lambda x: {**twice(x), "a" * 999: x, "a" * 998: x + 1}, (1, 2), tf.float32)
+    found = litert.run(file, {"x": np.ones((1, 2), "float32")})
+    assert {"one", "other"} < set(found) and len(found) == 4
+    assert sorted(of[0, 0] for of in found.values()) == [-1, -1, 1, 2]
 
 
 def with_first_layer_named(file, name):
