@@ -7,12 +7,11 @@ Neither file is loaded in this process. The candidate may be damaged or hostile:
 import dataclasses
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from helpers.base.errors import InputError, RunError
-from helpers.deploy import answers
+from helpers.deploy import answers, outputs
 from helpers.deploy.policy import FAIL, PASS, UNDECIDED, Check, Policy, at_least, at_most, counted
 from helpers.evidence.stats import Estimate
 from helpers.tflite import heads, inputs, interpreting, measure, runner
@@ -102,12 +101,12 @@ def judge(
     data = {"samples": n, "sha256": _fingerprint(x, y)}
     reference, found = _answers(blobs, x, data, limits)
     judged = heads.heads(_reference(reference, x, n), y, purpose)
-    checks, outputs = _runs(found, reference, n, purpose.outputs)
+    checks, theirs = _runs(found, reference, n, purpose.outputs)
     measured = {"size.baseline": _bytes(len(blobs["baseline"])), "size.candidate": _bytes(len(blobs["candidate"]))}
     machine = None
-    if outputs is not None:
+    if theirs is not None:
         for head in judged:
-            more, numbers = answers.compared(head, outputs, slices, policy)
+            more, numbers = answers.compared(head, theirs, slices, policy)
             checks, measured = [*checks, *more], measured | numbers
         if policy.max_size is not None:
             size = measured["size.candidate"]
@@ -145,7 +144,7 @@ def _answers(blobs, x, data, limits):
     asked = (baseline, data["sha256"], *sorted(limits.items()))
     with measure.staged(blobs, x) as (folder, names):
         found = {
-            name: _with_outputs(
+            name: outputs.read(
                 runner.run(measure.prediction(names[name], limits=limits, write=name), folder),
                 folder,
                 name,
@@ -161,27 +160,6 @@ def _answers(blobs, x, data, limits):
         if "error" not in found["baseline"]:
             _answered[asked] = found["baseline"]
     return found.get("baseline") or _answered[asked], found["candidate"]
-
-
-def _with_outputs(answer, folder, name, n):
-    """An answer to "predict" with the arrays that were written for it, or an error instead. A damaged model may have damaged
-    the process that answered for it, so nothing that it says is taken for granted."""
-    if "error" in answer:
-        return answer
-    try:
-        _shown(answer["inputs"] + answer["outputs"])
-        if "unusable" in answer:
-            return answer
-        arrays = [
-            np.load(Path(folder) / f"{name}{place}.npy", allow_pickle=False) for place in range(len(answer["outputs"]))
-        ]
-        named = len({each["name"] for each in answer["outputs"]}) == len(arrays)
-        whole = all(of.dtype == np.float32 and len(of) == n for of in arrays) and type(answer["not_finite"]) is int
-        if not (named and whole):
-            raise ValueError
-    except (KeyError, IndexError, TypeError, ValueError, OSError, EOFError):
-        return {"error": "its process answered nonsense"}
-    return {**answer, "arrays": arrays}
 
 
 def _data(x, slices, policy):
@@ -232,10 +210,10 @@ def _runs(answer, reference, n, renamed):
     ]
     if problem:
         return checks, None
-    shown = "; ".join(f"{kind} {_shown(answer[kind + 's'])}" for kind in ("input", "output"))
+    shown = "; ".join(f"{kind} {outputs.shown(answer[kind + 's'])}" for kind in ("input", "output"))
     problem = answer.get("unusable")
     if not problem:
-        outputs, problem = _matched(answer, reference, renamed)
+        theirs, problem = outputs.matched(answer, reference, renamed)
     because = f"{shown}: {problem}" if problem else shown
     checks.append(Check("inputs and outputs", FAIL if problem else PASS, None, None, because))
     if problem:
@@ -243,41 +221,7 @@ def _runs(answer, reference, n, renamed):
     wild = answer["not_finite"]
     because = f"NaN or infinity for {wild:,} of {n:,} samples" if wild else "no NaN, no infinity"
     checks.append(Check("finite outputs", FAIL if wild else PASS, None, None, because))
-    return checks, None if wild else outputs
-
-
-def _matched(answer, reference, renamed):
-    """A candidate's outputs by the baseline's names, and why they are not those of the baseline, or None."""
-    wanted, names = ([of["name"] for of in each["outputs"]] for each in (reference, answer))
-    strange = [name for name in renamed if name not in wanted]
-    if strange:
-        raise InputError(f"there is no output {strange[0]!r}: the baseline has {', '.join(wanted)}.")
-    theirs = {name: renamed.get(name, name) for name in wanted}
-    if len(wanted) == len(names) == 1:
-        theirs = {wanted[0]: names[0]}
-    if len(wanted) != len(names):
-        return None, f"the baseline has {counted(len(wanted), 'output')}: {_shown(reference['outputs'])}"
-    if set(theirs.values()) != set(names):
-        return None, (
-            f"its outputs are called {', '.join(names)}, the baseline's {', '.join(wanted)}: say which is which, as in "
-            f"--output {wanted[0]}={names[0]}"
-        )
-    arrays = dict(zip(names, answer["arrays"], strict=True))
-    outputs = {name: arrays[theirs[name]] for name in wanted}
-    for name, before in zip(wanted, reference["arrays"], strict=True):
-        kinds = [
-            next(of for of in each["outputs"] if of["name"] == called)
-            for each, called in ((reference, name), (answer, theirs[name]))
-        ]
-        dtypes = [of["dtype"] if of["scale"] is None else "float32" for of in kinds]
-        if dtypes[0].startswith("float") and not dtypes[1].startswith("float"):
-            return None, f"its output is {dtypes[1]} without a scale, the baseline's {dtypes[0]}"
-        if outputs[name].shape != before.shape:
-            return (
-                None,
-                f"the baseline's output{f' {name}' if len(wanted) > 1 else ''} is {_shown(reference['outputs'])}",
-            )
-    return outputs, None
+    return checks, None if wild else theirs
 
 
 def _speed(blobs, x, policy, limits, rounds, target):
@@ -296,8 +240,9 @@ def _speed(blobs, x, policy, limits, rounds, target):
         machine["target"] = target.url
     try:
         table = measure.table(names, "baseline", answers)
-    except RunError as error:
-        return [*checks, Check("speed and memory", FAIL, None, None, str(error))], {}, machine
+    except (RunError, KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
+        because = str(error) if isinstance(error, RunError) else outputs.NONSENSE
+        return [*checks, Check("speed and memory", FAIL, None, None, because)], {}, machine
     found = table.loc["candidate"]
     ratio = Estimate(found["ratio"], found["low"], found["high"])
     memory, former = found["memory"], table.loc["baseline", "memory"]
@@ -333,7 +278,7 @@ def _same_answers(here, there, n):
         same = np.mean([_like(*pair) for pair in pairs], axis=0)
         difference = max(np.abs(one - other).max() for one, other in pairs)
     except (KeyError, TypeError, ValueError):
-        return Check(name, FAIL, None, None, "its process answered nonsense")
+        return Check(name, FAIL, None, None, outputs.NONSENSE)
     because = f"{same.sum():g} of {n} are those given here; outputs differ by {difference:.2g} at most"
     share = Estimate(float(same.mean()), unit="share")
     return Check(name, PASS if share.value >= SAME_ON_TARGET else FAIL, share, SAME_ON_TARGET, because)
@@ -358,10 +303,6 @@ def _described(blob, answer):
         "inputs": answer.get("inputs"),
         "outputs": answer.get("outputs"),
     }
-
-
-def _shown(tensors):
-    return ", ".join(f"{tensor['dtype']} {tuple(tensor['shape'])}" for tensor in tensors) or "none"
 
 
 def _bytes(number):

@@ -9,10 +9,9 @@ takes a job as JSON (from standard input if it is not an argument) and prints it
 fails answers {"error": a sentence, "kind": one of KINDS}. File names are relative to the working directory. The tasks:
 
     predict  model, samples (.npz: an array for each input by its name; any name where there is one), batch, threads, show,
-             write (how the names of files begin)  ->  inputs, outputs (what the file declares), not_finite (samples with a
-             NaN or infinite output), first (of each output the real numbers for the first `show` samples); and, where
-             `write` is given, of each output a file <write><place>.npy, float32 (n, ...); instead of all that `unusable`,
-             why these samples do not fit the file
+             write (how the names of files begin)  ->  inputs, outputs (what the file declares), first (of each
+             output the real numbers for the first `show` samples); and, where `write` is given, of each output a file
+             <write><place>.npy, float32 (n, ...); instead of all that `unusable`, why these samples do not fit the file
     time     models (name -> file), samples, rounds, blocks, threads  ->  blocks: a list for each, of rounds, of seconds
              by name
     memory   model (or none), shapes (of one sample for each input: name -> shape, dtype), threads  ->  bytes, the resident
@@ -120,7 +119,7 @@ def _predict(job):
     else:
         size = 1
         runner = interpreting.load(job["model"], job["threads"], samples=samples)
-    not_finite, first, shapes, targets = 0, [[] for _ in outputs], None, runner.get_output_details()
+    first, shapes, targets = [[] for _ in outputs], None, runner.get_output_details()
     files = [open(f"{job['write']}{place}.npy", "wb") for place in range(len(outputs))] if job.get("write") else []
     for raw in interpreting.batches(runner, arrays, size):
         found = [np.asarray(interpreting.real_numbers(*each), "float32") for each in zip(raw, targets)]
@@ -131,16 +130,13 @@ def _predict(job):
                 np.lib.format.write_array_header_1_0(file, header)
         if [each.shape[1:] for each in found] != shapes:
             return {**answer, "unusable": "its outputs have other shapes for other samples"}
-        wild = np.zeros(len(found[0]), bool)
         for each, kept in zip(found, first):
-            wild |= ~np.isfinite(each.reshape(len(each), -1)).all(axis=1)
             kept += each[: max(0, job.get("show", 0) - len(kept))].astype(float).tolist()
-        not_finite += int(wild.sum())
         for each, file in zip(found, files):
             file.write(np.ascontiguousarray(each, "<f4").tobytes())
     for file in files:
         file.close()
-    return {**answer, "not_finite": not_finite, "first": first}
+    return {**answer, "first": first}
 
 
 def _time(job):
