@@ -16,7 +16,7 @@ whose limit is LIMIT, or lies where the world says:
 import sys
 from pathlib import Path
 
-DRAWS, SEVERAL = 1000, 200  # draws; fewer where each takes a bootstrap
+DRAWS, SEVERAL = 1000, 400  # draws; fewer where each takes seconds
 POPULATION, SAMPLES = 20_000, 400
 LIMIT = 0.05
 NOISE = (0.1, 0.3, 0.8)  # of candidates, in units of the baseline's own

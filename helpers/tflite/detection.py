@@ -191,7 +191,7 @@ def _matched(boxes, true):
 
 
 def _precision(weights, right, image, wanted):
-    """Interpolated average precision of one class: (draws,), NaN where no true box is drawn."""
+    """Interpolated average precision of one class: (times,), NaN where no true box counts."""
     total = weights @ wanted
     if not len(right):
         return np.where(total > 0, 0.0, np.nan)

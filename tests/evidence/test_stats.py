@@ -332,3 +332,32 @@ RIGHT = share(5, 10)
 def test_bad_input_is_refused_by_name(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_a_quantity_of_a_whole_set_has_the_interval_of_its_samples():
+    """Of a mean, which needs no jackknife, it is that of Student's t; a difference is paired; a part is by itself."""
+    random = np.random.default_rng(0)
+    values = [random.normal(size=500), random.normal(0.2, 1, 500)]
+    one, other = (stats.OfSet(500, lambda weights, of=of: weights @ of / weights.sum(axis=1)) for of in values)
+    for found, wanted in (
+        (stats.score(one), stats.mean(values[0])),
+        (stats.score_difference(one, other), stats.mean(values[1] - values[0])),
+    ):
+        assert found.value == pytest.approx(wanted.value)
+        assert found.high - found.low == pytest.approx(wanted.high - wanted.low, rel=0.1)
+    assert stats.score(one[np.arange(500) < 80]).value == pytest.approx(values[0][:80].mean())
+    same = stats.score_difference(one, one)
+    assert same.value == 0 and same.low < 0 < same.high
+    with pytest.raises(InputError, match="two are the least"):
+        stats.score(one[np.arange(500) < 1])
+
+
+def test_real_scores_are_judged_by_students_t_with_their_skewness():
+    random = np.random.default_rng(0)
+    before, change = random.normal(size=400), -np.exp(random.normal(0, 1, 400)) / 10
+    found, plain = stats.score_difference(before, before + change), stats.mean(change)
+    assert found.value == pytest.approx(plain.value) and plain.value - found.low > found.high - plain.value
+    alike = stats.score_difference(before, before)
+    assert alike.value == 0 and alike.low < 0 < alike.high
+    with pytest.raises(InputError, match="judge the same samples"):
+        stats.score_difference(before, before[:9])
