@@ -1,5 +1,6 @@
 """What the commands share: options, how a refusal is shown, and tables for machines."""
 
+import re
 import traceback
 
 import click
@@ -106,9 +107,11 @@ def pairs(texts, what):
     """'name=value' each -> a dict; a text without a name is the only one and stands for itself. None for none."""
     if not texts:
         return None
-    if len(texts) == 1 and "=" not in texts[0].partition(":")[0]:
+    # In "binary:threshold=0.3" nothing is named; in "PartitionedCall:0=binary" an output that no signature names is.
+    named = [text for text in texts if "=" in text and not re.match(r"[a-z-]+:([a-z]+,)*threshold=[^=]*$", text)]
+    if len(texts) == 1 and not named:
         return texts[0]
-    found = dict(text.split("=", 1) for text in texts if "=" in text.partition(":")[0])
+    found = dict(text.split("=", 1) for text in named)
     if len(found) < len(texts):
         raise InputError(f"{what}={texts[-1]!r}: of several each must read NAME={what.upper()}, each name once.")
     return found

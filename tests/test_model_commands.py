@@ -8,9 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from helpers.__main__ import main
+from helpers.base.errors import InputError
 from helpers.compress import quantize
 from helpers.networks import models
-from helpers.options import told_apart
+from helpers.options import pairs, told_apart
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,28 @@ from helpers.options import told_apart
 )
 def test_paths_are_shortened_until_only_what_differs_is_left(paths, told):
     assert list(told_apart(paths).values()) == told
+
+
+@pytest.mark.parametrize(
+    "texts, found",
+    [
+        ([], None),
+        (["binary"], "binary"),
+        (["binary:threshold=0.3"], "binary:threshold=0.3"),
+        (["detection:xywh,threshold=2"], "detection:xywh,threshold=2"),
+        (["kind=binary:threshold=0.3"], {"kind": "binary:threshold=0.3"}),
+        (["Call:0=detection:xywh"], {"Call:0": "detection:xywh"}),
+        (["Call:0=a", "Call:1=b:0"], {"Call:0": "a", "Call:1": "b:0"}),
+    ],
+)
+def test_a_value_may_be_given_to_a_name_and_the_name_may_hold_a_colon(texts, found):
+    assert pairs(texts, "task") == found
+
+
+@pytest.mark.parametrize("texts", [["kind=binary", "regression"], ["kind=binary", "kind=regression"]])
+def test_of_several_values_each_has_a_name_of_its_own(texts):
+    with pytest.raises(InputError, match=r"of several each must read NAME=TASK, each name once\.$"):
+        pairs(texts, "task")
 
 
 def test_measure_tells_its_models_apart_and_writes_its_table(tmp_path):

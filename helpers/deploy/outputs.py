@@ -1,6 +1,7 @@
 """What the child process of a model answered: read as if it lied, and its outputs matched with those of the baseline."""
 
 import operator
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +98,7 @@ def _guess(theirs, before, arrays):
     for name in missing:
         other = min(free, key=lambda each: arrays[each].shape != before[name].shape)
         free.remove(other)
-        said.append(f"--output {name}={other}")
+        said.append(f"--output {shlex.quote(f'{name}={other}')}")  # the converter joins names with a semicolon
     return " ".join(said)
 
 

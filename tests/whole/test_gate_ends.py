@@ -1,6 +1,7 @@
 """The gate and the ends of files as converters make them: several inputs and outputs, other names, integers, open sizes."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,10 @@ def reversed_ends(model, side):
     """The file with its inputs or outputs in another order; its signature says which is which."""
     content = schema.ModelT.InitFromPackedBuf(model, 0)
     setattr(content.subgraphs[0], side, getattr(content.subgraphs[0], side)[::-1])
+    return packed(content)
+
+
+def packed(content):
     builder = flatbuffers.Builder()
     builder.Finish(content.Pack(builder), b"TFL3")
     return bytes(builder.Output())
@@ -107,16 +112,33 @@ def test_the_names_of_outputs_count_and_not_their_shapes(baseline):
     assert because(judged(swapped, baseline, BOTH)).endswith("the baseline's output price is float32 (1, 1)")
 
 
-@pytest.mark.parametrize("kind, price", [("a", "b"), ("b", "a"), ("kind", "cost"), ("price_", "kind_")])
-def test_other_names_are_rejected_with_the_options_that_cure_it(tmp_path, monkeypatch, baseline, kind, price):
+def unsigned(model):
+    """The file without its signature, and so with the names of its tensors, such as PartitionedCall:0."""
+    content = schema.ModelT.InitFromPackedBuf(model, 0)
+    content.signatureDefs = None
+    return packed(content)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda: two_ends("a", "b"),
+        lambda: two_ends("kind", "cost"),
+        lambda: two_ends("x;y z", "price"),
+        lambda: unsigned(two_ends()),
+    ],
+)
+def test_other_names_are_rejected_with_the_options_that_cure_it(tmp_path, monkeypatch, baseline, other, turned):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "baseline.tflite").write_bytes(baseline)
-    (tmp_path / "candidate.tflite").write_bytes(two_ends(kind, price))
-    np.savez(tmp_path / "test.npz", **BOTH, y_kind=KIND, y_price=PRICE)
+    files = (baseline, other())[:: -1 if turned else 1]
+    for name, file in zip(("baseline.tflite", "candidate.tflite"), files, strict=True):
+        (tmp_path / name).write_bytes(file)
+    np.savez(tmp_path / "test.npz", **BOTH)
     words = ["gate", "candidate.tflite", "--baseline", "baseline.tflite", "--data", "test.npz", "--no-speed"]
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 1 and "say which is which, as in --output " in result.output.splitlines()[-1]
-    cure = result.output.splitlines()[-1].rstrip(".").partition("as in ")[2].split()
+    cure = shlex.split(result.output.splitlines()[-1].rstrip(".").partition("as in ")[2])
     result = CliRunner().invoke(main, [*words, *cure])
     assert result.exit_code == 0, result.output
 
