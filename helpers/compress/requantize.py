@@ -14,13 +14,16 @@ import numpy as np
 
 from helpers.base import runtime_env
 from helpers.base.errors import InputError
-from helpers.tflite import inputs, litert, rewrite
+from helpers.tflite import flatbuffer, inputs, litert, rewrite
 
 with runtime_env.quiet():
+    from ai_edge_litert import schema_py_generated as schema
     from litert_quantizer import Quantizer
     from litert_quantizer.qtyping import QuantGranularity, TFLOperationName
 
 EVERYTHING, DEPTHWISE = "*", "DEPTHWISE_CONV_2D"
+# Of the range of what is capped at 6: built-in kernels of 16 bits refuse a file in which 6 is more than 2**31 steps away.
+LEAST = 1e-4
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ def calibrate(model, calibration):
     """The range of every tensor of a float `.tflite` over a calibration set: name -> min, max.
 
     calibration: (samples, ...), float32 where the model takes that; for a model of several inputs name -> such an array.
-    The smallest and the largest value over all samples, as in the converter's PTQ. Samples are shown in parts, so that
+    The smallest and the largest value over all samples, as in the converter's PTQ. Of a tensor that is 0 for all of them nothing
+    is known: it gets 0 to 1. What a fused ReLU6 leaves reaches LEAST. Samples are shown in parts, so that
     memory does not grow with their number, and one at a time to a file that is made for one.
     Raises what `litert.interpreter` raises for an unusable file and `inputs.representative` for an unusable set.
     """
@@ -91,7 +95,25 @@ def calibrate(model, calibration):
             found = runner.calibrate({signature: [part]}, num_threads=runtime_env.LITERT_THREADS)
             for tensor, seen in found.items():
                 ranges[tensor] = _widened(ranges.get(tensor), seen)
+    capped = _capped(model)
+    for tensor, seen in ranges.items():
+        # With steps as small as those of 0 to 0 the bias of the layer behind it would not fit into 32 bits.
+        zero = bool(seen) and not np.any([seen["min"], seen["max"]])
+        if zero or (seen and tensor in capped):
+            ranges[tensor] = _widened(seen, {"min": np.float32(0), "max": np.float32(1 if zero else LEAST)})
     return ranges
+
+
+def _capped(model):
+    """The names of tensors that an operator caps at 6 (or 1) as it writes them."""
+    caps = (schema.ActivationFunctionType.RELU6, schema.ActivationFunctionType.RELU_N1_TO_1)
+    with flatbuffer.unpacked(litert.content(model)) as parsed:
+        graph = parsed.subgraphs[0]
+        return {
+            graph.tensors[operator.outputs[0]].name.decode()
+            for operator in graph.operators
+            if getattr(operator.builtinOptions, "fusedActivationFunction", None) in caps
+        }
 
 
 def _declared_shape(end):

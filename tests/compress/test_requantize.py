@@ -216,6 +216,19 @@ def test_files_made_for_one_sample_are_calibrated_on_all(keep):
     assert off(requantize.apply(file, {EVERYTHING: INT8}, found), file, x) < 0.05
 
 
+@pytest.mark.parametrize("form", [INT8, Format(weights=4), Format(8, 16)], ids=["int8", "4-bit", "16-bit"])
+def test_a_file_with_a_layer_that_answers_zero_to_all_samples_runs_in_every_format(form):
+    inputs = layers.Input((6, 6, 3))
+    dead = layers.ReLU(6.0)(layers.Conv2D(4, 3, bias_initializer=tf.constant_initializer(-100.0), name="dead")(inputs))
+    x = layers.Dense(3, bias_initializer=tf.constant_initializer([1.0, -2.0, 3.0]))(
+        layers.GlobalAveragePooling2D()(dead)
+    )
+    file = quantize.convert(tf.keras.Model(inputs, x))
+    quantized = requantize.apply(file, {EVERYTHING: form}, requantize.calibrate(file, SAMPLES[:, :6, :6]))
+    answers = litert.predict(quantized, SAMPLES[:2, :6, :6])
+    np.testing.assert_allclose(answers, [[1, -2, 3]] * 2, atol=0.02)
+
+
 def test_ranges_of_parts_are_those_of_the_whole(network, ranges, monkeypatch):
     monkeypatch.setattr(litert, "KEPT_BYTES", 5 * 4 * 12 * 12 * 3 * 10)  # a few samples at a time
     assert 1 < litert.at_once(network, len(SAMPLES)) < len(SAMPLES) / 2
