@@ -70,7 +70,7 @@ def curves(frame, x, y, by, title, x_label, y_label, percent="y", log_x=False, e
             markersize=5,
         )
     for number, (name, level) in enumerate((levels or {}).items()):
-        axis.axhline(level, color="black", linewidth=1, linestyle=(":", "--")[number % 2], label=name)
+        axis.axhline(level, color="black", linewidth=1, linestyle=(":", "--", "-.")[number % 3], label=name)
     if equal_steps:
         axis.set_xticks(range(len(places)), [f"{value:.0%}" if "x" in percent else f"{value:g}" for value in places])
     elif "x" in percent:
