@@ -93,7 +93,8 @@ def fed(inputs, samples):
     if len(inputs) == 1 and "x" in samples:
         return [samples["x"]]
     if len(inputs) != len(samples):
-        raise ValueError(f"it has {len(inputs)} inputs, the samples have {len(samples)}: {', '.join(samples)}")
+        names = ", ".join(each["name"] for each in inputs)
+        raise ValueError(f"its inputs are {names}, the samples have {', '.join(samples)}")
     arrays = list(samples.values())
     if len(inputs) == 1:
         return arrays

@@ -194,7 +194,8 @@ def choose(shapes, answers=None, y=None, asked=None):
     """The task of some outputs. shapes: name -> shape of one sample's answer. answers: of the baseline, and y: labels as
     given, tell tasks of the same shapes apart. asked: "name" or "name:option,option", such as "detection:cxcywh", instead.
 
-    Without labels an output that sums to 1 over its last axis is a class for each place, one number in [0, 1] a yes or no, a row of
+    Labels that are no whole numbers, or rows of others than zeros and ones, are numbers; rows of five for each of some boxes are
+    boxes. Without labels an output that sums to 1 over its last axis is a class for each place, one number in [0, 1] a yes or no, a row of
     numbers a class for each, and everything else is numbers. Raises InputError where nothing fits.
     """
     if asked:
@@ -251,20 +252,27 @@ def _fitting(shape, values, y):
     """The kind of task by the shape of one sample's answer, the answers and the labels; the last two may be None."""
     numbers = int(np.prod(shape))
     if y is not None:
-        whole = y.dtype.kind in "iub" or (y.dtype.kind == "f" and np.isin(y, (0, 1)).all())
+        yes_or_no = y.dtype.kind in "fiub" and np.isin(y, (0, 1)).all()
         if numbers == 1:
-            return Binary if whole and np.isin(y, (0, 1)).all() else Regression
+            return Binary if yes_or_no else Regression
         if len(shape) == 1:
             if y.ndim == 2 and y.shape[1] == numbers:
-                several = whole and np.isin(y, (0, 1)).all() and (y.sum(axis=1) != 1).any()
-                return MultiLabel if several else Classification if whole else Regression
-            return Classification
+                several = yes_or_no and (y.sum(axis=1) != 1).any()
+                return MultiLabel if several else Classification if yes_or_no else Regression
+            return Regression if _are_fractions(y) else Classification
+        if len(shape) == 2 and y.ndim == 3 and y.shape[2] == 5 and y.shape[1:] != shape:
+            return Detection
         return Segmentation if y.dtype.kind in "iub" else Regression
     if numbers == 1:
         return Binary if values is not None and are_probabilities(values) else Regression
     if len(shape) == 1:
         return Classification
     return Segmentation if values is not None and is_distribution(values) else Regression
+
+
+def _are_fractions(y):
+    """Whether labels hold numbers that cannot count classes."""
+    return y.dtype.kind == "f" and np.isfinite(y).all() and (y != np.round(y)).any()
 
 
 def _unit(vectors):

@@ -18,6 +18,8 @@ RANDOM = np.random.default_rng(0)
         ((5,), np.eye(5)[[0, 4]], "classification"),
         ((5,), np.array([[1, 1, 0, 0, 0], [0, 0, 0, 0, 1]]), "multi-label"),
         ((5,), RANDOM.normal(size=(2, 5)), "regression"),
+        ((2,), np.array([[3, 40], [0, 7]]), "regression"),
+        ((5,), np.array([0.0, 4.0]), "classification"),
         ((1,), np.array([0, 1]), "binary"),
         ((1,), np.array([0.0, 1.0]), "binary"),
         ((1,), np.array([0.2, 1.0]), "regression"),
@@ -25,6 +27,8 @@ RANDOM = np.random.default_rng(0)
         ((4, 4, 3), np.zeros((2, 4, 4), int), "segmentation"),
         ((4, 4, 1), RANDOM.normal(size=(2, 4, 4)), "regression"),
         ((7, 3), np.zeros((2, 7), int), "segmentation"),
+        ((30, 7), np.array([[[0, 1, 2, 3, 4]], [[2, 5, 5, 9, 9]]]), "detection"),
+        ((30, 7), np.array([[[0, 0.1, 0.2, 0.3, 0.4]], [[-1, -1, -1, -1, -1]]]), "detection"),
         ((5,), None, "classification"),
         ((2, 2), None, "regression"),
     ],
@@ -35,6 +39,18 @@ def test_the_task_follows_from_outputs_and_labels(shape, y, name):
     assert task.name == name
     truth = task.own(answers) if y is None else task.truth(y, 2)
     assert len(task.settled(answers, truth).scores(answers, truth)) == 2
+
+
+@pytest.mark.parametrize(
+    "shape, y",
+    [((2,), RANDOM.normal(size=20)), ((2,), RANDOM.normal(size=(20, 3))), ((3, 5), RANDOM.normal(size=(20, 3, 4)))],
+)
+def test_numbers_in_another_shape_are_told_the_shape_of_the_outputs_and_not_how_classes_are_written(shape, y):
+    task = tasks.choose({"out": shape}, {"out": RANDOM.normal(size=(20, *shape)).astype("float32")}, y)
+    with pytest.raises(InputError) as refused:
+        task.truth(y, 20)
+    assert str(refused.value) == f"y has shape {y.shape}: the model answers with {(20, *shape)}."
+    task.truth(RANDOM.normal(size=(20, *shape)), 20)
 
 
 def test_without_labels_probabilities_tell_classes_from_numbers():
