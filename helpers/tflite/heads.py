@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from helpers.base.errors import InputError
 from helpers.evidence import stats
 from helpers.tflite import detection, inputs, litert, measure, scoring, tasks
+
+UNLIKE = 4  # times as far from the corner: labels in pixels and boxes in shares of the side, or the reverse
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,10 @@ def _advice(head):
         best = max(better, key=better.get)
         if best != head.task.form and better[best] > 0.05:
             return f"with boxes read as {best} it has {better[best]:.3f}: say --task detection:{best}."
+        ends = [each.boxes[0].max() for each in head.task.found(head.answers) if len(each.boxes)]
+        reach, wanted = np.median(ends), np.median(head.truth[head.truth[..., 0] >= 0][:, 1:].max(axis=-1))
+        if not 1 / UNLIKE < wanted / max(reach, 1e-9) < UNLIKE:
+            return f"its boxes end near {reach:.3g}, those of y near {wanted:.3g}: give y in the units of the outputs."
     return (
         "are the labels in the order of the samples and of the outputs, and the samples scaled as the model takes them?"
     )

@@ -1,5 +1,7 @@
 """What a model's own answers say of its tasks: which labels belong to which output, and answers that have nothing to do with them."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -77,4 +79,18 @@ def test_boxes_that_are_read_in_the_wrong_form_are_refused_with_the_right_one():
     with pytest.raises(InputError, match=r"with boxes read as cxcywh it has 1\.000: say --task detection:cxcywh"):
         heads.heads(answers, y, Purpose("detection"))
     [head] = heads.heads(answers, y, Purpose("detection:cxcywh"))
+    assert head.scores.of(np.ones((1, N)))[0] == 1
+
+
+@pytest.mark.parametrize("side", [64, 1 / 64])
+def test_boxes_in_other_units_than_the_labels_are_refused_with_where_both_end(side):
+    low = RANDOM.uniform(0, 0.6, (N, 1, 2))
+    corners = np.concatenate([low, low + RANDOM.uniform(0.2, 0.3, (N, 1, 2))], axis=-1)
+    y = np.concatenate([np.zeros((N, 1, 1)), corners], axis=-1)
+    answers = {"boxes": np.pad(corners, ((0, 0), (0, 7), (0, 0))), "sure": np.eye(8)[0][None, :, None].repeat(N, 0)}
+    end = np.median(corners.max(axis=-1))
+    told = f"its boxes end near {end:.3g}, those of y near {side * end:.3g}: give y in the units of the outputs"
+    with pytest.raises(InputError, match=re.escape(told)):
+        heads.heads(answers, y * [1, side, side, side, side], Purpose("detection"))
+    [head] = heads.heads(answers, y, Purpose("detection"))
     assert head.scores.of(np.ones((1, N)))[0] == 1
