@@ -15,12 +15,14 @@ UNLIKE = 4  # times as far from the corner: labels in pixels and boxes in shares
 class Purpose:
     """What the models are for. task: a task as `tasks.choose` takes it, or name of an output -> task; by default what outputs and
     labels fit. metric: "file.py:function", a score a sample, as `tasks.metric` takes it. outputs: name of one of the baseline's
-    outputs -> what the candidate calls it, where it has another name.
+    outputs -> what the candidate calls it, where it has another name. informed: whether the baseline's answers are known to have
+    to do with the labels, by more samples than these: then few are not asked to show it again.
     """
 
     task: str | dict | None = None
     metric: str | None = None
     outputs: dict = field(default_factory=dict)
+    informed: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,11 @@ def heads(answers, y, purpose=None):
         parts = [("", tasks.choose(shapes, answers, y, asked), y)]
     else:
         parts = [(name, *_one_of(name, answers, y, asked or {})) for name in shapes]
-    return [_settled(name, task, answers, labels, n) for name, task, labels in parts]
+    found = [_settled(name, task, answers, labels, n) for name, task, labels in parts]
+    for head in found:
+        if head.labelled and not purpose.informed:
+            check_informed(head)
+    return found
 
 
 def of_file(model, x, y=None, purpose=None):
@@ -95,10 +101,7 @@ def _settled(name, task, answers, labels, n):
     answers, label = {each: answers[each] for each in task.shapes}, f"y_{name}" if name else "y"
     truth = task.own(answers) if labels is None else task.truth(labels, n, label)
     task = task.settled(answers, truth)
-    head = Head(name, task, truth, labels is not None, answers)
-    if head.labelled:
-        check_informed(head)
-    return head
+    return Head(name, task, truth, labels is not None, answers)
 
 
 def check_informed(head, parameter="baseline"):
