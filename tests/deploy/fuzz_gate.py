@@ -7,7 +7,7 @@ Each case is a seed: it decides the mutation, the valid file that is mutated, an
 
     python -m tests.deploy.fuzz_gate --only 1234
 
-repeats one. Without arguments all cases run (about 40 minutes; a killed run resumes) and their summary is written to
+repeats one. Without arguments all cases run (about 35 minutes; a killed run resumes) and their summary is written to
 results/fuzz/<machine>/gate.json in the output folder. Exits with 1 if any case crashed the gate or took longer than it may.
 """
 
