@@ -3,6 +3,7 @@
 A Keras model may hold code of its author (Lambda layers, SavedModel functions): load only files that you trust.
 """
 
+import contextlib
 import math
 import re
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ NO_GRAPH = (
     "A .tflite cannot be converted anew: for float16, dynamic range and the pruning of channels give the .keras or .h5 file that "
     "it was made from."
 )
+SINGLE = "It is converted for one sample at a time, since the converter takes no batches of it."
 _OPERATOR = re.compile(r"'(tf\.\w+)' op")
 SMALL = ("int4", "int8", "uint8", "int16", "float16")  # weights that were quantized already
 
@@ -165,6 +167,12 @@ def _tflite(label, path):
         dtype = small["dtype"].iloc[0] if len(small) else table[table["scales"] > 0]["dtype"].iloc[0]
         raise InputError(f"{label} has {dtype} weights already: give the float32 model that it was made from.")
     _check_finite(label, blob)
+    try:
+        _able_to_run(blob)
+    except StructureError as problem:
+        raise InputError(
+            f"{label}: {problem}. Convert the model again, for one sample if it was for any number."
+        ) from problem
     return Model(path.stem, "a .tflite file", blob, None, None, *ends, (*notes, NO_GRAPH))
 
 
@@ -262,7 +270,8 @@ def _frozen(function, batch=None):
 
 def _converted(label, graph, keras, model):
     """Frozen graph, float32 `.tflite` and notes. What the converter cannot do with an open batch it is asked again for single
-    samples: recurrent layers need it."""
+    samples: recurrent layers need it. Of a copy whose file LiteRT cannot run (the masked means of Keras 2's group normalization)
+    the original is tried first."""
     if graph is None:
         source = keras if keras is not None else model
         if not getattr(source, "inputs", None):
@@ -275,17 +284,34 @@ def _converted(label, graph, keras, model):
     else:
         function = graph
     try:
-        return graph, rewrite.with_signature(quantize.convert(graph)), []
+        return graph, _able_to_run(rewrite.with_signature(quantize.convert(graph))), []
+    except StructureError as error:
+        first = error
+        tries = [(models.inference(model), None)] if keras is not None and not isinstance(model, tf.keras.Model) else []
     except InputError:
         raise
     except Exception as error:  # the converter's own, of many classes
-        first = error
-    try:
-        single = _frozen(function, batch=1)
-        blob = rewrite.with_signature(quantize.convert(single))
-    except Exception:
-        raise InputError(f"{label} cannot be converted to .tflite ({_operators_at_fault(first)}).") from first
-    return single, blob, ["It is converted for one sample at a time, since the converter takes no batches of it."]
+        first, tries = error, []
+    for each, batch in (*tries, (function, 1)):
+        with contextlib.suppress(Exception):
+            frozen = _frozen(each, batch)
+            return frozen, _able_to_run(rewrite.with_signature(quantize.convert(frozen))), [SINGLE] if batch else []
+    raise InputError(f"{label} cannot be converted to .tflite ({_operators_at_fault(first)}).") from first
+
+
+def _able_to_run(blob):
+    """A `.tflite`. Raises StructureError where LiteRT fails at one sample of zeros; not tried where sizes are open, since not
+    every size need fit."""
+    loaded = litert.interpreter(blob)
+    ends = loaded.get_input_details()
+    if all((each["shape_signature"][1:] > 0).all() for each in ends):
+        for each in ends:
+            loaded.set_tensor(each["index"], np.zeros(each["shape"], each["dtype"]))
+        try:
+            loaded.invoke()
+        except RuntimeError as error:
+            raise StructureError(f"LiteRT cannot run it: {opening.first_line(error)}") from error
+    return blob
 
 
 def _operators_at_fault(error):

@@ -267,7 +267,7 @@ def _by_recipe(own, recipe, samples, per_channel):
             raise
         except Exception as error:  # the converter's own, of many classes
             raise InputError(
-                f"recipe={recipe!r} cannot be made of {own.name} ({first_line(error)}): choose another, such as int8 or dynamic."
+                f"recipe={recipe!r} cannot be made of {own.name} ({first_line(error)}): choose another, such as {_other(recipe)}."
             ) from error
     forms = {"int8": requantize.Format(8, 8, per_channel), "int16x8": requantize.Format(8, 16, per_channel)}
     if recipe not in forms:
@@ -287,9 +287,13 @@ def _check_survives(file, recipe, own):
         answer = runner.run({"task": "memory", "model": "model.tflite", "threads": 1}, folder)
     if answer.get("kind") == "crashed":
         raise InputError(
-            f"recipe={recipe!r} makes a file of {own.name} that stops LiteRT ({answer['error']}): choose another, such as int8 "
-            "or dynamic."
+            f"recipe={recipe!r} makes a file of {own.name} that stops LiteRT ({answer['error']}): choose another, such as "
+            f"{_other(recipe)}."
         )
+
+
+def _other(recipe):
+    return " or ".join(each for each in ("int8", "dynamic") if each != recipe)
 
 
 def _compared(own, file, samples):

@@ -7,7 +7,7 @@ import pytest
 
 from helpers.base import repository, runtime_env
 from helpers.base.errors import InputError
-from helpers.compress import own_model, quantize
+from helpers.compress import affine, own_model, quantize
 from helpers.deploy import package
 from helpers.lab import tour
 from helpers.networks import data, models
@@ -306,3 +306,34 @@ def test_layers_of_keras_3_have_the_names_of_the_model_where_the_file_has_others
     own = own_model.load(tmp_path / "model.keras")
     assert own.keras is None
     assert list(litert.weight_layers(own.file, own.layers)["layer"]) == ["conv", "deep", "conv_1", "answer"]
+
+
+@pytest.mark.parametrize("kit", [tf.keras, keras_3], ids=["2", "3"])
+def test_a_group_normalization_whose_file_would_not_run_gets_one_that_does(kit, tmp_path):
+    inputs = kit.Input((12, 12, 3))
+    x = kit.layers.GroupNormalization(4)(kit.layers.Conv2D(8, 3, padding="same", name="first")(inputs))
+    model = kit.Model(inputs, kit.layers.Conv2D(3, 1, activation="softmax", name="last")(x))
+    model.save(tmp_path / "model.keras")
+    own = own_model.load(tmp_path / "model.keras")
+    assert (own_model.SINGLE in own.notes) == (kit is tf.keras)
+    assert own.layers == ("first", "last")
+    x = np.random.default_rng(0).normal(size=(20, 12, 12, 3)).astype("float32")
+    wanted = np.asarray(model(x, training=False))
+    for file, least in ((own.file, 100), (quantize.convert(own.graph, "int8", x), 25)):
+        [found] = litert.run(file, {"x": x}).values()
+        assert affine.sqnr(wanted, found) > least
+
+
+def test_a_tflite_that_cannot_run_is_refused_with_a_cure_that_works(tmp_path):
+    model = tf.keras.Sequential([layers.Input((12, 12, 4)), layers.GroupNormalization(2), layers.Conv2D(3, 1)])
+    convert = tf.lite.TFLiteConverter.from_keras_model
+    with runtime_env.quiet():
+        (tmp_path / "any.tflite").write_bytes(convert(model).convert())
+        one = tf.keras.Sequential([layers.Input((12, 12, 4), 1), *model.layers])
+        (tmp_path / "one.tflite").write_bytes(convert(one).convert())
+    with pytest.raises(InputError, match=r"LiteRT cannot run it: .*Convert the model again, for one sample"):
+        own_model.load(tmp_path / "any.tflite")
+    own = own_model.load(tmp_path / "one.tflite")
+    x = np.random.default_rng(0).normal(size=(3, 12, 12, 4)).astype("float32")
+    [found] = litert.run(own.file, {"x": x}).values()
+    assert affine.sqnr(np.asarray(model(x)), found) > 100
