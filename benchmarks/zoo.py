@@ -411,11 +411,7 @@ def main():
     if sys.argv[1:2] == ["--columns"]:
         from helpers.lab import readme
 
-<<<<<<< HEAD
         table = _table(pd.read_csv(readme.outcomes_file("zoo"), keep_default_na=False))
-=======
-        table = _table(pd.read_csv(readme.zoo_file(), keep_default_na=False))
->>>>>>> 0d8cee2 (The zoo's sensitivity and gate take every task; a sweep of what has no weights is tested)
         table = again(sys.argv[2].split(","), table)
         keep(_frame(table), _counts(table), sys.argv[2])
         return
