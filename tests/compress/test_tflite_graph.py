@@ -9,7 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 from helpers.base.errors import InputError, StructureError
 from helpers.compress import affine, own_model, quantize, requantize, tflite_graph
 from helpers.networks import checkpoints, data, models
-from helpers.tflite import flatbuffer, litert, runner
+from helpers.tflite import flatbuffer, interpreting, litert
 from tests import architectures, single_operator
 
 # In the Keras that is named: convolutions of every kind, attention, recurrence, several inputs and outputs, whole numbers.
@@ -131,7 +131,7 @@ def steps_apart(file, quantized, x):
     ends = {each["index"]: each for each in (*loaded.get_input_details(), *loaded.get_output_details())}
 
     def real(index):
-        return runner.real_numbers(loaded.get_tensor(index), ends[index])
+        return interpreting.real_numbers(loaded.get_tensor(index), ends[index])
 
     for node, found in tflite_graph.Graph(file).rounding_as(quantized).one_by_one(real):
         step = ends[node.outputs[0]]["quantization"][0]
