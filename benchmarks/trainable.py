@@ -162,7 +162,12 @@ def everything():
     if os.environ.get("COMPRESSION_LAB_DATA"):
         products = Path(os.environ["COMPRESSION_LAB_DATA"], "production").glob("*.tflite")
         found |= dict.fromkeys(sorted(products), PRODUCT)
-    return found
+    return dict(sorted(found.items(), key=lambda each: each[0] == "ConvNeXt"))  # it takes as long as all others
+
+
+def labelled(name):
+    """What a row is called."""
+    return Path(name).stem if str(name).endswith(".tflite") else name
 
 
 def rows_of(names):
@@ -186,15 +191,20 @@ def main():
     from helpers.base import repository
     from helpers.evidence import results
 
-    made_by, rows = everything(), []
-    for name, row in rows_of(sys.argv[1:] or made_by):
-        label = Path(name).stem if str(name).endswith(".tflite") else name
+    made_by, kept, rows = everything(), repository.output_root() / "trainable.csv", []
+    if kept.is_file() and not sys.argv[1:]:  # a killed run goes on
+        rows = pd.read_csv(kept, keep_default_na=False).to_numpy().tolist()
+    done = {row[0] for row in rows}
+    for name, row in rows_of(sys.argv[1:] or [each for each in made_by if labelled(each) not in done]):
+        label = labelled(name)
         print(f"{label:28}", *(f"{outcome:10}" for outcome, _ in row.values()), flush=True)
         for column, (outcome, why) in row.items():
             if outcome != "right":
                 print(f"{'':30}{column}: {why[:200]}", flush=True)
         rows += [(label, made_by.get(name, ""), column, *cell) for column, cell in row.items()]
-    frame = pd.DataFrame(rows, columns=["model", "made_by", "column", "outcome", "why"])
+        frame = pd.DataFrame(rows, columns=["model", "made_by", "column", "outcome", "why"])
+        if not sys.argv[1:]:
+            repository.write(kept, frame.to_csv(index=False))
     counts = {
         f"trainable.{column}.{outcome}": len(part) for (column, outcome), part in frame.groupby(["column", "outcome"])
     }
@@ -205,6 +215,7 @@ def main():
             "trainable", "trainable", {"samples": SAMPLES, "models": frame["model"].nunique()}, counts
         )
         repository.write((repository.REPOSITORY / path).with_suffix(".csv"), frame.to_csv(index=False))
+        kept.unlink()
         print(f"Kept: {path}")
 
 

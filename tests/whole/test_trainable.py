@@ -22,7 +22,7 @@ def test_a_file_is_trained_whatever_made_it(name):
     assert TRAINABLE["judged"](name) == dict.fromkeys(TRAINABLE["COLUMNS"], ("right", ""))
 
 
-@pytest.mark.skipif(readme.outcomes_file("trainable") is None, reason="benchmarks/trainable.py has not been recorded")
+@pytest.mark.skipif(readme.outcomes_file("trainable") is None, reason="not recorded yet")
 def test_what_was_kept_is_of_every_file_and_column():
     table = pd.read_csv(readme.outcomes_file("trainable"), keep_default_na=False)
     models = table.drop_duplicates("model")["made_by"].value_counts()
