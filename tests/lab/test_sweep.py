@@ -171,7 +171,9 @@ def test_a_worker_killed_in_the_middle_loses_nothing(slow, cluster, capsys):
     top1 = table[table["number"] == "top1"]
     np.testing.assert_allclose(top1["value"], top1["rate"] + top1["seed"] / 100)
     times = {point: len(started_by) for point, started_by in slow.visits().items()}
-    assert times.pop(interrupted.result()) == 2 and set(times.values()) == {1} and len(times) == 3
+    assert times.pop(interrupted.result()) == 2 and len(times) == 3
+    # On a slow machine the killed worker may not have reported the point before, which then is done again as well.
+    assert sorted(times.values()) in ([1, 1, 1], [1, 1, 2])
     assert (table[table["number"] == "threads"]["value"] == 1).all(), "not the two of the worker's environment"
 
 
