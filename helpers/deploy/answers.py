@@ -25,9 +25,9 @@ def compared(head, candidate, slices, policy):
     checks = []
     if policy.max_drop is not None:
         checks.append(limits.drop(before, after, policy.max_drop, f"{task.told} drop{what}"))
-    if policy.min_agreement is not None and same is not None:
+    if policy.min_agreement is not None:
         checks.append(limits.agreement(same, policy.min_agreement, f"agreement{what}"))
-    if policy.max_class_drop is not None and groups is not None:
+    if policy.max_class_drop is not None:
         checks.append(limits.worst_group("class", before, after, groups, policy.max_class_drop, what))
     if policy.max_slice_drop is not None:
         checks.append(limits.worst_group("slice", before, after, slices, policy.max_slice_drop, what))

@@ -13,15 +13,26 @@ SMALLEST = 1 / 512  # an int8 softmax tells nothing below half a step of 1/256
 VOID = 255  # the label of a place that counts for nothing, as is -1
 
 
+class Classes(Task):
+    """What these tasks share: `own` gives classes, of which a sample's is right or wrong."""
+
+    unit: ClassVar[str] = "KL divergence of the outputs, nats"
+    discrete: ClassVar[bool] = True
+
+    def scores(self, answers, truth):
+        return self.own(answers) == truth
+
+    def same(self, one, other):
+        return self.own(one) == self.own(other)
+
+
 @dataclass(frozen=True)
-class Classification(Task):
+class Classification(Classes):
     """One class a sample, the largest output. Score: whether it is right (top-1). Damage: Kullback-Leibler divergence, nats."""
 
     name: ClassVar[str] = "classification"
     measure: ClassVar[str] = "top1"
     told: ClassVar[str] = "accuracy"
-    unit: ClassVar[str] = "KL divergence of the outputs, nats"
-    discrete: ClassVar[bool] = True
 
     def misfit(self):
         return only(self, lambda shape: len(shape) == 1 and shape[0] >= 2, "(1, classes) with 2 classes or more")
@@ -32,12 +43,6 @@ class Classification(Task):
     def own(self, answers):
         return answers[self.output].argmax(axis=-1)
 
-    def scores(self, answers, truth):
-        return self.own(answers) == truth
-
-    def same(self, one, other):
-        return self.own(one) == self.own(other)
-
     def damage(self, exact, answers):
         return divergence(exact[self.output], answers[self.output])
 
@@ -46,7 +51,7 @@ class Classification(Task):
 
 
 @dataclass(frozen=True)
-class Binary(Task):
+class Binary(Classes):
     """Yes or no, by one output. Score: whether it is right. Damage: divergence of the two probabilities, nats.
 
     threshold: above it is yes: 0.5 for probabilities, 0 for logits; found by the baseline's answers, unless it is given.
@@ -55,8 +60,6 @@ class Binary(Task):
     name: ClassVar[str] = "binary"
     measure: ClassVar[str] = "accuracy"
     told: ClassVar[str] = "accuracy"
-    unit: ClassVar[str] = "KL divergence of the outputs, nats"
-    discrete: ClassVar[bool] = True
     options: ClassVar[tuple[str, ...]] = ("threshold",)
     threshold: float | None = None
 
@@ -71,12 +74,6 @@ class Binary(Task):
 
     def settled(self, answers, truth):
         return replace(self, threshold=_middle(self, answers))
-
-    def scores(self, answers, truth):
-        return self.own(answers) == truth
-
-    def same(self, one, other):
-        return self.own(one) == self.own(other)
 
     def damage(self, exact, answers):
         pair = (each[self.output].reshape(-1, 1) for each in (exact, answers))
@@ -93,7 +90,6 @@ class MultiLabel(Binary):
     name: ClassVar[str] = "multi-label"
     measure: ClassVar[str] = "f1"
     told: ClassVar[str] = "F1"
-    unit: ClassVar[str] = "KL divergence of the outputs, nats"
 
     def misfit(self):
         return only(self, lambda shape: len(shape) == 1 and shape[0] >= 2, "(1, labels) with 2 labels or more")
@@ -120,7 +116,7 @@ class MultiLabel(Binary):
 
 
 @dataclass(frozen=True)
-class Segmentation(Task):
+class Segmentation(Classes):
     """A class for each place. Score: intersection over union, its mean over the classes that are in the sample's truth or
     answer. Damage: divergence, its mean over the places. Labels of -1 and 255 count for nothing.
 
@@ -130,8 +126,6 @@ class Segmentation(Task):
     name: ClassVar[str] = "segmentation"
     measure: ClassVar[str] = "iou"
     told: ClassVar[str] = "IoU"
-    unit: ClassVar[str] = "KL divergence of the outputs, nats"
-    discrete: ClassVar[bool] = True
     options: ClassVar[tuple[str, ...]] = ("threshold",)
     threshold: float | None = None
     axis: int = -1

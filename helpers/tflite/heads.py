@@ -1,5 +1,6 @@
 """The tasks of a model with all that its own answers say of them: what other files of the same model are judged by."""
 
+import functools
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -43,7 +44,7 @@ class Head:
         """Those answers of a model that belong to this head."""
         return {name: answers[name] for name in self.task.shapes}
 
-    @property
+    @functools.cached_property
     def scores(self):
         return self.task.scores(self.answers, self.truth)
 
@@ -104,18 +105,17 @@ def _settled(name, task, answers, labels, n):
     return Head(name, task, truth, labels is not None, answers)
 
 
-def check_informed(head, parameter="baseline"):
-    """Raises InputError where answers are no better than if they were given to any sample. parameter: what messages call the
-    model."""
+def check_informed(head):
+    """Raises InputError where a baseline's answers are no better than if they were given to any sample."""
     task, truth = head.task, head.truth
     if isinstance(task, tasks.Classification):
-        measure.check_informed(task.own(head.answers), truth, parameter)
+        measure.check_informed(task.own(head.answers), truth, "baseline")
     elif not isinstance(task, tasks.Own):
         found, chance = head.scores, task.uninformed(head.answers, truth)
         more, has, other = stats.score_difference(chance, found), stats.score(found), stats.score(chance)
         if has.value < 1 and more.low <= 0:
             raise InputError(
-                f"{parameter} has {task.told} {has:.3f}, which cannot be told from the {other.value:.3f} of a model that does not "
+                f"baseline has {task.told} {has:.3f}, which cannot be told from the {other.value:.3f} of a model that does not "
                 f"look at the samples: {_advice(head)}"
             )
 
