@@ -218,6 +218,12 @@ class Simulation:
         """As `Graph.logits`, rounded; what goes into a last softmax is that before it was rounded."""
         return self._called(inputs, self._plan.before_ends())
 
+    def steps(self):
+        """Of each output how far apart the numbers lie that it can take, None where it is computed in float32."""
+        stored = {node.outputs[0]: node.inputs[0] for node in self._plan.nodes if node.kind in CONVERSIONS}
+        stored = [stored.get(index, index) for index in self._plan.outputs]
+        return [self._plan.step(index) if index in self._ranges else None for index in stored]
+
     def one_by_one(self, real):
         """(Node, what it makes) of each operator, from what the function `real` gives for the tensors that it reads."""
         constants = {**self._plan.constants, **self._weights()}
@@ -264,16 +270,12 @@ class _Kernel:
     def rounded(self):
         if self.bits is None:
             return self.variable.read_value()
-        size = self.largest()
-        if self.axis is None:
-            return tf.quantization.fake_quant_with_min_max_vars(
-                self.variable, -size, size, self.bits, narrow_range=True
-            )
-        order = [other for other in range(len(self.variable.shape)) if other != self.axis] + [self.axis]
-        kernel = tf.quantization.fake_quant_with_min_max_vars_per_channel(
-            tf.transpose(self.variable, order), -size, size, self.bits, narrow_range=True
-        )
-        return tf.transpose(kernel, np.argsort(order))
+        step = self.step()
+        if self.axis is not None:
+            step = tf.reshape(step, [-1 if axis == self.axis else 1 for axis in range(len(self.variable.shape))])
+        # Halves go to the even number, as litert-quantizer has them: weights that were float16 once hit them often.
+        whole = tf.round(self.variable / step)
+        return self.variable + tf.stop_gradient(whole * step - self.variable)
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,31 @@ def test_operators_with_a_rounding_of_their_own(kind, bits, layer, share):
         assert apart.max() < 1.01 and (apart < 0.01).mean() > (share if each == kind else 0.9995), each
 
 
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_weights_that_lie_halfway_go_to_the_even_integer(per_channel):
+    """As in the file: weights that were float16 once, or stand on any grid, lie there often."""
+    dense = tf.keras.layers.Dense(5)
+    model = tf.keras.Sequential([tf.keras.layers.Input((9,)), dense])
+    halves = np.arange(-22, 23).reshape(9, 5) + 0.5
+    halves[0] = 127  # so that a step is 1
+    dense.set_weights([halves.astype("float32"), np.zeros(5, "float32")])
+    file, x = quantize.convert(model), np.random.default_rng(0).normal(size=(50, 9)).astype("float32")
+    form = requantize.Format(8, 8, per_channel)
+    quantized = requantize.apply(file, {"*": form}, requantize.calibrate(file, x))
+    [(_, apart)] = [each for each in steps_apart(file, quantized, x) if each[0].kind == "FULLY_CONNECTED"]
+    assert (apart < 0.01).mean() > 0.99
+
+
+def test_the_step_of_an_output_is_what_its_answers_are_multiples_of(residual):
+    file, images, ranges = residual
+    quantized = requantize.apply(file, {"*": requantize.Format()}, ranges)
+    [step] = tflite_graph.Graph(file).rounding_as(quantized).steps()
+    whole = litert.predict(quantized, images) / step
+    assert np.abs(whole - np.rint(whole)).max() < 0.01 and len(np.unique(np.rint(whole))) > 50
+    weights_only = requantize.apply(file, {"*": requantize.Format(4, None)})
+    assert tflite_graph.Graph(file).rounding_as(weights_only).steps() == [None]
+
+
 def steps_apart(file, quantized, x):
     """(Node, how far what it makes of the file's tensors lies from what the file makes, in steps) for all that round."""
     loaded = litert.interpreter(with_all_tensors_as_outputs(quantized), batch=len(x))
