@@ -81,11 +81,9 @@ def by_file(model, calibration, x, y, bits, seed):
 def by_builtin_kernels(file, x):
     """The classes that a file answers without XNNPACK."""
     from helpers import litert
-    from helpers.tflite import runner
 
-    return np.concatenate(
-        list(runner.batches(litert.interpreter(file, batch=BATCH, delegates=False), x, BATCH))
-    ).argmax(1)
+    [answers] = litert.run(file, {"x": x}, batch=BATCH, delegates=False).values()
+    return answers.argmax(1)
 
 
 def main(seeds):
