@@ -210,6 +210,8 @@ def sensitivity(
         shown.add_row(row.layer, row.op, f"{row.sqnr_db:.1f}", f"{row.damage:.2g}", change, str(ranks[row.layer]))
     Console(markup=False, highlight=False).print(shown)
     click.echo(f"Task: {table.attrs['judged']}. Damage: {table.attrs['unit']}.")
+    for sentence in table.attrs["causes"]:
+        click.echo(f"Likely cause of what all together lose: {sentence}.")
     click.echo(f"Table and figure: {output}/sensitivity.csv, {output}/sensitivity.svg")
     click.echo("The notebook your_own_model makes a file with layers in float, in the order of the last column.")
     written(table, csv, as_json)

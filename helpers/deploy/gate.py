@@ -15,12 +15,13 @@ from helpers.deploy import answers, outputs
 from helpers.deploy.policy import FAIL, PASS, UNDECIDED, Check, Policy, at_least, at_most, counted
 from helpers.deploy.policy import drop as drop  # the check by itself, for who compares answers of their own
 from helpers.evidence.stats import Estimate
-from helpers.tflite import heads, inputs, interpreting, measure, runner
+from helpers.tflite import causes, heads, inputs, interpreting, measure, runner
 
 ACCEPTED, REJECTED, UNSURE = "accepted", "rejected", "undecided"
 EXIT_CODES = {ACCEPTED: 0, REJECTED: 1, UNSURE: 2}
 NO_TFLITE = "it is no .tflite file (its bytes 4 to 8 should read TFL3); a Keras model must be converted to one first"
 _answered = {}  # what the last baseline was asked -> its answer
+MOST_CAUSES = 5
 SAME_ON_TARGET = 0.99  # of the answers; int8 kernels of another processor may round the last bit differently
 
 
@@ -44,7 +45,8 @@ class Decision:
 
     outcome: ACCEPTED (every check passed), REJECTED (one failed) or UNSURE. judged: which task, and by what. measured: name ->
     Estimate, also of what the policy does not ask. candidate, baseline: sha256, bytes, inputs, outputs (the last two as the
-    file declares them). data: samples, sha256. machine: where latency and memory were measured, or None.
+    file declares them). data: samples, sha256. machine: where latency and memory were measured, or None. causes: what in the
+    candidate's scales explains a loss, in sentences (`causes.find`).
     """
 
     outcome: str
@@ -56,6 +58,7 @@ class Decision:
     baseline: dict
     data: dict
     machine: dict | None
+    causes: tuple[str, ...] = ()
 
     @property
     def exit_code(self):
@@ -104,11 +107,13 @@ def judge(
     judged = heads.heads(_reference(reference, x, n), y, purpose)
     checks, theirs = _runs(found, reference, n, purpose.outputs)
     measured = {"size.baseline": _bytes(len(blobs["baseline"])), "size.candidate": _bytes(len(blobs["candidate"]))}
-    machine = None
+    machine, told = None, ()
     if theirs is not None:
         for head in judged:
             more, numbers = answers.compared(head, theirs, slices, policy)
             checks, measured = [*checks, *more], measured | numbers
+        if _outcome(checks) != ACCEPTED:
+            told = _causes(blobs, x, limits)
         if policy.max_size is not None:
             size = measured["size.candidate"]
             because = f"{size.value:,.0f} bytes, the baseline {len(blobs['baseline']):,}"
@@ -126,7 +131,18 @@ def judge(
         _described(blobs["baseline"], reference),
         data,
         machine,
+        told,
     )
+
+
+def _causes(blobs, x, limits):
+    """In a process of its own, which read both files and may have been damaged by one."""
+    few = {name: array[: causes.SAMPLES] for name, array in x.items()}
+    with measure.staged(blobs, few) as (folder, names):
+        job = {**causes.JOB, "model": names["candidate"], "baseline": names["baseline"], "samples": measure.SAMPLES}
+        told = runner.run({**job, "limits": limits}, folder).get("causes")
+    sentences = told[:MOST_CAUSES] if isinstance(told, list) else []
+    return tuple(interpreting.printable(each, 500) for each in sentences if isinstance(each, str))
 
 
 def _fingerprint(x, y):

@@ -25,6 +25,10 @@ def table(decision):
     shown.add_section()
     for name, estimate in decision.measured.items():
         shown.add_row("", name, "", told(name, estimate))
+    if decision.causes:
+        shown.add_section()
+    for sentence in decision.causes:
+        shown.add_row("", "likely cause", "", sentence)
     return shown
 
 
@@ -65,7 +69,9 @@ def summary(decision):
     failed = [check for check in decisive if check.outcome == FAIL]
     if not decisive:
         return f"{decision.outcome}: all {len(decision.checks)} checks passed."
-    return f"{decision.outcome}: " + "; ".join(f"{check.name}: {check.because}" for check in failed or decisive) + "."
+    causes = "".join(f" Likely cause: {sentence}." for sentence in decision.causes)
+    told = "; ".join(f"{check.name}: {check.because}" for check in failed or decisive)
+    return f"{decision.outcome}: {told}.{causes}"
 
 
 def clear(path):
@@ -113,6 +119,8 @@ def as_junit(decision):
             ElementTree.SubElement(case, "error", {"type": check.outcome, "message": check.because})
         else:
             ElementTree.SubElement(case, "system-out").text = check.because
+    if decision.causes:
+        ElementTree.SubElement(suite, "system-out").text = "\n".join(decision.causes)
     root = ElementTree.Element("testsuites", {name: str(count) for name, count in counts.items()})
     root.append(suite)
     ElementTree.indent(root)

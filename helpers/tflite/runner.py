@@ -17,6 +17,8 @@ fails answers {"error": a sentence, "kind": one of KINDS}. File names are relati
     memory   model (or none), shapes (of one sample for each input: name -> shape, dtype), threads  ->  bytes, the resident
              high-water mark of the process
     machine  ->  system, cpu, cores, python, ai-edge-litert
+    call     module, function, path (of the folder that its package lies in), samples  ->  what the function answers to the job
+             and the samples; for what is only asked here
     all      jobs  ->  answers, each job in a process of its own
 
 Any job may give "limits": {"seconds": of the clock and of each thread's processor time, "bytes": of address space that a
@@ -24,6 +26,7 @@ model may add to the process}. They bound accidents: a file that crashes, hangs 
 interpreter that reads it is native code, so files from strangers belong in a container as well.
 """
 
+import importlib
 import importlib.util
 import json
 import math
@@ -185,11 +188,19 @@ def _machine(job):
     }
 
 
+def _call(job):
+    sys.path.append(job["path"])
+    function = getattr(importlib.import_module(job["module"]), job["function"])
+    samples = _samples(job)
+    _restrict(job)
+    return function(job, samples)
+
+
 def _all(job):
     return {"answers": run_all(job["jobs"])}
 
 
-_TASKS = {"predict": _predict, "time": _time, "memory": _memory, "machine": _machine, "all": _all}
+_TASKS = {"predict": _predict, "time": _time, "memory": _memory, "machine": _machine, "call": _call, "all": _all}
 
 
 def _samples(job):

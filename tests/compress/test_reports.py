@@ -265,6 +265,25 @@ def test_text_saved_as_objects_is_refused_with_a_cure_that_works(tmp_path):
     assert len(reports.analyse_file(path, data, tmp_path / "cured.npz", None, None))
 
 
+@pytest.mark.parametrize(("factor", "wanted"), [(64.0, 1), (1.0, 0)])
+def test_the_table_of_layers_comes_with_what_all_of_them_suffer_from(factor, wanted, tmp_path):
+    """One channel that is as many times as large, and read by weights as many times as small."""
+    layers = tf.keras.layers
+    model = tf.keras.Sequential([layers.Input((12,)), layers.Dense(32, "relu"), layers.Dense(4)])
+    weights = model.get_weights()
+    weights[0][:, 17], weights[2][17] = weights[0][:, 17] * factor, weights[2][17] / factor
+    model.set_weights(weights)
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).normal(size=(64, 12)).astype("float32"))
+    _, table = reports.analyse_file(tmp_path / "model.keras", tmp_path / "data.npz", tmp_path / "data.npz", None, None)
+    assert len(table.attrs["causes"]) == wanted
+    assert not wanted or "channel 17 of" in table.attrs["causes"][0]
+    arguments = [str(tmp_path / "model.keras"), "--calibration", str(tmp_path / "data.npz"), "--output", str(tmp_path)]
+    told = CliRunner().invoke(main, ["sensitivity", *arguments])
+    assert told.exit_code == 0, told.output
+    assert ("Likely cause of what all together lose: channel 17 of" in told.output) == bool(wanted)
+
+
 def test_labels_in_another_order_are_no_ground_to_judge_layers_on(tmp_path):
     path, data, answers = given("MLP", tmp_path, number=200)
     x, y = np.load(data)["x"], answers[0].argmax(axis=1)

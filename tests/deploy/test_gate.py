@@ -780,3 +780,47 @@ def test_this_labs_own_model_passes_the_gate(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def outlier(mlp):
+    """(float file, its int8) of a network that computes what `mlp` does, one channel 64 times as large and read by less."""
+    large = tf.keras.models.clone_model(mlp)
+    weights = mlp.get_weights()
+    weights[0][:, 17], weights[1][17], weights[2][17] = (
+        weights[0][:, 17] * 256,
+        weights[1][17] * 256,
+        weights[2][17] / 256,
+    )
+    large.set_weights(weights)
+    return quantize.convert(large), quantize.convert(large, "full_int8", X)
+
+
+def test_a_rejection_names_its_cause(outlier, labels, tmp_path):
+    file, int8 = outlier
+    decision = gate.judge(int8, file, X, labels, speed=False)
+    [cause] = decision.causes
+    assert decision.outcome == gate.REJECTED and "channel 17 of" in cause and "median channel" in cause
+    assert f"Likely cause: {cause}." in gate_report.summary(decision)
+    assert json.loads(gate_report.as_json(decision))["causes"] == [cause]
+    assert ElementTree.fromstring(gate_report.as_junit(decision)).find("testsuite/system-out").text == cause
+    assert cause in [cell for column in gate_report.table(decision).columns for cell in column.cells]
+    accepted = gate.judge(file, file, X, labels, speed=False)
+    assert accepted.outcome == gate.ACCEPTED and accepted.causes == ()
+
+
+def test_a_rejection_without_such_a_cause_names_none(mlp, baseline, labels):
+    noisy = tf.keras.models.clone_model(mlp)
+    random = np.random.default_rng(0)
+    noisy.set_weights([each + random.normal(0, 0.3, each.shape) for each in mlp.get_weights()])
+    decision = gate.judge(quantize.convert(noisy, "full_int8", X), baseline, X, labels, speed=False)
+    assert decision.outcome == gate.REJECTED and decision.causes == ()
+
+
+@pytest.mark.parametrize("answer", [{"error": "no"}, {"causes": "x"}, {"causes": [1, "a\x1b[31m", *"bcdefgh"]}, {}])
+def test_causes_are_not_believed_blindly(outlier, labels, answer, monkeypatch):
+    run = runner.run
+    monkeypatch.setattr(runner, "run", lambda job, folder: answer if job["task"] == "call" else run(job, folder))
+    found = gate.judge(outlier[1], outlier[0], X, labels, speed=False).causes
+    assert len(found) <= gate.MOST_CAUSES and all(each.isprintable() for each in found)
+    assert found[:1] == (("a?[31m",) if len(answer.get("causes", "")) > 1 else ())
