@@ -14,7 +14,7 @@ ROOMS = {
     "base": ("repository", "runtime_env"),
     "evidence": ("plots", "results", "stats", "verdicts"),
     "networks": ("bench", "checkpoints", "data", "models", "training"),
-    "tflite": ("causes", "heads", "inputs", "litert", "measure", "tasks"),
+    "tflite": ("causes", "heads", "inputs", "inside", "litert", "measure", "tasks"),
     "lab": ("parameters", "selfcheck"),
     "compress": (
         "affine",
