@@ -33,6 +33,11 @@ NETWORKS = {
     ),
     "cnn": (models.cnn, "Small convolutional network", "Trained from scratch; MIT, as this repository"),
     "resnet8": (models.resnet8, "ResNet-8 of MLPerf Tiny", "Trained from scratch; MIT, as this repository"),
+    "vit": (
+        models.vit,
+        "Vision Transformer of 3 blocks, width 64, behind a stem of convolutions",
+        "Trained from scratch; MIT, as this repository",
+    ),
 }
 
 
@@ -92,6 +97,9 @@ RECIPES = {
     ),
     "resnet8_fashion_32": Recipe(
         "fashion_mnist", size=32, epochs=10, learning_rate=3e-3, batch_size=128, model="resnet8"
+    ),
+    "vit_fashion_28": Recipe(
+        "fashion_mnist", size=28, epochs=8, learning_rate=2e-3, batch_size=128, smallest_crop=0.9, model="vit"
     ),
 }
 

@@ -143,6 +143,54 @@ def pointwise_cnn(size, classes, widths=(64, 128, 128, 256, 256)):
     return tf.keras.Model(inputs, layers.Dense(classes, name="logits")(x), name="pointwise_cnn")
 
 
+def vit(size, classes, width=64, depth=3, heads=4):
+    """A small Vision Transformer (Dosovitskiy et al. 2021) behind a stem of convolutions (Xiao et al. 2021), whose padding and a
+    depthwise convolution say where a token stands (Chu et al. 2021): one flat functional model with random weights, logits out.
+
+    size: input pixels; a token is 4 x 4 of them. width: numbers of a token. depth: blocks, each normalized first: attention of so
+    many heads, then two dense layers. The scores of attention are not divided by the root of a head's width, but the first
+    weights of their queries are, so that no operator is needed for it. Epsilon is so small that Keras writes a normalization out
+    instead of calling a batch norm for it.
+    Raises InputError for a size that is no multiple of 4, fewer than two classes, or a width that the heads cannot share.
+    """
+    if size % 4 or size < 8 or classes < 2:
+        raise InputError(f"size={size} must be a multiple of 4, at least 8, and classes={classes} at least 2.")
+    if width % heads or depth < 1:
+        raise InputError(f"width={width} must be a multiple of heads={heads}, and depth={depth} at least 1.")
+    layers, tokens = tf.keras.layers, (size // 4) ** 2
+
+    def apart(x, name):
+        """(tokens, width) -> (heads, tokens, width of a head)"""
+        x = layers.Reshape((tokens, heads, width // heads), name=f"{name}_heads")(x)
+        return layers.Permute((2, 1, 3), name=f"{name}_apart")(x)
+
+    def attention(x, name):
+        smaller = tf.keras.initializers.VarianceScaling(heads / width, "fan_avg", "uniform")
+        query = layers.Dense(width, kernel_initializer=smaller, name=f"{name}_query")(x)
+        key, value = (layers.Dense(width, name=f"{name}_{part}")(x) for part in ("key", "value"))
+        parts = [apart(query, f"{name}_query"), apart(value, f"{name}_value"), apart(key, f"{name}_key")]
+        y = layers.Permute((2, 1, 3), name=f"{name}_together")(layers.Attention(name=f"{name}_attention")(parts))
+        return layers.Dense(width, name=f"{name}_output")(layers.Reshape((tokens, width), name=f"{name}_tokens")(y))
+
+    def normed(x, name):
+        return layers.LayerNormalization(epsilon=1e-6, name=name)(x)
+
+    x = inputs = layers.Input((size, size, 3), name="image")
+    for number, (channels, stride) in enumerate(((width // 4, 1), (width // 2, 2), (width, 2)), 1):
+        x = layers.Conv2D(channels, 3, stride, padding="same", use_bias=False, name=f"stem_{number}")(x)
+        x = layers.ReLU(name=f"stem_{number}_relu")(layers.BatchNormalization(name=f"stem_{number}_bn")(x))
+    x = layers.Add(name="placed")([x, layers.DepthwiseConv2D(3, padding="same", name="places")(x)])
+    x = layers.Reshape((tokens, width), name="tokens")(x)
+    for number in range(1, depth + 1):
+        name = f"block_{number}"
+        y = attention(normed(x, f"{name}_norm_1"), name)
+        x = layers.Add(name=f"{name}_add_1")([x, y])
+        y = layers.Dense(2 * width, activation="gelu", name=f"{name}_up")(normed(x, f"{name}_norm_2"))
+        x = layers.Add(name=f"{name}_add_2")([x, layers.Dense(width, name=f"{name}_down")(y)])
+    x = layers.GlobalAveragePooling1D(name="mean")(normed(x, "norm"))
+    return tf.keras.Model(inputs, layers.Dense(classes, name="logits")(x), name="vit")
+
+
 def resnet50(size=224, classes=1000, weights=None, seed=0):
     """ResNet-50 (He et al. 2016) as Keras has it: one flat functional model, logits out.
 

@@ -24,6 +24,8 @@ GZIP_LEVEL = 9
 LIKELY = 64  # of an open side
 KEPT_BYTES = 200_000_000  # of tensors that are all kept at once, to be looked at after a run
 _NUMBER = re.compile(r"_\d+(?=/|;|$)")  # that Keras 3 puts behind the names of layers which it exports
+# A layer's scope, and what Keras opens inside it.
+_INNER = re.compile(r"(?<=/)([^/;]+)/(?:Tensordot|einsum|batchnorm|moments|Gelu)(?:_\d+)?(?=/)")
 # How names of operations inside a layer begin: they name no part of it.
 OPERATIONS = (
     "einsum",
@@ -387,11 +389,11 @@ def _named_by(known, *tensors):
 def _keras_name(*tensors):
     """'net/relu/Relu6;net/bn/FusedBatchNormV3;net/conv/Conv2D1' -> 'conv'; the first of the names that holds one.
 
-    Keras 3 calls the operator "convolution".
+    Keras 3 calls the operator "convolution". Several axes make a dense layer 'net/dense/Tensordot/MatMul'.
     """
-    for part in ";".join(tensors).split(";"):
-        *path, operation = part.split("/")
+    parts = [part.split("/") for part in _INNER.sub(r"\1", ";".join(tensors)).split(";")]
+    for *path, operation in parts:
         if path and operation.startswith(("Conv2D", "convolution", "depthwise", "MatMul")):
             return path[-1]
-    *path, operation = tensors[0].split(";")[0].split("/")
+    *path, operation = parts[0]
     return path[-1] if path else operation

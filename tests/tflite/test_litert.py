@@ -324,6 +324,11 @@ def with_first_layer_named(file, name):
         ("net/relu/Relu6;net/norm/FusedBatchNormV3;net/conv/Conv2D1", "conv"),
         ("net_1/mix_1/Relu;net_1/mix_1/BiasAdd;net_1/mix_1/convolution;net_1/mix_1/Squeeze1", "mix_1"),
         ("net/odd/Einsum;net/other/Add", "odd"),
+        ("net/wide/Tensordot/MatMul1", "wide"),
+        ("net/attention/query/einsum_3/Einsum", "query"),
+        ("net/norm/batchnorm/mul_1", "norm"),
+        ("net/up/Gelu/mul_2;;net/up/Gelu/mul", "up"),
+        ("net/Tensordot/MatMul", "Tensordot"),
         ("StatefulPartitionedCall:0", "StatefulPartitionedCall:0"),
     ],
 )
