@@ -12,8 +12,8 @@ from helpers.base import runtime_env
 
 ROOMS = {
     "base": ("repository", "runtime_env"),
-    "evidence": ("plots", "results", "stats", "verdicts"),
-    "networks": ("bench", "checkpoints", "data", "models", "training"),
+    "evidence": ("plots", "results", "stats", "verdicts", "verification"),
+    "networks": ("bench", "checkpoints", "data", "glyphs", "models", "scenes", "training"),
     "tflite": ("causes", "heads", "inputs", "inside", "litert", "measure", "tasks"),
     "lab": ("parameters", "selfcheck"),
     "compress": (
