@@ -14,7 +14,7 @@ ROOMS = {
     "base": ("repository", "runtime_env"),
     "evidence": ("plots", "results", "stats", "verdicts", "verification"),
     "networks": ("bench", "checkpoints", "data", "glyphs", "models", "scenes", "training"),
-    "tflite": ("causes", "heads", "inputs", "inside", "litert", "measure", "tasks"),
+    "tflite": ("causes", "heads", "inputs", "inside", "litert", "measure", "scales", "tasks"),
     "lab": ("parameters", "selfcheck"),
     "compress": (
         "affine",
