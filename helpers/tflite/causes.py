@@ -16,11 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from helpers.base import repository, runtime_env
-from helpers.tflite import flatbuffer, inputs, interpreting, litert
+from helpers.tflite import flatbuffer, inputs, inside, litert
 
 with runtime_env.quiet():
     from ai_edge_litert import schema_py_generated as schema
-    from ai_edge_litert.interpreter import OpResolverType
 
 PARTS, MASK, OUTLIERS = "parts", "mask", "outliers"
 TIMES_APART = 100  # parts of an output: the smaller one then has two or three steps of 8 bits
@@ -61,13 +60,13 @@ def find(quantized, model, samples):
     outputs first. Empty for a file whose activations are not integers of 8 bits, and for one that has none of the three faults.
 
     quantized, model: bytes or paths. samples: name of an input -> array (n, ...), or one array; the first few are run.
-    Raises InputError for files that are damaged, and ValueError for samples that do not fit.
+    Raises InputError for files that are damaged, and for samples that do not fit.
     """
     stored, graph = _Graph(quantized), _Graph(model)
     masks = list(_masks(stored))
     if not stored.integers:
         return masks
-    largest = _largest(litert.content(model), inputs.by_name(samples))
+    largest = inside.channel_maxima(model, {name: each[:SAMPLES] for name, each in inputs.by_name(samples).items()})
     outliers = [each for each in _outliers(graph, stored, largest) if not any(each.tensor == of.tensor for of in masks)]
     return [*_parts(graph, stored, largest), *masks, *outliers]
 
@@ -132,31 +131,6 @@ def _held(tensor):
     limits = np.iinfo("int8" if tensor.type == schema.TensorType.INT8 else "uint8")
     scale, zero = float(quantization.scale[0]), int(quantization.zeroPoint[0])
     return scale * (limits.min - zero), scale * (limits.max - zero)
-
-
-def _largest(blob, samples):
-    """Of each tensor that a float file computes, the largest magnitude in each place of its last axis: name -> (places,)."""
-    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # a delegate shows nothing of what happens inside it
-    with runtime_env.quiet():
-        loaded = interpreting.load(
-            blob, 1, 1, samples, experimental_op_resolver_type=plain, experimental_preserve_all_tensors=True
-        )
-    details = [each for each in loaded.get_tensor_details() if each["dtype"] == np.float32 and each["name"]]
-    given, found = interpreting.fed(interpreting.declared(loaded)[0], samples), {}
-    for place in range(min(SAMPLES, len(given[0]))):
-        for each, array in zip(loaded.get_input_details(), given, strict=True):
-            loaded.set_tensor(each["index"], interpreting.as_stored(array[place : place + 1], each))
-        loaded.invoke()
-        for each in details:
-            try:
-                values = np.abs(loaded.get_tensor(each["index"]))
-            except ValueError:  # a tensor of an operator that was not run
-                continue
-            if values.size:
-                seen = values.reshape(-1, values.shape[-1] if values.ndim else 1).max(axis=0)
-                known = found.get(each["name"])
-                found[each["name"]] = seen if known is None or known.shape != seen.shape else np.maximum(known, seen)
-    return found
 
 
 def _parts(graph, stored, largest):
