@@ -86,6 +86,17 @@ The same architectures as float `.tflite`s, a file of PyTorch, and files of prod
 not leave it worse. *Refused* means a sentence with the reason, and `results/trainable/` holds it.
 """
 
+TRAINING = """
+## A file trained beside tfmot's way
+
+MobileNetV2 on fashion8k, the same images, batches, steps (25 at 8 bits, 100 at 4) and rate on every route, five trainings each
+(`benchmarks/training_a_file.py`). *tfmot*: a quantization-aware Keras model from this lab's calibrated start, with labels;
+*tflite*: the graph of the file, with the same labels; *label free*: the file's own answers instead. *Agree*: the file and what
+was simulated in training; XNNPACK and LiteRT's built-in kernels agree with each other on {kernels_8:.1%} at 8 bits and
+{kernels_4:.1%} at 4. With labels the file's graph gains {gain_8:points} over tfmot at 8 bits and {gain_4:points} at 4; without,
+{free_8:points} and {free_4:points}.
+"""
+
 
 def render(text=None):
     """A text, README's by default, with everything generated in it made anew.
@@ -162,6 +173,8 @@ def results_page():
             parts += [f"\n## [{row.question}](notebooks/{name}.ipynb)\n", *tables, *_pictures(name)]
     if results.recordings("rules", "tasks"):
         parts += [TASKS, tasks_table()]
+    if results.recordings("training_a_file"):
+        parts += training()
     for introduction, name in ((ZOO, "zoo"), (TRAINABLE, "trainable")):
         if outcomes_file(name) is not None:
             parts += [introduction, outcomes_table(name)]
@@ -205,6 +218,23 @@ def tasks_table():
     return _markdown(
         pd.DataFrame.from_dict(rows, orient="index", columns=["covered", "at the limit", "worse", "harmless"])
     )
+
+
+def training():
+    """What `benchmarks/training_a_file.py` recorded: its introduction and its table, as Markdown."""
+    numbers, rows = results.read("training", "training_a_file")["numbers"], {}
+    told = {f"kernels_{bits}": numbers[f"agreement.kernels_{bits}"] for bits in (8, 4)}
+    for name, route in (("gain", "tflite"), ("free", "tflite_label_free")):
+        told |= {f"{name}_{bits}": numbers[f"gain.{route}_over_tfmot_{bits}"] for bits in (8, 4)}
+    for bits in (8, 4):
+        for route in ("tfmot", "tflite", "tflite_label_free"):
+            named = f"{route}_{bits}"
+            seconds = [f"{numbers[f'seconds.{named}.{part}'].value:.2f}" for part in ("build", "step", "convert")]
+            accuracy = f"{numbers[f'top1.{named}']:.1%}", f"{numbers[f'delta_top1.{named}']:points}"
+            agree = f"{numbers[f'agreement.{named}']:.1%}"
+            rows[f"{route.replace('_', ' ')}, {bits} bits"] = [*accuracy, agree, *seconds]
+    columns = ["top-1", "minus float32", "agree", "seconds to build", "a step", "to convert"]
+    return TRAINING.format(**told), _markdown(pd.DataFrame.from_dict(rows, orient="index", columns=columns))
 
 
 def claims_table(ledger):
