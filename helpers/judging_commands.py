@@ -5,7 +5,7 @@ import sys
 import click
 
 from helpers.base.errors import InputError
-from helpers.options import TARGET, Verdict, for_a_purpose, opened, pairs, tables, told_apart, written
+from helpers.options import SIGNATURE, TARGET, Verdict, for_a_purpose, opened, pairs, tables, told_apart, written
 
 
 @click.command(cls=Verdict)
@@ -29,6 +29,7 @@ from helpers.options import TARGET, Verdict, for_a_purpose, opened, pairs, table
     "min_agreement (share), min_sqnr (dB), max_damage, min_speedup (times), max_size, max_peak_memory (bytes); may be repeated.",
 )
 @for_a_purpose
+@SIGNATURE
 @click.option(
     "--output",
     "outputs",
@@ -54,7 +55,21 @@ from helpers.options import TARGET, Verdict, for_a_purpose, opened, pairs, table
     help="Measure latency and memory even if no limit asks for it.",
 )
 def gate(
-    candidate, baseline, data, path, limits, tasks, metric, outputs, reports, target, seconds, memory, rounds, speed
+    candidate,
+    baseline,
+    data,
+    path,
+    limits,
+    tasks,
+    metric,
+    signature,
+    outputs,
+    reports,
+    target,
+    seconds,
+    memory,
+    rounds,
+    speed,
 ):
     """Accept (exit code 0) or reject (1) a compressed model; 2 is undecided, 3 bad input.
 
@@ -90,6 +105,7 @@ def gate(
         policy,
         slices,
         purpose=Purpose(pairs(tasks, "task"), metric, renamed or {}),
+        signature=signature,
         limits=gate.Limits(seconds, memory * 1_000_000),
         rounds=rounds,
         target=Target(target) if target else None,
@@ -107,11 +123,12 @@ def gate(
 @click.argument("models", nargs=-1, required=True, metavar="MODEL.tflite...")
 @click.option("--baseline", metavar="MODEL.tflite", help="The one to compare with. Default: the first.")
 @click.option("--data", metavar="FILE.npz", help="x, or an array for each input under its name. Default: random ones.")
+@SIGNATURE
 @TARGET
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--rounds", type=click.IntRange(6), default=60, show_default=True, help="How often latency is measured.")
 @tables
-def measure(models, baseline, data, target, threads, rounds, csv, as_json):
+def measure(models, baseline, data, signature, target, threads, rounds, csv, as_json):
     """Size, latency ratio and peak memory of some models."""
     from rich.console import Console
     from rich.table import Column, Table
@@ -127,6 +144,7 @@ def measure(models, baseline, data, target, threads, rounds, csv, as_json):
         rounds,
         threads,
         Target(target) if target else None,
+        signature,
     )
     same = ["same answers as here"] if target else []
     names = told_apart(frame.index)

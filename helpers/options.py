@@ -36,9 +36,14 @@ class Verdict(click.Command):
             raise refusal(KeyboardInterrupt("interrupted: nothing was decided."), 3) from None
 
 
+SIGNATURE = click.option(
+    "--signature",
+    metavar="NAME",
+    help="Which one, of a .tflite or SavedModel of several; default: the only one, or a SavedModel's serving_default.",
+)
 OPENED = (
     click.option("--code", metavar="FILE.py", help="Defines the layers that only their author's code has."),
-    click.option("--signature", metavar="NAME", help="Of a SavedModel; default: serving_default, or the only one."),
+    SIGNATURE,
 )
 
 

@@ -88,8 +88,8 @@ class Model:
 def load(path, code=None, signature=None):
     """A `.keras`, `.h5` or `.tflite` file, or the folder of a SavedModel, of any inputs and outputs, as a Model.
 
-    code: a Python file with the classes of layers that only its author has. signature: which one of a SavedModel; by
-    default "serving_default", or the only one.
+    code: a Python file with the classes of layers that only its author has. signature: which one of a SavedModel or a `.tflite` of
+    several; by default the only one, or a SavedModel's "serving_default".
     Raises InputError for a missing or damaged file, an unknown suffix, layers whose code is not given, weights that are not
     finite, a file that is quantized already, and what the converter refuses.
     """
@@ -98,12 +98,14 @@ def load(path, code=None, signature=None):
     if not path.exists():
         raise InputError(f"{label} does not exist: give a .keras, .h5 or .tflite file, or the folder of a SavedModel.")
     if path.suffix == ".tflite" and path.is_file():
-        return _tflite(label, path)
+        return _tflite(label, path, signature)
     if path.is_dir():
         if not (path / "saved_model.pb").is_file():
             raise InputError(f"{label} is a folder without a saved_model.pb: give a SavedModel, or a file.")
         kind, model, graph = _saved_model(label, path, signature)
     elif path.suffix in opening.KERAS_FILES:
+        if signature is not None:
+            raise InputError(f"{label} is a Keras file, which has no signatures: leave signature={signature!r} out.")
         model, graph = opening.keras_file(path, code), None
         kind = f"a model of Keras {2 if isinstance(model, tf.keras.Model) else 3}"
     else:
@@ -152,8 +154,8 @@ def profile(file, x=None, known=()):
     return table.assign(**{f"{key}_share": table[key] / table[key].sum() for key in ("weights", "macs")})
 
 
-def _tflite(label, path):
-    blob, notes = rewrite.with_plain_weights(litert.content(path))
+def _tflite(label, path, signature):
+    blob, notes = rewrite.with_plain_weights(rewrite.one_signature(inputs.tflite(path), signature, label))
     custom = flatbuffer.custom_operators(blob)
     if custom:
         raise InputError(
@@ -234,7 +236,7 @@ def _signature(label, loaded, name):
     """The concrete function of a SavedModel to be used."""
     known = dict(loaded.signatures)
     if name is not None and name not in known:
-        raise InputError(f"{label} has no signature {name!r}: choose one of {', '.join(known) or 'none'}.")
+        raise InputError(f"{label}: it has no signature {name}: choose one of {', '.join(known) or 'none'}.")
     if name is None and "serving_default" in known:
         name = "serving_default"
     if name is None and len(known) == 1:
@@ -242,7 +244,7 @@ def _signature(label, loaded, name):
     if name is not None:
         return known[name]
     if known:
-        raise InputError(f"{label} has several signatures: choose one of {', '.join(known)} (--signature).")
+        raise InputError(f"{label}: {interpreting.several(list(known))}.")
     try:
         functions = loaded.__call__.concrete_functions
     except AttributeError:

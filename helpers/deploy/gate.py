@@ -7,6 +7,7 @@ Neither file is loaded in this process. The candidate may be damaged or hostile:
 import dataclasses
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -45,8 +46,8 @@ class Decision:
 
     outcome: ACCEPTED (every check passed), REJECTED (one failed) or UNSURE. judged: which task, and by what. measured: name ->
     Estimate, also of what the policy does not ask. candidate, baseline: sha256, bytes, inputs, outputs (the last two as the
-    file declares them). data: samples, sha256. machine: where latency and memory were measured, or None. causes: what in the
-    candidate's scales explains a loss, in sentences (`causes.find`).
+    file declares them), and signature, where it is one of several. data: samples, sha256. machine: where latency and memory were
+    measured, or None. causes: what in the candidate's scales explains a loss, in sentences (`causes.find`).
     """
 
     outcome: str
@@ -78,6 +79,7 @@ def judge(
     slices=None,
     *,
     purpose=None,
+    signature=None,
     limits=None,
     rounds=measure.ROUNDS,
     target=None,
@@ -85,15 +87,16 @@ def judge(
 ):
     """Decide on a candidate `.tflite` against its baseline; both bytes or paths.
 
-    x: samples as the models take them, (n, ...), or name of an input -> such an array. y: labels, as the task takes them; of
-    several outputs name -> labels; without any the baseline's own answers count as right, which bounds what can be lost
-    (a drop of accuracy is no larger than the share of changed answers). slices: which part of the data each sample belongs to,
-    str or int (n,), for the policy's max_slice_drop. purpose: a `heads.Purpose`. target: a `remote.Target` on which latency and
-    memory are measured, and some answers compared with those given here. speed: measure latency and memory even if the policy
-    does not ask for them. A second or two, plus the time that the samples need, plus about ten seconds for speed.
-    Judge a candidate once, on samples whose number was fixed before: `policy` says why, and what to do about undecided checks.
-    Raises InputError for unusable data or baseline or a missing file, for a task that does not fit, and for a baseline whose
-    answers have nothing to do with the labels; and what the target raises.
+        x: samples as the models take them, (n, ...), or name of an input -> such an array. y: labels, as the task takes them; of
+        several outputs name -> labels; without any the baseline's own answers count as right, which bounds what can be lost
+        (a drop of accuracy is no larger than the share of changed answers). slices: which part of the data each sample belongs to,
+        str or int (n,), for the policy's max_slice_drop. purpose: a `heads.Purpose`. signature: which one is judged of a file of several,
+    as if there were no other; size and hash are those of the whole file. target: a `remote.Target` on which latency and
+        memory are measured, and some answers compared with those given here. speed: measure latency and memory even if the policy
+        does not ask for them. A second or two, plus the time that the samples need, plus about ten seconds for speed.
+        Judge a candidate once, on samples whose number was fixed before: `policy` says why, and what to do about undecided checks.
+        Raises InputError for unusable data or baseline or a missing file, for a task that does not fit, and for a baseline whose
+        answers have nothing to do with the labels; and what the target raises.
     """
     policy, limits, purpose = policy or Policy(), dataclasses.asdict(limits or Limits()), purpose or heads.Purpose()
     given = {"baseline": baseline, "candidate": candidate}
@@ -103,7 +106,8 @@ def judge(
         raise InputError(f"rounds={rounds} must be at least {interpreting.BLOCKS}.")
     n = len(next(iter(x.values())))
     data = {"samples": n, "sha256": _fingerprint(x, y)}
-    reference, found = _answers(blobs, x, data, limits)
+    files, refused = _of_signature(blobs, signature, limits)
+    reference, found = _answers(files, refused, x, data, limits)
     judged = heads.heads(_reference(reference, x, n), y, purpose)
     checks, theirs = _runs(found, reference, n, purpose.outputs)
     measured = {"size.baseline": _bytes(len(blobs["baseline"])), "size.candidate": _bytes(len(blobs["candidate"]))}
@@ -119,7 +123,7 @@ def judge(
             because = f"{size.value:,.0f} bytes, the baseline {len(blobs['baseline']):,}"
             checks.append(at_most("size", size, policy.max_size, because))
         if speed or target or policy.min_speedup is not None or policy.max_peak_memory is not None:
-            more, numbers, machine = _speed(blobs, x, policy, limits, rounds, target)
+            more, numbers, machine = _speed(files, x, policy, limits, rounds, target)
             checks, measured = [*checks, *more], measured | numbers
     return Decision(
         _outcome(checks),
@@ -127,8 +131,8 @@ def judge(
         tuple(checks),
         measured,
         policy,
-        _described(blobs["candidate"], found),
-        _described(blobs["baseline"], reference),
+        _described("candidate", blobs, files, signature, found),
+        _described("baseline", blobs, files, signature, reference),
         data,
         machine,
         told,
@@ -154,23 +158,39 @@ def _fingerprint(x, y):
     return digest.hexdigest()
 
 
-def _answers(blobs, x, data, limits):
+def _of_signature(blobs, signature, limits):
+    """The files of one signature, made by processes of their own (all as they are if none is named); and, as answers, why some
+    cannot be made."""
+    files, refused = dict(blobs), {name: {"error": NO_TFLITE} for name in blobs if not inputs.is_tflite(blobs[name])}
+    if signature is None:
+        return files, refused
+    with measure.staged(blobs) as (folder, names):
+        for name in [name for name in blobs if name not in refused]:
+            made = Path(folder) / f"{name}.alone"
+            job = {"task": "alone", "model": names[name], "signature": signature, "write": made.name, "limits": limits}
+            answer = runner.run(job, folder)
+            problem = answer.get("error") or answer.get("unusable")
+            if problem:
+                refused[name] = {"error": interpreting.printable(str(problem), 1000)}
+            elif made.is_file():
+                files[name] = made.read_bytes()
+    return files, refused
+
+
+def _answers(files, refused, x, data, limits):
     """What baseline and candidate answer to "predict", in this order, each with its outputs: a list of arrays (n, ...). Many
-    candidates are judged against one baseline on the same samples, so the baseline's last answer is kept."""
-    baseline = hashlib.sha256(blobs["baseline"]).hexdigest()
+    candidates are judged against one baseline on the same samples, so the baseline's last answer is kept. refused: answers that are
+    known without asking, by the name of the file."""
+    baseline = hashlib.sha256(files["baseline"]).hexdigest()
     asked = (baseline, data["sha256"], *sorted(limits.items()))
-    with measure.staged(blobs, x) as (folder, names):
+    with measure.staged(files, x) as (folder, names):
         found = {
-            name: outputs.read(
-                runner.run(measure.prediction(names[name], limits=limits, write=name), folder),
-                folder,
-                name,
-                data["samples"],
+            name: refused.get(name)
+            or outputs.read(
+                runner.run(measure.prediction(file, limits=limits, write=name), folder), folder, name, data["samples"]
             )
-            if inputs.is_tflite(blob)
-            else {"error": NO_TFLITE}
-            for name, blob in blobs.items()
-            if name == "candidate" or asked not in _answered
+            for name, file in names.items()
+            if name == "candidate" or name in refused or asked not in _answered
         }
     if "baseline" in found:
         _answered.clear()
@@ -313,10 +333,11 @@ def _outcome(checks):
     return REJECTED if FAIL in outcomes else UNSURE if UNDECIDED in outcomes else ACCEPTED
 
 
-def _described(blob, answer):
+def _described(name, blobs, files, signature, answer):
     return {
-        "sha256": hashlib.sha256(blob).hexdigest(),
-        "bytes": len(blob),
+        "sha256": hashlib.sha256(blobs[name]).hexdigest(),
+        "bytes": len(blobs[name]),
+        **({} if files[name] == blobs[name] else {"signature": signature}),
         "inputs": answer.get("inputs"),
         "outputs": answer.get("outputs"),
     }

@@ -10,18 +10,15 @@ import numpy as np
 
 from helpers.base import runtime_env
 from helpers.base.errors import InputError
+from helpers.tflite import interpreting
 
 with runtime_env.quiet():
     from ai_edge_litert import schema_py_generated as schema
 
+    from helpers.tflite import packing
+    from helpers.tflite.packing import stored as stored  # for who reads files by this module
+
 WEIGHT_OPERATORS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
-
-
-def stored(buffer, blob):
-    """A buffer's bytes, uint8 (n,). Some writers put large ones behind the flatbuffer and leave their place in it."""
-    if buffer.offset:
-        return np.frombuffer(blob, np.uint8, buffer.size, buffer.offset)
-    return np.asarray([] if buffer.data is None else buffer.data, np.uint8)
 
 
 def integers_of_4_bits(data):
@@ -77,11 +74,31 @@ def not_finite(blob):
         return found
 
 
+def of_signature(blob, name, label):
+    """The bytes of a file with one of its signatures alone; the file itself if it has one or none. Raises InputError, which begins
+    with the label, where the name (or None) does not say which one, and for a damaged file."""
+    known, single = packing.signatures(blob)
+    try:
+        place = interpreting.chosen(known, name)
+    except ValueError as error:
+        raise InputError(f"{label}: {error}.") from error
+    with _refusing_damage(blob):
+        return blob if single else packing.alone(blob, place)
+
+
 def signature_names(blob, ends):
     """Index of each tensor of the first signature -> the name that it has there. ends: "inputs" or "outputs"."""
     with unpacked(blob) as parsed:
         entries = getattr(parsed.signatureDefs[0], ends) if parsed.signatureDefs else []
         return {entry.tensorIndex: entry.name.decode() for entry in entries}
+
+
+def check_one_signature(blob, label):
+    """Raises InputError for a file of several signatures, since each is a network of its own: `rewrite.one_signature` gives the
+    file of one. label: what the sentence begins with. What is damaged is left for whoever reads it."""
+    names, single = packing.signatures(blob)
+    if not single:
+        raise InputError(f"{label}: {interpreting.several(names)}.")
 
 
 def has_signature(blob):

@@ -20,6 +20,16 @@ def content(model, parameter="model"):
         ) from problem
 
 
+def tflite(model):
+    """The same, of a `.tflite`. Raises InputError also for what is none."""
+    name, blob = "model" if isinstance(model, bytes) else str(model), content(model)
+    if not blob:
+        raise InputError(f"{name} is empty (0 bytes): give a .tflite file as the converter wrote it.")
+    if not is_tflite(blob):
+        raise InputError(f"{name} ({len(blob):,} bytes) is not a TFLite model: its bytes 4 to 8 should read TFL3.")
+    return blob
+
+
 def judged(path, parameter="data"):
     """What a model is judged on: samples, x or else name of an input -> array; labels, y or else name of an output -> labels,
     of arrays y_<output>, or None; and slice, or None. Each as the `.npz` holds it.

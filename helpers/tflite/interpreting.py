@@ -4,11 +4,13 @@ Needs Python, numpy and ai_edge_litert, nothing else of the lab: `runner` takes 
 """
 
 import math
+import shlex
 import time
 
 # One timing lasts at least this long, so that the clock's resolution and a single interrupt do not decide it.
 SAMPLE_SECONDS = 0.002
 BLOCKS = 6
+UNNAMED = "serving_default"  # what converters call a signature that was given no name
 
 
 def interleaved(load, samples, rounds, blocks=BLOCKS, threads=1):
@@ -249,15 +251,46 @@ def _declared(details, name):
     }
 
 
+def chosen(names, asked=None):
+    """The place of the signature that is meant among those of a file. asked: its name, needed where there are several; of an only
+    one that is UNNAMED, any will do. Raises ValueError."""
+    if len(names) > 1 and asked is None:
+        raise ValueError(several(names))
+    if asked in names:
+        return names.index(asked)
+    if asked is None or names in ([], [UNNAMED]):
+        return 0
+    instead = (
+        f"choose one of {listed(names)}"
+        if len(names) > 1
+        else f"its only one is {listed(names)}, which need not be named"
+    )
+    raise ValueError(f"it has no signature {printable(asked)}: {instead}")
+
+
+def several(names):
+    """Why a file cannot be used as it is whose signatures, with these names, are not its first graph alone."""
+    has = (
+        f"it has {len(names)} signatures ({listed(names)}): name one"
+        if len(names) > 1
+        else "its first graph has no name: say which"
+    )
+    return f"{has}, as in --signature {shlex.quote(printable(names[0]))}"
+
+
+def listed(names):
+    """Names from a file, in words."""
+    return ", ".join(map(printable, names))
+
+
 def ambiguous(runner):
     """Why it does not follow from a file which of its functions is meant, or None."""
-    names = [printable(name) for name in runner.get_signature_list()]
-    if len(names) > 1:
-        return (
-            f"it has {len(names)} signatures ({', '.join(names)}): convert one by itself, as in compression-lab convert "
-            f"SAVED_MODEL --recipe float32 --signature {names[0]} --output {names[0]}.tflite"
-        )
-    return None
+    names = list(runner.get_signature_list())
+    # The number of its graph is private, but nothing else tells it.
+    single = len(names) < 2 and not any(
+        getattr(runner.get_signature_runner(each), "_subgraph_index", 0) for each in names
+    )
+    return None if single else several(names)
 
 
 def unusable(inputs, outputs, samples):

@@ -53,12 +53,10 @@ class Size:
 
 
 def content(model):
-    """The bytes of a model. Raises InputError if there are none or they are not a TFLite flatbuffer."""
-    name, blob = "model" if isinstance(model, bytes) else str(model), inputs.content(model)
-    if not blob:
-        raise InputError(f"{name} is empty (0 bytes): give a .tflite file as the converter wrote it.")
-    if not inputs.is_tflite(blob):
-        raise InputError(f"{name} ({len(blob):,} bytes) is not a TFLite model: its bytes 4 to 8 should read TFL3.")
+    """The bytes of a model. Raises InputError if there are none, they are not a TFLite flatbuffer, or it has several signatures
+    (of which `rewrite.one_signature` makes a file of one)."""
+    blob = inputs.tflite(model)
+    flatbuffer.check_one_signature(blob, "model" if isinstance(model, bytes) else str(model))
     return blob
 
 
@@ -167,7 +165,7 @@ def run(model, samples, threads=runtime_env.LITERT_THREADS, batch=1, admits_batc
 
 def size(model):
     """Size of a model, raw and gzipped."""
-    blob = content(model)
+    blob = inputs.tflite(model)
     return Size(len(blob), len(gzip.compress(blob, GZIP_LEVEL, mtime=0)))
 
 

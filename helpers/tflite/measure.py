@@ -17,7 +17,7 @@ import pandas as pd
 from helpers.base import ground_truth, runtime_env
 from helpers.base.errors import InputError, RunError
 from helpers.evidence import stats
-from helpers.tflite import inputs, interpreting, litert, runner
+from helpers.tflite import inputs, interpreting, litert, rewrite, runner
 
 ROUNDS = 60
 SAMPLES = "samples.npz"
@@ -141,16 +141,18 @@ def prediction(file, threads=runtime_env.LITERT_THREADS, show=0, limits=None, wr
     return {**job, "limits": limits} if limits else job
 
 
-def report(models, baseline, x=None, rounds=ROUNDS, threads=1, target=None):
+def report(models, baseline, x=None, rounds=ROUNDS, threads=1, target=None, signature=None):
     """Size, latency and peak memory of several models, here or on a `remote.Target`: (frame, machine).
 
     models, baseline: as in `latency`. x: samples, (n, ...), or name of an input -> such an array; without them random ones of
     the baseline's input shapes, which cost the same time. The frame is that of `table` with the columns size and gzip (bytes)
     and, with a target, same: share of the first TARGET_SAMPLES answers whose largest number is the one given here.
-    machine: system, cpu, cores and versions, where it was measured.
+    machine: system, cpu, cores and versions, where it was measured. signature: which one is run of files of several; their sizes are
+    those of the whole files.
     Raises InputError as `latency` does, RunError, and what the target raises.
     """
     sizes = {name: litert.size(model) for name, model in models.items()}
+    models = {name: rewrite.one_signature(model, signature, name) for name, model in models.items()}
     x = random_samples(models[baseline]) if x is None else inputs.by_name(x)
     x = {name: array[:TARGET_SAMPLES] for name, array in x.items()}
     rounds = _bounded(rounds)

@@ -1,18 +1,26 @@
 """A `.tflite` written anew so that the tools can take it, computing the very same. Loads no TensorFlow."""
 
-import flatbuffers
 import numpy as np
 
 from helpers.base import runtime_env
 from helpers.base.errors import InputError
-from helpers.tflite import flatbuffer, litert
+from helpers.tflite import flatbuffer, inputs, interpreting, litert, packing
 
 with runtime_env.quiet():
     from ai_edge_litert import schema_py_generated as schema
 
-SIGNATURE = "serving_default"
-IDENTIFIER = b"TFL3"
+SIGNATURE = interpreting.UNNAMED
 UNPACKING = ("DEQUANTIZE", "DENSIFY")  # operators that make float32 weights of what a file stores smaller
+
+
+def one_signature(model, name=None, parameter="model"):
+    """The file of one signature of a `.tflite` that may have several: its bytes, or those of the file itself if it has one or
+    none.
+
+    name: of the signature; needed where there are several. Raises InputError, which calls the file by `parameter`, where the name
+    does not say which one, and what `inputs.content` raises; a damaged file is refused where it is used.
+    """
+    return flatbuffer.of_signature(inputs.content(model, parameter), name, parameter)
 
 
 def with_signature(model):
@@ -164,21 +172,12 @@ def _named(graph, indices):
 
 
 def _packed(content, blob):
-    """The bytes of a parsed file, without what no operator reads; buffers that lay behind the flatbuffer come into it."""
+    """The bytes of a parsed file, without what no operator reads."""
     for code in content.operatorCodes:
         code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
     for number, graph in enumerate(content.subgraphs):
         _drop_unread(content, number, graph)
-    used = {tensor.buffer for graph in content.subgraphs for tensor in graph.tensors}
-    used |= {entry.buffer for entry in content.metadata or []}
-    for number, buffer in enumerate(content.buffers):
-        if number not in used:
-            buffer.data, buffer.offset, buffer.size = None, 0, 0
-        elif buffer.offset:
-            buffer.data, buffer.offset, buffer.size = flatbuffer.stored(buffer, blob), 0, 0
-    builder = flatbuffers.Builder(len(blob))
-    builder.Finish(content.Pack(builder), file_identifier=IDENTIFIER)
-    return bytes(builder.Output())
+    return packing.packed(content, blob)
 
 
 def _drop_unread(content, number, graph):

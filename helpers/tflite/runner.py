@@ -1,7 +1,7 @@
 """Runs `.tflite` files where they are to be judged: in a child process here, or on another machine.
 
 Needs Python, numpy and ai_edge_litert, and of the lab the file `interpreting.py` beside it: both are copied to the other
-machine.
+machine. The task `alone`, which is done here only, needs `packing.py` as well.
 
     python runner.py '{"task": "memory", "model": "model.tflite", "threads": 1}'
 
@@ -16,6 +16,8 @@ fails answers {"error": a sentence, "kind": one of KINDS}. File names are relati
              by name
     memory   model (or none), shapes (of one sample for each input: name -> shape, dtype), threads  ->  bytes, the resident
              high-water mark of the process
+    alone    model, signature (a name), write (a file's name)  ->  {}; the file with that signature alone, or no file where the model
+             has no other; or `unusable`, why not
     machine  ->  system, cpu, cores, python, ai-edge-litert
     call     module, function, path (of the folder that its package lies in), samples  ->  what the function answers to the job
              and the samples; for what is only asked here
@@ -38,14 +40,20 @@ import subprocess
 import sys
 import tempfile
 
+
+def _beside(name):
+    """A module in this file's folder, which is kept from the path where this file runs by itself."""
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, path)
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
 if __package__:
     from helpers.tflite import interpreting
-else:  # a file of its own, whose folder is kept from the path
-    _spec = importlib.util.spec_from_file_location(
-        "interpreting", os.path.join(os.path.dirname(os.path.abspath(__file__)), "interpreting.py")
-    )
-    interpreting = importlib.util.module_from_spec(_spec)
-    _spec.loader.exec_module(interpreting)
+else:
+    interpreting = _beside("interpreting")
 
 KINDS = ("refused", "crashed", "out of time", "out of memory", "garbled")
 LONGEST_ANSWER = 2**26
@@ -171,6 +179,22 @@ def _memory(job):
     return {"bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}  # macOS counts in bytes
 
 
+def _alone(job):
+    packing = _beside("packing")
+    _restrict(job)
+    with open(job["model"], "rb") as file:
+        blob = file.read()
+    names, single = packing.signatures(blob)
+    try:
+        place = interpreting.chosen(names, job["signature"])
+    except ValueError as error:
+        return {"unusable": str(error)}
+    if not single:
+        with open(job["write"], "wb") as file:
+            file.write(packing.alone(blob, place))
+    return {}
+
+
 def _machine(job):
     import ai_edge_litert
 
@@ -200,7 +224,15 @@ def _all(job):
     return {"answers": run_all(job["jobs"])}
 
 
-_TASKS = {"predict": _predict, "time": _time, "memory": _memory, "machine": _machine, "call": _call, "all": _all}
+_TASKS = {
+    "predict": _predict,
+    "time": _time,
+    "memory": _memory,
+    "alone": _alone,
+    "machine": _machine,
+    "call": _call,
+    "all": _all,
+}
 
 
 def _samples(job):

@@ -155,9 +155,9 @@ def test_several_signatures_are_listed_and_one_is_chosen(tmp_path):
     module = Doubled()
     with runtime_env.quiet():
         tf.saved_model.save(module, tmp_path, {"one": module.double, "two": module.__call__})
-    with pytest.raises(InputError, match=r"has several signatures: choose one of one, two \(--signature\)"):
+    with pytest.raises(InputError, match=r": it has 2 signatures \(one, two\): name one, as in --signature one\.$"):
         own_model.load(tmp_path)
-    with pytest.raises(InputError, match="has no signature 'three': choose one of one, two"):
+    with pytest.raises(InputError, match=": it has no signature three: choose one of one, two"):
         own_model.load(tmp_path, signature="three")
     assert own_model.load(tmp_path, signature="two").outputs[0].shape == (8,)
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from helpers.base import runtime_env
 from helpers.base.errors import InputError
 from helpers.compress import quantize, requantize
-from helpers.tflite import flatbuffer, litert, rewrite
+from helpers.tflite import flatbuffer, litert, packing, rewrite
 
 X = np.random.default_rng(0).normal(size=(20, 6)).astype("float32")
 
@@ -105,9 +105,7 @@ def as_old_converters_wrote(file):
     with flatbuffer.unpacked(file) as content:
         for code in content.operatorCodes:
             code.deprecatedBuiltinCode, code.builtinCode = code.builtinCode, 0
-        builder = rewrite.flatbuffers.Builder(len(file))
-        builder.Finish(content.Pack(builder), file_identifier=rewrite.IDENTIFIER)
-        return bytes(builder.Output())
+        return packing.packed(content, file)
 
 
 def test_files_of_old_converters_are_quantized_like_new_ones():

@@ -1,9 +1,6 @@
 """The gate and the ends of files as converters make them: several inputs and outputs, other names, integers, open sizes."""
 
-import os
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import flatbuffers
@@ -12,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from helpers.__main__ import main
-from helpers.base import repository, runtime_env
+from helpers.base import runtime_env
 from helpers.base.errors import InputError
 from helpers.compress import quantize
 from helpers.deploy import gate, gate_report
@@ -240,42 +237,6 @@ def test_samples_laid_end_to_end_in_another_axis_are_judged_one_by_one():
     for candidate, other in ((laid, each), (each, laid)):
         decision = judged(candidate, other, IMAGE, (IMAGE @ W)[:, None])
         assert decision.outcome == gate.ACCEPTED and decision.measured["r2.candidate"].value > 0.999
-
-
-# --- several signatures
-
-
-@pytest.fixture(scope="module")
-def signatures(tmp_path_factory):
-    """A SavedModel of two functions, and the file of both."""
-
-    class Two(tf.Module):
-        @tf.function(input_signature=[tf.TensorSpec((1, 8), name="x")])
-        def classify(self, x):
-            return {"kind": x @ tf.constant(W)}
-
-        @tf.function(input_signature=[tf.TensorSpec((1, 8), name="x")])
-        def embed(self, x):
-            return {"vector": tf.nn.relu(x)[:, :4]}
-
-    folder, module = tmp_path_factory.mktemp("two") / "saved", Two()
-    with runtime_env.quiet():
-        tf.saved_model.save(module, str(folder), signatures={"classify": module.classify, "embed": module.embed})
-        return folder, tf.lite.TFLiteConverter.from_saved_model(str(folder)).convert()
-
-
-def test_a_file_of_several_signatures_is_refused_and_the_cure_works(tmp_path, signatures):
-    folder, both = signatures
-    with pytest.raises(InputError, match=r"against: it has 2 signatures \(classify, embed\): convert one") as refused:
-        judged(both, both, IMAGE)
-    words = str(refused.value).partition("as in compression-lab ")[2].rstrip(".").split()
-    words = [str(folder) if word == "SAVED_MODEL" else word for word in words]
-    environment = {**os.environ, "PYTHONPATH": str(repository.REPOSITORY)}
-    done = subprocess.run([sys.executable, "-m", "helpers", *words], cwd=tmp_path, env=environment, capture_output=True)
-    assert done.returncode == 0, done.stderr
-    one = (tmp_path / "classify.tflite").read_bytes()
-    assert judged(one, one, IMAGE, KIND).outcome == gate.ACCEPTED
-    assert "it has 2 signatures (classify, embed): convert one by itself" in because(judged(both, one, IMAGE, KIND))
 
 
 # --- what answers for a candidate

@@ -39,6 +39,7 @@ def test_a_broken_contract_is_noticed(tmp_path):
         "base/runtime_env",
         "tflite/runner",
         "tflite/interpreting",
+        "tflite/packing",
         "compress/qat",
         "compress/keras_pruning",
     ):
