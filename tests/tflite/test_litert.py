@@ -289,6 +289,23 @@ def test_an_open_size_is_that_of_the_samples_in_batches_too():
             assert runner.get_input_details()[0]["shape"].tolist() == [batch, length]
 
 
+def test_whether_a_file_admits_batches_is_tried_once_for_its_content(monkeypatch, tmp_path):
+    admits = converted_function(lambda x: x @ tf.ones((3, 2)), (None, 3), tf.float32)
+    refuses = converted_function(lambda x: tf.reshape(x, (1, -1, 3)) + 1, (None, 3), tf.float32)
+    tried, real = [], interpreting.load
+    monkeypatch.setattr(interpreting, "load", lambda *given, **named: tried.append(given) or real(*given, **named))
+    monkeypatch.setattr(interpreting, "_admitted", {})
+    (tmp_path / "same.tflite").write_bytes(admits)
+    x, wide = np.zeros((4, 3), "float32"), np.zeros((4, 5, 3), "float32")
+    for model in (admits, bytes(bytearray(admits)), tmp_path / "same.tflite", str(tmp_path / "same.tflite")):
+        assert interpreting.admits_batches(model, 4, {"x": x})
+        assert not interpreting.admits_batches(refuses, 4, {"x": x})
+    assert len(tried) == 4
+    assert interpreting.admits_batches(admits, 2, {"x": x}) and not interpreting.admits_batches(admits, 4, {"x": wide})
+    (tmp_path / "same.tflite").write_bytes(refuses)  # another content by the same name
+    assert not interpreting.admits_batches(tmp_path / "same.tflite", 4, {"x": x})
+
+
 @pytest.mark.parametrize("x", [[[0, 256]], [[-1, 0]], [[2**32, 0]]])
 def test_whole_numbers_are_not_wrapped_around(x):
     file = converted_function(lambda x: tf.cast(x, tf.float32), (1, 2), tf.uint8)
