@@ -87,16 +87,16 @@ def judge(
 ):
     """Decide on a candidate `.tflite` against its baseline; both bytes or paths.
 
-        x: samples as the models take them, (n, ...), or name of an input -> such an array. y: labels, as the task takes them; of
-        several outputs name -> labels; without any the baseline's own answers count as right, which bounds what can be lost
-        (a drop of accuracy is no larger than the share of changed answers). slices: which part of the data each sample belongs to,
-        str or int (n,), for the policy's max_slice_drop. purpose: a `heads.Purpose`. signature: which one is judged of a file of several,
+    x: samples as the models take them, (n, ...), or name of an input -> such an array. y: labels, as the task takes them; of
+    several outputs name -> labels; without any the baseline's own answers count as right, which bounds what can be lost
+    (a drop of accuracy is no larger than the share of changed answers). slices: which part of the data each sample belongs to,
+    str or int (n,), for the policy's max_slice_drop. purpose: a `heads.Purpose`. signature: which one is judged of a file of several,
     as if there were no other; size and hash are those of the whole file. target: a `remote.Target` on which latency and
-        memory are measured, and some answers compared with those given here. speed: measure latency and memory even if the policy
-        does not ask for them. A second or two, plus the time that the samples need, plus about ten seconds for speed.
-        Judge a candidate once, on samples whose number was fixed before: `policy` says why, and what to do about undecided checks.
-        Raises InputError for unusable data or baseline or a missing file, for a task that does not fit, and for a baseline whose
-        answers have nothing to do with the labels; and what the target raises.
+    memory are measured, and some answers compared with those given here. speed: measure latency and memory even if the policy
+    does not ask for them. A second or two, plus the time that the samples need, plus about ten seconds for speed.
+    Judge a candidate once, on samples whose number was fixed before: `policy` says why, and what to do about undecided checks.
+    Raises InputError for unusable data or baseline or a missing file, for a task that does not fit, and for a baseline whose
+    answers have nothing to do with the labels; and what the target raises.
     """
     policy, limits, purpose = policy or Policy(), dataclasses.asdict(limits or Limits()), purpose or heads.Purpose()
     given = {"baseline": baseline, "candidate": candidate}
@@ -117,7 +117,7 @@ def judge(
             more, numbers = answers.compared(head, theirs, slices, policy)
             checks, measured = [*checks, *more], measured | numbers
         if _outcome(checks) != ACCEPTED:
-            told = _causes(blobs, x, limits)
+            told = _causes(files, x, limits)
         if policy.max_size is not None:
             size = measured["size.candidate"]
             because = f"{size.value:,.0f} bytes, the baseline {len(blobs['baseline']):,}"
@@ -139,10 +139,10 @@ def judge(
     )
 
 
-def _causes(blobs, x, limits):
+def _causes(files, x, limits):
     """In a process of its own, which read both files and may have been damaged by one."""
     few = {name: array[: causes.SAMPLES] for name, array in x.items()}
-    with measure.staged(blobs, few) as (folder, names):
+    with measure.staged(files, few) as (folder, names):
         job = {**causes.JOB, "model": names["candidate"], "baseline": names["baseline"], "samples": measure.SAMPLES}
         told = runner.run({**job, "limits": limits}, folder).get("causes")
     sentences = told[:MOST_CAUSES] if isinstance(told, list) else []
@@ -312,20 +312,13 @@ def _same_answers(here, there, n):
             [np.array(each, float).reshape(n, -1) for each in of]
             for of in zip(here["first"], there["first"], strict=True)
         ]
-        same = np.mean([_like(*pair) for pair in pairs], axis=0)
+        same = np.mean([measure.like(*pair) for pair in pairs], axis=0)
         difference = max(np.abs(one - other).max() for one, other in pairs)
     except (KeyError, TypeError, ValueError):
         return Check(name, FAIL, None, None, outputs.NONSENSE)
     because = f"{same.sum():g} of {n} are those given here; outputs differ by {difference:.2g} at most"
     share = Estimate(float(same.mean()), unit="share")
     return Check(name, PASS if share.value >= SAME_ON_TARGET else FAIL, share, SAME_ON_TARGET, because)
-
-
-def _like(one, other):
-    """Which samples (n, numbers) have the largest number at the same place or, of one number each, nearly the same one."""
-    if one.shape[1] > 1:
-        return one.argmax(axis=1) == other.argmax(axis=1)
-    return np.abs(one - other)[:, 0] <= 0.01 * max(np.ptp(one), 1e-9)
 
 
 def _outcome(checks):

@@ -43,6 +43,11 @@ class Classification(Classes):
     def own(self, answers):
         return answers[self.output].argmax(axis=-1)
 
+    def uninformed(self, answers, truth):
+        # What permuted labels leave; for a model that always names one class, that class's share of the labels.
+        given = self.own(answers)
+        return float(sum((given == label).mean() * (truth == label).mean() for label in np.unique(truth)))
+
     def damage(self, exact, answers):
         return divergence(exact[self.output], answers[self.output])
 

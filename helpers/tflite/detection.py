@@ -1,13 +1,16 @@
 """The task of detectors: boxes with classes (`boxes` has their measure)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
 from helpers.base.errors import InputError
 from helpers.evidence.boxes import FORMS, average_precision, best, corners
+from helpers.evidence.stats import score
 from helpers.tflite.scoring import Task
+
+UNLIKE = 4  # times as far from the corner: labels in pixels and boxes in shares of the side, or the reverse
 
 
 @dataclass(frozen=True)
@@ -92,3 +95,14 @@ class Detection(Task):
 
     def scores(self, answers, truth):
         return average_precision(self.found(answers), truth)
+
+    def advice(self, answers, truth):
+        better = {form: score(replace(self, form=form).scores(answers, truth)).value for form in FORMS}
+        best_form = max(better, key=better.get)
+        if best_form != self.form and better[best_form] > 0.05:
+            return f"with boxes read as {best_form} it has {better[best_form]:.3f}: say --task detection:{best_form}."
+        ends = [each.boxes[0].max() for each in self.found(answers) if len(each.boxes)]
+        reach, wanted = np.median(ends), np.median(truth[truth[..., 0] >= 0][:, 1:].max(axis=-1))
+        if not 1 / UNLIKE < wanted / max(reach, 1e-9) < UNLIKE:
+            return f"its boxes end near {reach:.3g}, those of y near {wanted:.3g}: give y in the units of the outputs."
+        return super().advice(answers, truth)

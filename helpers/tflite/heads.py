@@ -1,15 +1,11 @@
 """The tasks of a model with all that its own answers say of them: what other files of the same model are judged by."""
 
 import functools
-from dataclasses import dataclass, field, replace
-
-import numpy as np
+from dataclasses import dataclass, field
 
 from helpers.base.errors import InputError
 from helpers.evidence import stats
-from helpers.tflite import detection, inputs, litert, measure, scoring, tasks
-
-UNLIKE = 4  # times as far from the corner: labels in pixels and boxes in shares of the side, or the reverse
+from helpers.tflite import inputs, litert, scoring, tasks
 
 
 @dataclass(frozen=True)
@@ -107,32 +103,13 @@ def _settled(name, task, answers, labels, n):
 
 def check_informed(head):
     """Raises InputError where a baseline's answers are no better than if they were given to any sample."""
-    task, truth = head.task, head.truth
-    if isinstance(task, tasks.Classification):
-        measure.check_informed(task.own(head.answers), truth, "baseline")
-    elif not isinstance(task, tasks.Own):
-        found, chance = head.scores, task.uninformed(head.answers, truth)
-        more, has, other = stats.score_difference(chance, found), stats.score(found), stats.score(chance)
-        if has.value < 1 and more.low <= 0:
-            raise InputError(
-                f"baseline has {task.told} {has:.3f}, which cannot be told from the {other.value:.3f} of a model that does not "
-                f"look at the samples: {_advice(head)}"
-            )
-
-
-def _advice(head):
-    if isinstance(head.task, tasks.Detection):
-        better = {
-            form: stats.score(replace(head.task, form=form).scores(head.answers, head.truth)).value
-            for form in detection.FORMS
-        }
-        best = max(better, key=better.get)
-        if best != head.task.form and better[best] > 0.05:
-            return f"with boxes read as {best} it has {better[best]:.3f}: say --task detection:{best}."
-        ends = [each.boxes[0].max() for each in head.task.found(head.answers) if len(each.boxes)]
-        reach, wanted = np.median(ends), np.median(head.truth[head.truth[..., 0] >= 0][:, 1:].max(axis=-1))
-        if not 1 / UNLIKE < wanted / max(reach, 1e-9) < UNLIKE:
-            return f"its boxes end near {reach:.3g}, those of y near {wanted:.3g}: give y in the units of the outputs."
-    return (
-        "are the labels in the order of the samples and of the outputs, and the samples scaled as the model takes them?"
-    )
+    found, chance = head.scores, head.task.uninformed(head.answers, head.truth)
+    if chance is None:
+        return
+    has, other = stats.score(found), stats.score(chance).value
+    more = has.low - chance if isinstance(chance, float) else stats.score_difference(chance, found).low
+    if has.value < 1 and more <= 0:
+        raise InputError(
+            f"baseline has {head.task.told} {has:.3f}, which cannot be told from the {other:.3f} of a model that does not look at "
+            f"the samples: {head.task.advice(head.answers, head.truth)}"
+        )

@@ -76,18 +76,14 @@ def _alike(one, many, size):
     """Whether two interpreters, of one sample and of many, answer the first two of random samples alike."""
     import numpy as np
 
-    random, samples = np.random.default_rng(0), []
-    for each in one.get_input_details():
-        shape = (size, *each["shape"][1:])
-        whole = each["dtype"] not in (np.float32, np.float16)
-        drawn = random.integers(0, 2, shape) if whole else random.uniform(-1, 1, shape)
-        samples.append(drawn.astype(each["dtype"]))
+    inputs = one.get_input_details()
+    samples = [as_stored(array, each) for array, each in zip(drawn(declared(one)[0], size), inputs)]
     for each, array in zip(many.get_input_details(), samples):
         many.set_tensor(each["index"], array)
     many.invoke()
     together = [many.get_tensor(each["index"]) for each in many.get_output_details()]
     for place in range(2):
-        for each, array in zip(one.get_input_details(), samples):
+        for each, array in zip(inputs, samples):
             one.set_tensor(each["index"], array[place : place + 1])
         one.invoke()
         for each, of in zip(one.get_output_details(), together):
@@ -98,6 +94,20 @@ def _alike(one, many, size):
             if (np.isfinite(alone) != np.isfinite(beside)).any() or (np.abs(alone - beside)[known] > near).any():
                 return False
     return True
+
+
+def drawn(inputs, number):
+    """Samples drawn at random, a list of arrays (number, ...) in the order of the inputs: normal ones, 0 or 1 where whole numbers
+    are needed. inputs: their details, of `declared`."""
+    import numpy as np
+
+    random, found = np.random.default_rng(0), []
+    for each in inputs:
+        shape = (number, *each["shape"][1:])
+        whole = each["dtype"].startswith(("int", "uint")) and not each["scale"]
+        normal = random.integers(0, 2, shape) if whole else random.normal(size=shape)
+        found.append(normal.astype(each["dtype"] if whole else "float32"))
+    return found
 
 
 def fed(inputs, samples):

@@ -146,7 +146,7 @@ def report(models, baseline, x=None, rounds=ROUNDS, threads=1, target=None, sign
 
     models, baseline: as in `latency`. x: samples, (n, ...), or name of an input -> such an array; without them random ones of
     the baseline's input shapes, which cost the same time. The frame is that of `table` with the columns size and gzip (bytes)
-    and, with a target, same: share of the first TARGET_SAMPLES answers whose largest number is the one given here.
+    and, with a target, same: share of the first TARGET_SAMPLES answers that are `like` those given here.
     machine: system, cpu, cores and versions, where it was measured. signature: which one is run of files of several; their sizes are
     those of the whole files.
     Raises InputError as `latency` does, RunError, and what the target raises.
@@ -172,38 +172,23 @@ def report(models, baseline, x=None, rounds=ROUNDS, threads=1, target=None, sign
 def random_samples(model, number=16):
     """Samples of a file's inputs, drawn at random: name -> array (number, ...); open sizes are 1. Raises InputError for a file
     that cannot be loaded."""
-    random, found = np.random.default_rng(0), {}
-    for each in interpreting.declared(litert.interpreter(model))[0]:
-        shape = (number, *each["shape"][1:])
-        whole = each["dtype"].startswith(("int", "uint")) and not each["scale"]
-        found[each["name"]] = (
-            random.integers(0, 2, shape).astype(each["dtype"]) if whole else random.normal(size=shape).astype("float32")
-        )
-    return found
+    ends = interpreting.declared(litert.interpreter(model))[0]
+    return dict(zip([each["name"] for each in ends], interpreting.drawn(ends, number), strict=True))
+
+
+def like(one, other):
+    """Which samples, (n, numbers) each, have the largest number at the same place or, of one number each, nearly the same one."""
+    if one.shape[1] > 1:
+        return one.argmax(axis=1) == other.argmax(axis=1)
+    return np.abs(one - other)[:, 0] <= 0.01 * max(np.ptp(one), 1e-9)
 
 
 def _same(here, there):
-    """For how many samples two answers to "predict" have their largest number at the same place, or NaN if one has none."""
+    """The share of samples that two answers to "predict" answer alike, or NaN if one has none."""
     if "error" in here or "error" in there or "unusable" in here or "unusable" in there:
         return np.nan
-    places = [[np.reshape(of, (len(of), -1)).argmax(axis=1) for of in each["first"]] for each in (here, there)]
-    return np.mean([np.equal(*pair).mean() for pair in zip(*places, strict=True)])
-
-
-def check_informed(answers, y, parameter):
-    """Raises InputError where a model's answers, int (n,), are right no more often than if they were given to any sample.
-
-    y: labels, int (n,). parameter: what messages call the model.
-    """
-    top1 = stats.proportion(answers == y)
-    # What permuted labels leave; for a model that always names one class, that class's share of the labels.
-    chance = float(sum((answers == label).mean() * (y == label).mean() for label in np.unique(y)))
-    if top1.value < 1 and top1.low <= chance:
-        raise InputError(
-            f"{parameter} names the label of {top1.value:.1%} of {len(y):,} samples (interval {top1.low:.1%} to {top1.high:.1%}), "
-            f"which cannot be told from the {chance:.1%} of a model that does not look at them: are the labels of several "
-            "classes and in the order of the model's outputs, and the samples scaled as the model takes them?"
-        )
+    pairs = zip(*([np.reshape(of, (len(of), -1)) for of in each["first"]] for each in (here, there)), strict=True)
+    return np.mean([like(*pair).mean() for pair in pairs])
 
 
 def _bounded(rounds):

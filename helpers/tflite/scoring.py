@@ -54,8 +54,16 @@ class Task:
         return sum(noise(exact[name], answers[name]) for name in self.shapes) / len(self.shapes)
 
     def uninformed(self, answers, truth):
-        """The scores of a model that does not look at the samples: these answers, given to other samples."""
+        """What a model scores that does not look at the samples: as `scores`, those of these answers given to other samples; or their
+        mean, where that can be known; None where nobody knows."""
         return self.scores(answers, np.roll(truth, 1 + len(truth) // 2, axis=0))
+
+    def advice(self, answers, truth):
+        """What to look for where answers score no more than that."""
+        return (
+            "are the labels in the order of the samples and of the outputs, and not all the same, and are the samples scaled as "
+            "the model takes them?"
+        )
 
     def groups(self, truth):
         """The class of each sample, (n,); None where a sample belongs to none."""

@@ -170,6 +170,9 @@ class Own(Task):
     def own(self, answers):
         raise InputError("--metric needs labels: add y to the data.")
 
+    def uninformed(self, answers, truth):
+        return None
+
     def scores(self, answers, truth):
         n = len(next(iter(answers.values())))
         given = answers if len(self.shapes) > 1 else answers[self.output]

@@ -50,6 +50,21 @@ def test_labels_that_do_not_match_the_samples_are_refused(small, y):
         measure.correct(small, np.zeros((5, 784), "float32"), y)
 
 
+# --- the same answers
+
+
+@pytest.mark.parametrize(
+    "one, other, wanted",
+    [
+        ([[0, 2, 1], [3, 0, 0]], [[0, 1, 9], [1, 0, 0]], [False, True]),
+        ([[0.0], [100.0], [50.0]], [[0.9], [102.0], [50.0]], [True, False, True]),  # to a hundredth of the range
+        ([[5.0], [5.0]], [[5.0], [5.1]], [True, False]),
+    ],
+)
+def test_answers_are_alike_by_their_largest_number_or_by_their_only_one(one, other, wanted):
+    assert measure.like(np.array(one), np.array(other)).tolist() == wanted
+
+
 # --- latency
 
 
