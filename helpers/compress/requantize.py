@@ -13,15 +13,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from helpers.base import runtime_env
-from helpers.base.errors import InputError
-from helpers.tflite import flatbuffer, inputs, litert, rewrite
+from helpers.base.errors import InputError, StructureError
+from helpers.tflite import flatbuffer, inputs, inside, litert, rewrite
 
 with runtime_env.quiet():
     from ai_edge_litert import schema_py_generated as schema
     from litert_quantizer import Quantizer
+    from litert_quantizer.algorithm_manager import AlgorithmName
     from litert_quantizer.qtyping import QuantGranularity, TFLOperationName
 
 EVERYTHING, DEPTHWISE = "*", "DEPTHWISE_CONV_2D"
+OSCAR, HADAMARD = "oscar", "hadamard"  # what `dynamic` can do against outliers
 # Of the range of what is capped at 6: built-in kernels of 16 bits refuse a file in which 6 is more than 2**31 steps away.
 LEAST = 1e-4
 
@@ -146,6 +148,68 @@ def apply(model, formats, ranges=None):
     with _silence():
         made = bytes(runner.quantize(ranges).quantized_model)
     return rewrite.with_sizes(made, sizes, signatures) if sizes else made
+
+
+def dynamic(model, weights=8, against=None, calibration=None):
+    """A float `.tflite` -> the bytes of one in dynamic range: weights as integers of that many bits, with a scale for each output
+    channel, and activations rounded to 8 bits as they come, with a scale for each row.
+
+    against: what to do in dense layers against channels larger than the others. OSCAR multiplies what they read by a factor for
+    each channel, and the weights by its inverse, as suits the powers of the channels in the calibration set ((samples, ...), or
+    name of an input -> such an array), and clips the weights. HADAMARD rotates both, which needs no samples, but a file made for
+    one sample at a time.
+    Raises InputError for an unusable or a quantized file, and for OSCAR without samples; StructureError where what was asked for
+    leaves no trace in the file, which litert-quantizer does not tell.
+    """
+    if against not in (None, OSCAR, HADAMARD):
+        raise InputError(f"against={against!r} must be {OSCAR!r}, {HADAMARD!r} or None.")
+    if against == OSCAR and calibration is None:
+        raise InputError("calibration is empty: against='oscar' needs samples to tell which channels are large.")
+    model = rewrite.with_signature(model)
+    if against == HADAMARD and _is_open(model):
+        raise InputError(
+            "against='hadamard' writes the shapes of tensors into the file, and this one leaves the number of samples open: "
+            "convert the model for one sample, or take against='oscar'."
+        )
+    runner = _quantizer(model, {})
+    runner.add_dynamic_config(".*", TFLOperationName.ALL_SUPPORTED, weights)
+    powers = None
+    if against is not None:
+        algorithm = AlgorithmName.OSCAR if against == OSCAR else AlgorithmName.DECOMPOSED_HADAMARD_ROTATION
+        runner.add_dynamic_config(".*", TFLOperationName.FULLY_CONNECTED, weights, algorithm_key=algorithm)
+    if against == OSCAR:
+        # Its own `calibrate` gathers nothing where activations have no ranges.
+        powers = {name: {"mu2": power} for name, power in inside.channel_powers(model, calibration).items()}
+    with _silence():
+        made = bytes(runner.quantize(powers).quantized_model)
+    trace = {None: lambda file: 0, OSCAR: _factors, HADAMARD: _rotations}[against]
+    if against is not None and trace(made) <= trace(model):
+        raise StructureError(
+            f"against={against!r} changed nothing: it is for dense layers, and finds none here that it can take; leave it out."
+        )
+    return made
+
+
+def _factors(blob):
+    """How many operators multiply by constants that are not all the same."""
+    with flatbuffer.unpacked(blob) as parsed:
+        graph = parsed.subgraphs[0]
+        constants = [
+            flatbuffer.stored(parsed.buffers[graph.tensors[operator.inputs[1]].buffer], blob)
+            for operator in graph.operators
+            if flatbuffer.operator_name(parsed, operator) == "MUL"
+        ]
+        return sum(len(each) > 4 and np.ptp(each.view("float32")) > 0 for each in constants)
+
+
+def _rotations(blob):
+    """How many dense layers there are, those included that rotate."""
+    return int((litert.operators(blob).op == "FULLY_CONNECTED").sum())
+
+
+def _is_open(blob):
+    """Whether a file leaves sizes of its inputs open, the number of samples included."""
+    return any((end["shape_signature"] < 0).any() for end in litert.interpreter(blob).get_input_details())
 
 
 @functools.lru_cache(maxsize=2)

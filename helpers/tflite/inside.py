@@ -19,14 +19,36 @@ def channel_maxima(model, samples):
     array. Where two tensors have one name, the later one gets its number behind it. Built-in kernels run, since a delegate shows
     nothing of what happens inside it. Raises InputError for an unusable file, and for samples that do not fit or are not finite.
     """
-    found, names = {}, _names(litert.content(model))
-    for index, maxima in maxima_by_index(model, samples).items():
-        found[f"{names[index]}_{index}" if names[index] in found else names[index]] = maxima
-    return found
+    return _by_name(model, maxima_by_index(model, samples))
 
 
 def maxima_by_index(model, samples):
     """`channel_maxima`, by the index of each tensor in the main graph."""
+    found = {}
+    for index, rows in _shown(model, samples):
+        maxima = np.abs(rows).max(0, initial=0)
+        found[index] = np.maximum(found[index], maxima) if index in found else maxima
+    return found
+
+
+def channel_powers(model, samples):
+    """The mean square of every channel, otherwise as `channel_maxima`: name -> float64 (channels,)."""
+    sums, numbers = {}, {}
+    for index, rows in _shown(model, samples):
+        sums[index] = sums.get(index, 0) + (rows.astype(np.float64) ** 2).sum(0)
+        numbers[index] = numbers.get(index, 0) + len(rows)
+    return _by_name(model, {index: sums[index] / max(1, numbers[index]) for index in sums})
+
+
+def _by_name(model, values):
+    found, names = {}, _names(litert.content(model))
+    for index, each in values.items():
+        found[f"{names[index]}_{index}" if names[index] in found else names[index]] = each
+    return found
+
+
+def _shown(model, samples):
+    """(index, array (n, channels)) of every tensor, for one part of the samples after another."""
     blob, samples = litert.content(model), inputs.by_name(samples)
     for name, array in samples.items():
         if not array.size or (array.dtype.kind == "f" and not np.isfinite(array).all()):
@@ -34,15 +56,14 @@ def maxima_by_index(model, samples):
     why = interpreting.unusable(*interpreting.declared(interpreting.opened(blob, 1)), samples)
     if why:
         raise InputError(f"samples do not fit the model: {why}.")
-    number, found = len(next(iter(samples.values()))), {}
+    number = len(next(iter(samples.values())))
     size, wanted = litert.at_once(blob, number), _computed(blob)
-    with runtime_env.quiet():  # it warns of the memory that all these tensors take
-        for start in range(0, number, size):
-            part = {name: array[start : start + size] for name, array in samples.items()}
-            for index, values in _run(blob, part, wanted):
-                maxima = np.abs(values.reshape(-1, values.shape[-1] if values.ndim > 1 else 1)).max(0, initial=0)
-                found[index] = np.maximum(found[index], maxima) if index in found else maxima
-    return found
+    for start in range(0, number, size):
+        part = {name: array[start : start + size] for name, array in samples.items()}
+        with runtime_env.quiet():  # it warns of the memory that all these tensors take
+            found = list(_run(blob, part, wanted))
+        for index, values in found:
+            yield index, values.reshape(-1, values.shape[-1] if values.ndim > 1 else 1)
 
 
 def _run(blob, part, wanted):

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from helpers.base import runtime_env
-from helpers.base.errors import InputError
-from helpers.compress import quantize, requantize
+from helpers.base.errors import InputError, StructureError
+from helpers.compress import affine, quantize, requantize
 from helpers.compress.requantize import EVERYTHING, Format
 from helpers.networks import data, models
 from helpers.tflite import litert
@@ -297,3 +297,66 @@ def test_a_damaged_file_is_refused(network, ranges, spoil):
         requantize.calibrate(spoil(network), SAMPLES)
     with pytest.raises(InputError):
         requantize.apply(spoil(network), {EVERYTHING: WEIGHTS_ONLY})
+
+
+# --- dynamic range
+
+
+def for_one_sample(model):
+    function = tf.function(lambda x: model(x, training=False))
+    frozen = function.get_concrete_function(tf.TensorSpec((1, *model.input_shape[1:])))
+    with runtime_env.quiet():
+        return tf.lite.TFLiteConverter.from_concrete_functions([frozen], tf.Module()).convert()
+
+
+def test_dynamic_range_as_the_converters(mlp, digits):
+    file, x = quantize.convert(mlp), data.unit_rows(digits.x_test)
+    ours, theirs = requantize.dynamic(file), quantize.convert(mlp, "dynamic")
+    assert kernels(ours) == kernels(theirs)
+    assert (litert.predict(ours, x).argmax(1) == litert.predict(theirs, x).argmax(1)).mean() >= 0.99
+    assert len(requantize.dynamic(file, weights=4)) < 0.6 * len(ours)
+
+
+@pytest.fixture(scope="module")
+def with_outliers():
+    """Two dense layers, of whose inputs one channel is 256 times as large as the others: file for any number of samples, for
+    one, and samples."""
+    runtime_env.seed_everything(0)
+    model = tf.keras.Sequential([layers.Input((64,)), layers.Dense(64, name="first"), layers.Dense(8, name="second")])
+    kernel, bias = model.layers[0].get_weights()
+    factors = np.where(np.arange(64) == 17, 256.0, 1.0).astype("float32")
+    model.layers[0].set_weights([kernel / factors[:, None], bias])
+    x = np.random.default_rng(0).normal(size=(300, 64)).astype("float32") * factors
+    return quantize.convert(model), for_one_sample(model), x
+
+
+def test_against_outliers(with_outliers):
+    whole, single, x = with_outliers
+    exact = litert.predict(whole, x)
+    noise = {
+        None: requantize.dynamic(whole),
+        requantize.OSCAR: requantize.dynamic(whole, against=requantize.OSCAR, calibration=x[:50]),
+        requantize.HADAMARD: requantize.dynamic(single, against=requantize.HADAMARD),
+    }
+    found = {kind: affine.sqnr(exact, litert.predict(file, x)) for kind, file in noise.items()}
+    assert found[requantize.OSCAR] > found[None] + 10
+    assert found[requantize.HADAMARD] > found[None] + 3
+
+
+def test_dynamic_range_is_refused_where_it_would_do_nothing(with_outliers):
+    whole, single, _ = with_outliers
+    with pytest.raises(InputError, match="must be 'oscar', 'hadamard' or None"):
+        requantize.dynamic(whole, against="gptq")
+    with pytest.raises(InputError, match="needs samples"):
+        requantize.dynamic(whole, against=requantize.OSCAR)
+    with pytest.raises(InputError, match="convert the model for one sample"):
+        requantize.dynamic(whole, against=requantize.HADAMARD)
+    assert requantize.dynamic(single, against=requantize.HADAMARD)
+    with pytest.raises(InputError, match="quantized already"):
+        requantize.dynamic(requantize.dynamic(whole))
+    inputs = layers.Input((8, 8, 3))
+    convolutions = quantize.convert(tf.keras.Model(inputs, layers.Conv2D(4, 3)(inputs)))
+    samples = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32")
+    with pytest.raises(StructureError, match="'oscar' changed nothing: it is for dense layers"):
+        requantize.dynamic(convolutions, against=requantize.OSCAR, calibration=samples)
+    assert requantize.dynamic(convolutions)

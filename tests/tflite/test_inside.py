@@ -34,6 +34,13 @@ def test_every_channel_of_every_tensor(network):
         np.testing.assert_allclose(maxima, np.abs(wanted).reshape(-1, wanted.shape[-1]).max(0), rtol=1e-5)
 
 
+def test_the_power_of_every_channel(network, monkeypatch):
+    file, wanted = quantize.convert(network), made(network, "first", X)
+    monkeypatch.setattr(litert, "KEPT_BYTES", 10_000)
+    found = list(inside.channel_powers(file, X).values())
+    np.testing.assert_allclose(found[1], (wanted.astype(float) ** 2).mean((0, 1, 2)), rtol=1e-4)
+
+
 def test_parts_are_put_together_and_indices_name_the_same(network, monkeypatch):
     file = quantize.convert(network)
     whole = inside.channel_maxima(file, X)
