@@ -101,14 +101,47 @@ def with_constants(model, constants):
     shape. Raises InputError where one does not fit."""
     blob = litert.content(model)
     with flatbuffer.unpacked(blob) as content:
-        for index, values in constants.items():
-            tensor = content.subgraphs[0].tensors[index]
-            if values.shape != tuple(map(int, tensor.shape)) or values.dtype != _numpy_type(tensor):
-                raise InputError(
-                    f"{tensor.name.decode()} cannot hold {values.dtype} of shape {values.shape}: it has another form."
-                )
-            _store(content, tensor, values)
-        return _packed(content, blob)
+        return _with_values(content, constants, blob)
+
+
+def with_operands(model, operands):
+    """The file with other values in constants that operators of its main graph read: (number of the operator, place among its
+    inputs) -> array of the constant's dtype and shape. A constant that others read as it was, or with other values, gets a
+    twin for each. Raises InputError where one does not fit."""
+    blob, fresh, twins = litert.content(model), {}, {}
+    with flatbuffer.unpacked(blob) as content:
+        graph = content.subgraphs[0]
+        readers = {}
+        for number, operator in enumerate(graph.operators):
+            for place, index in enumerate(operator.inputs):
+                readers.setdefault(int(index), []).append((number, place))
+        for (number, place), values in operands.items():
+            operator, index = graph.operators[number], int(graph.operators[number].inputs[place])
+            same = [at for at in readers[index] if at in operands and np.array_equal(operands[at], values)]
+            if len(same) == len(readers[index]):
+                fresh[index] = values
+                continue
+            known = (index, values.tobytes())
+            if known not in twins:
+                twin = schema.TensorT()
+                vars(twin).update(vars(graph.tensors[index]))
+                twin.name += f"_twin_{len(graph.tensors)}".encode()
+                graph.tensors.append(twin)
+                twins[known] = len(graph.tensors) - 1
+                fresh[twins[known]] = values
+            operator.inputs = [twins[known] if at == place else each for at, each in enumerate(operator.inputs)]
+        return _with_values(content, fresh, blob)
+
+
+def _with_values(content, constants, blob):
+    for index, values in constants.items():
+        tensor = content.subgraphs[0].tensors[index]
+        if values.shape != tuple(map(int, tensor.shape)) or values.dtype != _numpy_type(tensor):
+            raise InputError(
+                f"{tensor.name.decode()} cannot hold {values.dtype} of shape {values.shape}: it has another form."
+            )
+        _store(content, tensor, values)
+    return _packed(content, blob)
 
 
 def _store(content, tensor, values):

@@ -115,3 +115,28 @@ def test_files_of_old_converters_are_quantized_like_new_ones():
     assert not flatbuffer.has_old_codes(rewrite.with_signature(old))
     small = requantize.apply(old, {"*": requantize.Format()}, requantize.calibrate(old, IMAGES))
     assert small == requantize.apply(file, {"*": requantize.Format()}, requantize.calibrate(file, IMAGES))
+
+
+def test_operands_that_others_read_too_get_twins():
+    """Two dense layers with one bias: changed for the first, for both alike, and for each in another way."""
+    bias = tf.constant([1.0, 2.0, 3.0])
+    kernels = [tf.constant(np.random.default_rng(seed).normal(size=(6, 3)).astype("float32")) for seed in (1, 2)]
+    function = tf.function(lambda x: [x @ kernel + bias for kernel in kernels])
+    frozen = function.get_concrete_function(tf.TensorSpec((None, 6)))
+    with runtime_env.quiet():
+        file = tf.lite.TFLiteConverter.from_concrete_functions([frozen], tf.Module()).convert()
+    file = rewrite.with_signature(file)
+    known, ops = litert.run(file, {"x": X}), list(litert.operators(file).op)
+    assert ops == ["FULLY_CONNECTED"] * 2
+
+    def shifted(places):
+        found = litert.run(rewrite.with_operands(file, places), {"x": X})
+        return [float((found[name] - known[name]).mean()) for name in known]
+
+    more, most = (np.array([1, 2, 3], "float32") + by for by in (np.float32(1), np.float32(5)))
+    assert sorted(shifted({(0, 2): more})) == pytest.approx([0, 1], abs=1e-5)
+    assert shifted({(0, 2): more, (1, 2): more}) == pytest.approx([1, 1], abs=1e-5)
+    assert sorted(shifted({(0, 2): more, (1, 2): most})) == pytest.approx([1, 5], abs=1e-5)
+    assert len(litert.tensors(rewrite.with_operands(file, {(0, 2): more, (1, 2): more}))) == len(litert.tensors(file))
+    with pytest.raises(InputError, match="has another form"):
+        rewrite.with_operands(file, {(0, 2): more[:2]})
