@@ -20,6 +20,7 @@ DATA_PLACE = {**dict.fromkeys(KERNEL_PLACE, 0), "TRANSPOSE_CONV": 2, "BATCH_MATM
 SUMS, ROOTS = ("ADD", "SUB"), ("RSQRT", "SQRT", "POW")
 SAME_ORDER = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "RELU", "LEAKY_RELU", "ABS", "NEG")  # each number stays where it is
 PLACEWISE = ("MAX_POOL_2D", "AVERAGE_POOL_2D", "PAD", "MIRROR_PAD", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR")
+SOME_OF = ("SLICE", "STRIDED_SLICE", "GATHER")  # such as the token that stands for a class
 OVER_AXES = ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN")
 HOMOGENEOUS = (schema.ActivationFunctionType.NONE, schema.ActivationFunctionType.RELU)
 NEAR = 12  # operators between a normalization's root and what it puts out
@@ -115,7 +116,7 @@ class _Graph:
         """The tensor behind what only moves numbers, or takes some of them."""
         while index in self.maker:
             node = self.plan.nodes[self.maker[index]]
-            if node.kind not in (*SAME_ORDER, *PLACEWISE, *OVER_AXES, "TRANSPOSE"):
+            if node.kind not in (*SAME_ORDER, *PLACEWISE, *SOME_OF, *OVER_AXES, "TRANSPOSE"):
                 break
             index = node.inputs[0]
         return index
@@ -307,7 +308,29 @@ class _Closure:
         if node.kind in ("PAD", "MIRROR_PAD"):
             sides = constants.get(node.inputs[1])
             return sides is not None and not np.any(sides[-1])
+        if node.kind in SOME_OF:
+            return _keeps_last_axis(
+                node, self.graph.plan.shapes[source], [constants.get(index) for index in node.inputs[1:]]
+            )
         return node.kind in PLACEWISE
+
+
+def _keeps_last_axis(node, shape, given):
+    """Whether what takes some places of a tensor takes all channels. shape: of the tensor; given: the other inputs of the operator,
+    None where they are computed."""
+    rank = len(shape)
+    if node.kind == "GATHER":
+        return not node.options.batchDims and node.options.axis % rank != rank - 1
+    if given[0] is None:
+        return False
+    if node.kind == "SLICE":
+        return given[0][-1] == 0 and given[1] is not None and given[1][-1] in (-1, shape[-1])
+    options, axis = node.options, rank - 1
+    plain = not (options.ellipsisMask or options.newAxisMask or options.offset)
+    if not plain or len(given[0]) < rank:
+        return plain
+    everything = options.endMask >> axis & 1 and (options.beginMask >> axis & 1 or given[0][axis] == 0)
+    return bool(everything and given[2] is not None and given[2][axis] == 1 and not options.shrinkAxisMask >> axis & 1)
 
 
 def _largest(node, place, values, channels):
