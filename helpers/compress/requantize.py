@@ -151,8 +151,8 @@ def apply(model, formats, ranges=None):
 
 
 def dynamic(model, weights=8, against=None, calibration=None):
-    """A float `.tflite` -> the bytes of one in dynamic range: weights as integers of that many bits, with a scale for each output
-    channel, and activations rounded to 8 bits as they come, with a scale for each row.
+    """A float `.tflite` -> the bytes of one in dynamic range: weights as integers of 8 or 4 bits, with a scale for each output
+    channel (depthwise kernels always of 8), and activations rounded to 8 bits as they come, with a scale for each row.
 
     against: what to do in dense layers against channels larger than the others. OSCAR multiplies what they read by a factor for
     each channel, and the weights by its inverse, as suits the powers of the channels in the calibration set ((samples, ...), or
@@ -161,6 +161,8 @@ def dynamic(model, weights=8, against=None, calibration=None):
     Raises InputError for an unusable or a quantized file, and for OSCAR without samples; StructureError where what was asked for
     leaves no trace in the file, which litert-quantizer does not tell.
     """
+    if weights not in (4, 8):
+        raise InputError(f"weights={weights!r} must be 4 or 8 bits.")
     if against not in (None, OSCAR, HADAMARD):
         raise InputError(f"against={against!r} must be {OSCAR!r}, {HADAMARD!r} or None.")
     if against == OSCAR and calibration is None:
@@ -173,6 +175,7 @@ def dynamic(model, weights=8, against=None, calibration=None):
         )
     runner = _quantizer(model, {})
     runner.add_dynamic_config(".*", TFLOperationName.ALL_SUPPORTED, weights)
+    runner.add_dynamic_config(".*", TFLOperationName(DEPTHWISE), available(Format(weights), DEPTHWISE).weights)
     powers = None
     if against is not None:
         algorithm = AlgorithmName.OSCAR if against == OSCAR else AlgorithmName.DECOMPOSED_HADAMARD_ROTATION

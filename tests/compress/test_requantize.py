@@ -317,6 +317,17 @@ def test_dynamic_range_as_the_converters(mlp, digits):
     assert len(requantize.dynamic(file, weights=4)) < 0.6 * len(ours)
 
 
+def test_dynamic_range_of_convolutions(network):
+    file = requantize.dynamic(network, weights=4)
+    assert {shape: dtype for shape, (dtype, _) in kernels(file).items()} == {
+        (16, 3, 3, 3): "int4",
+        (24, 1, 1, 16): "int4",
+        (1, 3, 3, 16): "int8",
+        (9, 24): "int4",
+    }
+    assert 0 < off(requantize.dynamic(network), network) < 0.05 < off(file, network) < 0.5
+
+
 @pytest.fixture(scope="module")
 def with_outliers():
     """Two dense layers, of whose inputs one channel is 256 times as large as the others: file for any number of samples, for
@@ -347,6 +358,8 @@ def test_dynamic_range_is_refused_where_it_would_do_nothing(with_outliers):
     whole, single, _ = with_outliers
     with pytest.raises(InputError, match="must be 'oscar', 'hadamard' or None"):
         requantize.dynamic(whole, against="gptq")
+    with pytest.raises(InputError, match="weights=2 must be 4 or 8 bits"):
+        requantize.dynamic(whole, weights=2)
     with pytest.raises(InputError, match="needs samples"):
         requantize.dynamic(whole, against=requantize.OSCAR)
     with pytest.raises(InputError, match="convert the model for one sample"):
