@@ -154,6 +154,7 @@ def train(name, report=print):
         "model": f"{title}, {recipe.size} px, {len(dataset.classes)} classes, logits",
         "data": {"name": dataset.name, "sha256": dataset.sha256, "trained_on": len(fit)},
         "recipe": asdict(recipe),
+        "seeds": 1,
         "command": f"compression-lab checkpoint {name}",
         "top1_test": {
             "value": accuracy.value,

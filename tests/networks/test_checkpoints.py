@@ -38,7 +38,11 @@ def test_a_recipe_names_its_network(monkeypatch, tmp_path):
     monkeypatch.setattr(checkpoints, "RECIPES", {"tiny": recipe})
     lines = []
     card = checkpoints.train("tiny", lines.append)
-    assert card["model"] == "ResNet-8 of MLPerf Tiny, 8 px, 10 classes, logits" and "scratch" in card["licence"]
+    assert (
+        card["model"] == "ResNet-8 of MLPerf Tiny, 8 px, 10 classes, logits"
+        and "scratch" in card["licence"]
+        and card["seeds"] == 1
+    )
     assert len(lines) == 1 and checkpoints.load("tiny", size=8, classes=10).name == "resnet8"
 
 
