@@ -13,7 +13,7 @@ from helpers.base import runtime_env
 ROOMS = {
     "base": ("repository", "runtime_env"),
     "evidence": ("plots", "results", "stats", "verdicts", "verification"),
-    "networks": ("bench", "checkpoints", "data", "glyphs", "models", "scenes", "training"),
+    "networks": ("bench", "checkpoints", "data", "glyphs", "minilm", "models", "scenes", "sentences", "training"),
     "tflite": ("causes", "heads", "inputs", "inside", "litert", "measure", "scales", "tasks"),
     "lab": ("parameters", "selfcheck"),
     "compress": (
