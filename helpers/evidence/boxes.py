@@ -56,12 +56,13 @@ def best(boxes, scores):
     """
     anchors, classes = np.unravel_index(np.argsort(-scores, axis=None, kind="stable")[: 10 * MOST], scores.shape)
     certain, kept = scores[anchors, classes], []
-    apart = overlap(boxes[anchors], boxes[anchors]) <= OVERLAP
+    used, of = np.unique(anchors, return_inverse=True)  # a box that several classes share is compared once
+    apart = overlap(boxes[used], boxes[used]) <= OVERLAP
     free = np.isfinite(certain)
     for place in range(len(anchors)):
         if free[place] and len(kept) < MOST:
             kept.append(place)
-            free &= apart[place] | (classes != classes[place])
+            free &= apart[of[place], of] | (classes != classes[place])
     return Found(boxes[anchors[kept]], classes[kept], certain[kept])
 
 

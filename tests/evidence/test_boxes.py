@@ -61,3 +61,19 @@ def test_boxes_of_one_class_that_overlap_are_one():
     corners = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]], float)
     found = boxes.best(corners, np.array([[0.9, 0.0], [0.8, 0.7], [0.3, 0.0]]))
     assert found.scores[:3].tolist() == [0.9, 0.7, 0.3]  # 0.8 is the first box again, 0.7 of another class
+
+
+def test_what_several_classes_share_is_suppressed_class_by_class():
+    """Beside the plain way, which compares every candidate with every other one."""
+    random = np.random.default_rng(0)
+    low = random.uniform(0, 50, (40, 2))
+    corners, scores = np.hstack([low, low + random.uniform(5, 30, (40, 2))]), random.random((40, 5)).round(1)
+    expected = []
+    for place in np.argsort(-scores, axis=None, kind="stable"):
+        anchor, kind = divmod(int(place), 5)
+        same = [corners[other] for other, of in expected if of == kind]
+        if len(expected) < boxes.MOST and (not same or (boxes.overlap(corners[[anchor]], np.array(same)) <= 0.5).all()):
+            expected.append((anchor, kind))
+    found = boxes.best(corners, scores)
+    assert (found.boxes == corners[[anchor for anchor, _ in expected]]).all()
+    assert found.classes.tolist() == [kind for _, kind in expected]
