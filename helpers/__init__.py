@@ -13,7 +13,19 @@ from helpers.base import runtime_env
 ROOMS = {
     "base": ("repository", "runtime_env"),
     "evidence": ("plots", "results", "stats", "verdicts", "verification"),
-    "networks": ("bench", "checkpoints", "data", "glyphs", "minilm", "models", "scenes", "sentences", "training"),
+    "networks": (
+        "bench",
+        "checkpoints",
+        "data",
+        "detector",
+        "embedder",
+        "glyphs",
+        "minilm",
+        "models",
+        "scenes",
+        "sentences",
+        "training",
+    ),
     "tflite": ("causes", "heads", "inputs", "inside", "litert", "measure", "scales", "tasks"),
     "lab": ("parameters", "selfcheck"),
     "compress": (

@@ -133,10 +133,11 @@ def checkpoint(name):
     from helpers.networks import checkpoints
 
     card = checkpoints.train(name, click.echo)
-    top1 = card["top1_test"]
-    click.echo(
-        f"{name}: test top-1 {top1['value']:.4f} [{top1['low']:.4f}, {top1['high']:.4f}] on {top1['images']:,} images"
-    )
+    for measure, reached in card.items():
+        if measure.endswith("_test"):
+            value, low, high, *_ = reached.values()
+            on = next(f"{number:,} {what}" for what, number in reached.items() if what not in ("value", "low", "high"))
+            click.echo(f"{name}: {measure} {value:.4f} [{low:.4f}, {high:.4f}] on {on}")
 
 
 for command in (*model_commands.COMMANDS, *judging_commands.COMMANDS):

@@ -17,7 +17,7 @@ import numpy as np
 from helpers.base import repository, runtime_env
 from helpers.base.errors import InputError
 from helpers.evidence import stats
-from helpers.networks import data, models, training
+from helpers.networks import data, detector, embedder, models, training
 
 with runtime_env.quiet():
     import tensorflow as tf
@@ -101,6 +101,8 @@ RECIPES = {
     "vit_fashion_28": Recipe(
         "fashion_mnist", size=28, epochs=8, learning_rate=2e-3, batch_size=128, smallest_crop=0.9, model="vit"
     ),
+    "detector_digits_64": detector.Recipe("mnist5k"),
+    "embedder_glyphs_32": embedder.Recipe(),
 }
 
 
@@ -112,6 +114,26 @@ def train(name, report=print):
     if name not in RECIPES:
         raise InputError(f"checkpoint={name!r} has no recipe: choose one of {', '.join(RECIPES)}.")
     recipe, started = RECIPES[name], time.monotonic()
+
+    def tell(line):
+        report(f"{name}: {line}, {time.monotonic() - started:.0f} s")
+
+    model, about = _classifier(recipe, tell) if isinstance(recipe, Recipe) else recipe.train(tell)
+    card = about | {
+        "recipe": asdict(recipe),
+        "command": f"compression-lab checkpoint {name}",
+        "provenance": {
+            "seconds": round(time.monotonic() - started),
+            "versions": runtime_env.versions(),
+            "machine": runtime_env.machine(),
+        },
+    }
+    save(model, name, card)
+    return card
+
+
+def _classifier(recipe, report):
+    """The trained model of a Recipe, and what its card says of it: a dict."""
     dataset = data.load(recipe.dataset)
     parts = training.split(dataset, selection=recipe.selection, seed=recipe.seed)
     fit, selection = parts["fit"], parts["selection"]
@@ -130,10 +152,8 @@ def train(name, report=print):
         if epoch < recipe.epochs:
             model.set_weights(trained.get_weights())
         chosen = models.correct(model, dataset.x_train[selection], dataset.y_train[selection]).mean()
-        report(
-            f"{name}: epoch {epoch + 1} of {recipe.epochs + (recipe.finish or (0,))[0]}, loss {logs['loss']:.3f}, selection top-1 {chosen:.3f}, "
-            f"{time.monotonic() - started:.0f} s"
-        )
+        last = recipe.epochs + (recipe.finish or (0,))[0]
+        report(f"epoch {epoch + 1} of {last}, loss {logs['loss']:.3f}, selection top-1 {chosen:.3f}")
 
     done = 0
     for size, epochs in recipe.stages():
@@ -150,12 +170,10 @@ def train(name, report=print):
     if recipe.finish:
         finish(model, recipe, images, labels, tell)
     accuracy = stats.proportion(models.correct(model, dataset.x_test, dataset.y_test))
-    card = {
+    return model, {
         "model": f"{title}, {recipe.size} px, {len(dataset.classes)} classes, logits",
         "data": {"name": dataset.name, "sha256": dataset.sha256, "trained_on": len(fit)},
-        "recipe": asdict(recipe),
         "seeds": 1,
-        "command": f"compression-lab checkpoint {name}",
         "top1_test": {
             "value": accuracy.value,
             "low": accuracy.low,
@@ -163,14 +181,7 @@ def train(name, report=print):
             "images": len(dataset.x_test),
         },
         "licence": licence,
-        "provenance": {
-            "seconds": round(time.monotonic() - started),
-            "versions": runtime_env.versions(),
-            "machine": runtime_env.machine(),
-        },
     }
-    save(model, name, card)
-    return card
 
 
 def finish(model, recipe, images, labels, tell):
@@ -244,7 +255,7 @@ def load(name, size=None, classes=None):
         raise InputError(
             f"checkpoint {file.name} cannot be loaded ({type(error).__name__}): fetch or train it again."
         ) from error
-    found = (model.input_shape[1], model.output_shape[-1])
+    found = (model.input_shape[1], model.outputs[-1].shape[-1])
     for what, wanted, has in (("size", size, found[0]), ("classes", classes, found[1])):
         if wanted is not None and wanted != has:
             raise InputError(
