@@ -32,6 +32,7 @@ ROOMS = {
         "affine",
         "channels",
         "equalization",
+        "minilm_variants",
         "own_data",
         "own_model",
         "qat",
