@@ -22,7 +22,6 @@ from helpers.networks import data, detector, embedder, models, training
 with runtime_env.quiet():
     import tensorflow as tf
 
-FINISH = {"smallest_crop": 0.8, "colour": 0.1}
 CHECKPOINTS = repository.REPOSITORY / "checkpoints"
 # A recipe's model -> how to build it, what the card calls it, and under which licence its weights are.
 NETWORKS = {
@@ -51,9 +50,10 @@ class Recipe:
     smoothing: share of the wanted answer that is spread over all classes (Szegedy et al. 2016, section 7).
     smaller: (pixels, epochs): the first so many of the epochs see smaller images, which takes less time and no accuracy
     (progressive learning: Tan & Le 2021, *EfficientNetV2*, section 4.2). finish: (epochs, learning rate, times) of a last
-    stage in which crops and colours change as little as in FINISH, since a network that learned from crops expects things to
-    look larger than they do in whole images (Touvron et al. 2019, *Fixing the train-test resolution discrepancy*); taken from
-    the same weights that many times, with other seeds, whose weights are averaged (Wortsman et al. 2022, *Model soups*).
+    stage in which crops and colours change less, by finish_crop and finish_colour, since a network that learned from crops
+    expects things to look larger than they do in whole images (Touvron et al. 2019, *Fixing the train-test resolution
+    discrepancy*); taken from the same weights that many times, with other seeds, whose weights are averaged (Wortsman et al.
+    2022, *Model soups*).
     """
 
     dataset: str
@@ -70,6 +70,8 @@ class Recipe:
     smoothing: float = 0.0
     smaller: tuple[int, int] | None = None
     finish: tuple[int, float, int] | None = None
+    finish_crop: float = 0.8
+    finish_colour: float = 0.1
 
     def stages(self):
         """[(pixels, epochs)] in their order."""
@@ -99,7 +101,16 @@ RECIPES = {
         "fashion_mnist", size=32, epochs=10, learning_rate=3e-3, batch_size=128, model="resnet8"
     ),
     "vit_fashion_28": Recipe(
-        "fashion_mnist", size=28, epochs=8, learning_rate=2e-3, batch_size=128, smallest_crop=0.9, model="vit"
+        "fashion_mnist",
+        size=28,
+        epochs=8,
+        learning_rate=2e-3,
+        batch_size=128,
+        smallest_crop=0.9,
+        model="vit",
+        finish=(3, 1e-3, 1),
+        finish_crop=1.0,
+        finish_colour=0.0,
     ),
     "detector_digits_64": detector.Recipe("mnist5k"),
     "embedder_glyphs_32": embedder.Recipe(),
@@ -189,13 +200,14 @@ def finish(model, recipe, images, labels, tell):
     epoch, (number, logs)."""
     epochs, rate, times = recipe.finish
     steps, start, found = len(images) // recipe.batch_size, model.get_weights(), []
+    augmented = {"smallest_crop": recipe.finish_crop, "colour": recipe.finish_colour}
     for time_taken in range(times):
         model.set_weights(start)
         schedule = tf.keras.optimizers.schedules.CosineDecay(rate, steps * epochs)
         models.compile_classifier(model, schedule, recipe.smoothing)
         seed = recipe.seed + recipe.epochs + time_taken
         model.fit(
-            training.batches(images, labels, recipe.size, recipe.batch_size, seed, epochs, **FINISH),
+            training.batches(images, labels, recipe.size, recipe.batch_size, seed, epochs, **augmented),
             steps_per_epoch=steps,
             initial_epoch=recipe.epochs,
             epochs=recipe.epochs + epochs,
