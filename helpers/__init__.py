@@ -33,6 +33,7 @@ ROOMS = {
         "channels",
         "equalization",
         "minilm_variants",
+        "outliers",
         "own_data",
         "own_model",
         "qat",

@@ -76,7 +76,7 @@ def passages(plan):
         if not graph.reads_by_weights(number):
             continue
         source = graph.source(node.inputs[DATA_PLACE[node.kind]])
-        channels = plan.shapes[source][-1] if plan.shapes[source] else 0
+        channels = plan.shapes[source][-1] if len(plan.shapes[source]) > 1 else 0
         if source in taken or channels < 2:
             continue
         closed = _Closure(graph, channels).closed(source)
