@@ -13,7 +13,7 @@ import sys
 
 DRAWS = 400
 IDENTITIES, PICTURES, NUMBERS = 3000, 5, 16
-SIZES = (60, 200)  # identities of a draw
+SIZES = (60, 120)  # identities of a draw
 NOISE = ((0.55, 0.25), (0.9, 0.6))  # of the first model, and what the second one has more: an easy case and a hard one
 
 
