@@ -43,10 +43,15 @@ def overlap(one, other):
     """Intersection over union of boxes (m, 4) with boxes (k, 4): (m, k); 0 where both are empty."""
     low = np.maximum(one[:, None, :2], other[None, :, :2])
     high = np.minimum(one[:, None, 2:], other[None, :, 2:])
-    both = np.prod(np.clip(high - low, 0, None), axis=-1)
-    areas = [np.prod(np.clip(each[:, 2:] - each[:, :2], 0, None), axis=-1) for each in (one, other)]
+    both = _area(high - low)
+    areas = [_area(each[:, 2:] - each[:, :2]) for each in (one, other)]
     either = areas[0][:, None] + areas[1][None] - both
     return np.divide(both, either, out=np.zeros_like(both), where=either > 0)
+
+
+def _area(sides):
+    sides = np.maximum(sides, 0)
+    return sides[..., 0] * sides[..., 1]
 
 
 def best(boxes, scores):
@@ -97,8 +102,8 @@ def _matched(boxes, true):
     if not len(true):
         return right
     table = overlap(boxes, true)
-    for place, row in enumerate(table):
-        row = np.where(free, row, -1)
+    for place in np.flatnonzero((table >= OVERLAP).any(axis=1)):
+        row = np.where(free, table[place], -1)
         if row.max() >= OVERLAP:
             right[place], free[row.argmax()] = True, False
     return right
@@ -109,13 +114,13 @@ def _precision(weights, right, image, wanted):
     total = weights @ wanted
     if not len(right):
         return np.where(total > 0, 0.0, np.nan)
-    counts = weights[:, image]
-    hits = np.cumsum(counts * right, axis=1)
-    seen = np.cumsum(counts, axis=1)
+    # Precision has its peaks where a box is right: what lies between them decides nothing.
+    seen = np.cumsum(weights[:, image], axis=1)[:, right]
+    hits = np.cumsum(weights[:, image[right]], axis=1)
     precision = np.divide(hits, seen, out=np.zeros_like(hits), where=seen > 0)
     precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     values = np.full(len(weights), np.nan)
     for draw in np.flatnonzero(total > 0):
         places = np.searchsorted(hits[draw] / total[draw], RECALLS, side="left")
-        values[draw] = np.where(places < len(right), precision[draw][np.minimum(places, len(right) - 1)], 0).mean()
+        values[draw] = np.append(precision[draw], 0)[places].mean()
     return values

@@ -1,6 +1,7 @@
 """Intervals for what the lab measures, all at 95% unless told otherwise. Thin over scipy."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -103,6 +104,16 @@ class OfSet:
     of: Callable
     width: int = 0
 
+    @functools.cached_property
+    def without_groups(self):
+        """It of all samples, and without each of GROUPS random groups of them, (groups,): the same groups for all sets of so many
+        samples. A baseline is compared with many candidates, so it is kept."""
+        groups = min(self.samples, GROUPS)
+        belongs = np.random.default_rng(0).permutation(np.arange(self.samples) % groups)
+        parts = np.array_split(np.arange(groups), -(-groups * max(self.samples, self.width) // AT_ONCE))
+        without = [self.of((belongs != some[:, None]).astype(float)) for some in parts]
+        return float(self.of(np.ones((1, self.samples)))[0]), np.concatenate(without)
+
     def __len__(self):
         return self.samples
 
@@ -170,16 +181,10 @@ def _without_groups(sets, confidence):
     n = len(sets[0])
     if n < 2:
         raise InputError(f"there are {n} samples: two are the least that an interval can be told from.")
-
-    def of(weights):
-        return sets[-1].of(weights) - (sets[0].of(weights) if len(sets) > 1 else 0)
-
-    value, groups = float(of(np.ones((1, n)))[0]), min(n, GROUPS)
-    belongs = np.random.default_rng(0).permutation(np.arange(n) % groups)
-    parts = -(-groups * max([n, *(each.width for each in sets)]) // AT_ONCE)
-    without = np.concatenate(
-        [of((belongs != some[:, None]).astype(float)) for some in np.array_split(np.arange(groups), parts)]
-    )
+    value, without = sets[-1].without_groups
+    if len(sets) > 1:
+        value, without = (one - other for one, other in zip((value, without), sets[0].without_groups, strict=True))
+    groups = len(without)
     if len(sets) > 1 and not np.ptp(without):
         return dataclasses.replace(paired_counts(0, 0, n, confidence), value=value)
     error = np.sqrt((groups - 1) / groups * ((without - without.mean()) ** 2).sum())

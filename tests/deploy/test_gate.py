@@ -358,7 +358,9 @@ def test_impossible_limits_are_refused(seconds, size):
 @pytest.mark.parametrize("seed", range(3))
 def test_labels_in_another_order_than_the_samples_are_refused(baseline, int8, labels, seed):
     mixed_up = np.random.default_rng(seed).permutation(labels)
-    with pytest.raises(InputError, match=r"are the labels in the order of the samples and of the outputs, and not all the same"):
+    with pytest.raises(
+        InputError, match=r"are the labels in the order of the samples and of the outputs, and not all the same"
+    ):
         judged(int8, baseline, mixed_up)
 
 

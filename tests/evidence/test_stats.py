@@ -352,6 +352,18 @@ def test_a_quantity_of_a_whole_set_has_the_interval_of_its_samples():
         stats.score(one[np.arange(500) < 1])
 
 
+def test_a_baseline_of_many_candidates_is_left_out_of_once():
+    values, asked = np.random.default_rng(0).normal(size=(3, 90)), []
+
+    def counted(number):
+        return lambda weights: asked.append(number) or weights @ values[number] / weights.sum(axis=1)
+
+    baseline, *candidates = (stats.OfSet(90, counted(number)) for number in range(3))
+    first, second = (stats.score_difference(baseline, each) for each in candidates)
+    assert stats.score_difference(baseline, candidates[0]) == first != second
+    assert asked.count(0) == asked.count(1) == asked.count(2) == 2  # of all samples, and without each group
+
+
 def test_real_scores_are_judged_by_students_t_with_their_skewness():
     random = np.random.default_rng(0)
     before, change = random.normal(size=400), -np.exp(random.normal(0, 1, 400)) / 10
