@@ -3,10 +3,10 @@
     python benchmarks/verification.py          # some minutes
     python benchmarks/verification.py 50       # fewer draws
 
-A population of identities is made, some harder than others and some alike, and what two models answer to pictures of them: the second
-one has the first one's noise and more. True is the share over the population, with the threshold of the population. A draw is some
-identities; coverage is how often its 95% interval holds what is true: of each model, of the difference, with the threshold set anew
-from the draw and with one that was known before.
+A population of identities is made, some harder than others and some alike, and what two models answer to pictures of them:
+the second one has the first one's noise and more. True is the share over the population, with the threshold of the population.
+A draw is some identities; coverage is how often its 95% interval holds what is true: of each model, of the difference, with the
+threshold set anew from the draw and with one that was known before.
 """
 
 import sys

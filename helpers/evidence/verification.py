@@ -1,8 +1,10 @@
 """Are two pictures of one identity? A similarity above a threshold says yes: how often rightly, and how often falsely.
 
-Pairs share pictures, and pictures share identities: a thousand pictures make half a million pairs, which do not say as much as
-half a million trials. So what counts once is an identity, with all of its pairs (Bolle, Ratha and Pankanti 2004, *Error analysis of pattern
-recognition systems: the subsets bootstrap*); `stats.score` and `stats.score_difference` leave identities out.
+Pairs share pictures, and pictures share identities: a thousand pictures make half a million pairs, which do not say as much
+as half a million trials. So what counts once is an identity, with all of its pairs (Bolle, Ratha and Pankanti 2004, *Error
+analysis of pattern recognition systems: the subsets bootstrap*): `stats.score` and `stats.score_difference` leave identities
+out. In a simulation with 60 identities (`benchmarks/verification.py`) those intervals held the truth in 92% to 99% of 400 draws,
+24 times, and in 95.4% on average.
 """
 
 import numpy as np
@@ -25,12 +27,14 @@ def threshold(vectors, who, false_accepts=0.01):
 def true_accepts(vectors, who, false_accepts=0.01, threshold=None):
     """The share of the pairs of one identity that are accepted, as an `OfSet` over identities.
 
-    vectors: float (n, numbers), of any length other than 0, compared by their cosines. who: int or str (n,), the identity of each.
-    false_accepts: the share of the pairs of different identities that may be; the threshold follows from it anew with every
-    set of identities. threshold: a similarity above which a pair is accepted, where it was set before, such as
+    vectors: float (n, numbers), of any length other than 0, compared by their cosines. who: int or str (n,), the identity of
+    each. false_accepts: the share of the pairs of different identities that may be; the threshold follows from it anew with
+    every set of identities. threshold: a similarity above which a pair is accepted, where it was set before, such as
     `threshold(...)` of other identities; its own chance is not in the interval.
     Raises InputError for data that do not fit, and for a rate that so few pairs cannot show.
     """
+    if threshold is not None and not np.isfinite(threshold):
+        raise InputError(f"threshold={threshold!r} must be a similarity, as threshold(vectors, who) gives it.")
     pairs = _Pairs(vectors, who, false_accepts if threshold is None else None)
 
     def of(weights):

@@ -1,8 +1,8 @@
 """Identities to tell apart: characters, each in twelve typefaces, taken as a camera would take them.
 
-To recognize a face is to tell identities apart that nobody trained on, hundreds of them, by a few pictures of each. No data set of faces
-comes with the packages; the typefaces of DejaVu come with matplotlib, and have what matters here: many identities, some of them
-alike as siblings (e, è, ê), and pictures of one that differ as much as those of two.
+To recognize a face is to tell identities apart that nobody trained on, hundreds of them, by a few pictures of each. No data
+set of faces comes with the packages. The typefaces of DejaVu come with matplotlib, and have what matters here: many
+identities, some of them alike as siblings (e, è, ê), and pictures of one that differ as much as those of two.
 """
 
 import functools

@@ -15,9 +15,9 @@ INTEGERS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-(2**15), 2**15 - 
 
 
 def of_outputs(model):
-    """The step of each output of a `.tflite` (bytes or path), a row each in order of the file: name (in the signature, or of the
-    tensor), tensor (the one that holds it before it is made float), dtype (of that), step, low, high (the least and the largest number that it
-    can tell). Of a float tensor the last three are NaN.
+    """The step of each output of a `.tflite` (bytes or path), a row each in order of the file: name (in the signature, or of
+    the tensor), tensor (the one that holds it before it is made float), dtype (of that), step, low, high (the least and the
+    largest number that it can tell). Of a float tensor the last three are NaN.
 
     What is smaller than half a step beside its zero is told as 0. Raises InputError for a damaged file.
     """
@@ -38,8 +38,8 @@ def of_outputs(model):
 
 
 def step(ranges, bits=8):
-    """The step that a tensor of some ranges gets: (largest - smallest) over the number of steps, 0 included, as converters have
-    it for activations. ranges: (smallest, largest), or several of them that share one tensor."""
+    """The step that a tensor of some ranges gets: (largest - smallest) over the number of steps, 0 included, as converters
+    have it for activations. ranges: (smallest, largest), or several of them that share one tensor."""
     pairs = list(ranges) if isinstance(ranges[0], tuple | list) else [ranges]
     low, high = min(0.0, *(float(pair[0]) for pair in pairs)), max(0.0, *(float(pair[1]) for pair in pairs))
     return (high - low) / (2**bits - 1)

@@ -103,5 +103,7 @@ def test_what_cannot_be_told_is_refused():
     ):
         with pytest.raises(InputError, match=message):
             verification.true_accepts(*wrong)
+    with pytest.raises(InputError, match="threshold=nan must be a similarity"):
+        verification.true_accepts(vectors, who, threshold=float("nan"))
     verification.true_accepts(vectors, who, 0.05)  # a larger rate is the cure
     verification.true_accepts(*drawn(20, 4), 0.01)  # and so are more pictures

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from helpers.base import runtime_env
 from helpers.base.errors import InputError
 from helpers.evidence import stats
 from helpers.networks import checkpoints, data, detector, scenes
@@ -57,19 +58,40 @@ def test_labels_in_pixels_leave_what_fills_up():
     assert detector.labels(y, 64)[0, 0].tolist() == [2, 16, 32, 32, 64]
 
 
-def test_a_perfect_answer_has_no_box_loss_and_another_has():
+def test_training_on_one_scene_learns_it():
     y = np.array([[[2, 0.25, 0.5, 0.5, 1.0], [-1] * 5]], np.float32)
     corners, seen = detector.targets(y, 4, 3)
-    losses = detector.network(32, 3), tf.keras.losses
-    assert [each.shape[1:] for each in losses[0].outputs] == [(4, 4, 4), (4, 4, 3)]
-    model = losses[0]
+    runtime_env.seed_everything(0)
+    model = detector.network(32, 3)
+    assert [each.shape[1:] for each in model.outputs] == [(4, 4, 4), (4, 4, 3)]
     model.compile(tf.keras.optimizers.Adam(0.01), loss=detector.LOSSES)
     x = np.random.default_rng(0).uniform(-1, 1, (1, 32, 32, 1)).astype("float32")
     before = model.evaluate(x, [corners, seen], verbose=0)[0]
     model.fit(x, [corners, seen], epochs=150, verbose=0)
     logits = model(x, training=True)[1].numpy()[0]
-    assert before > 2 and np.unravel_index(logits.argmax(), logits.shape) == (3, 1, 2)
-    assert model(x, training=True)[0].numpy()[0, 3, 1] == pytest.approx([-0.5, -1.5, 0.5, 0.5], abs=0.2)
+    assert (
+        before > 2
+        and model.evaluate(x, [corners, seen], verbose=0)[0] < before / 2
+        and np.unravel_index(logits.argmax(), logits.shape) == (3, 1, 2)
+    )
+    assert model(x, training=True)[0].numpy()[0, 3, 1] == pytest.approx([-0.5, -1.5, 0.5, 0.5], abs=0.4)
+
+
+def test_training_learns_and_repeats():
+    lines, recipe = [], detector.Recipe("mnist5k", epochs=2, scenes=192, batch_size=32, test_scenes=20)
+    model, about = recipe.train(lines.append)
+    losses = [float(line.rsplit(" ", 1)[1]) for line in lines]
+    assert len(lines) == 2 and losses[1] < losses[0] and about["ap50_test"]["scenes"] == 20
+    again, _ = recipe.train(lambda line: None)
+    for one, other in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_the_checkpoint_finds_what_its_card_says(digits, trained):
+    x, y = scenes.scenes(digits.x_test, digits.y_test, 150, seed=5)
+    found = stats.score(detector.precision(detector.with_head(trained, "unit").predict(x, verbose=0), y))
+    told = checkpoints.card("detector_digits_64")["ap50_test"]
+    assert found.value == pytest.approx(told["value"], abs=0.03) and told["value"] > 0.9
 
 
 def test_another_size_or_head_is_refused():
