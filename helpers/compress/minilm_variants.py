@@ -1,10 +1,10 @@
 """What a sentence Transformer loses in int8, and which of its tensors are to blame: variants of all-MiniLM-L6-v2 by name.
 
 Three causes, each with its cure. A mask of -1e9 sets the scale of the scores of attention: -20 does as well. In sums and
-normalizations one channel is up to a hundred times larger than the others: those operators stay in float32. The cause of that is
-one channel of GELU on a sentence's first piece, which the dense layer behind it, `down`, makes larger still: the two compute in
-float32, from weights of 8 bits. Neither of the last two can be migrated into weights: what a normalization leaves is added again
-behind the next block, and GELU lets no factor through.
+normalizations one channel is up to a hundred times larger than the others: those operators stay in float32. That comes from one
+channel of GELU on a sentence's first piece, which the dense layer behind it, `down`, makes larger still: GELU stays in float32, and
+the dense layer in dynamic range, where each piece has a scale of its own. Neither of the last two can be migrated into weights:
+what a normalization leaves is added again behind the next block, and GELU lets no factor through.
 """
 
 import re
@@ -38,7 +38,7 @@ LAYERS = r".*_(gelu|residual|norm)"  # whose values `extremes` looks at
 @dataclass(frozen=True)
 class Variant:
     """A way to quantize an encoder. mask: what it adds to the scores of pieces that fill up. recipe: of `quantize`; None for int8
-    by `requantize`. Then spared: keys of PARTS that stay in float32 (of dense layers the weights are int8 all the same); or alone:
+    by `requantize`. Then spared: keys of PARTS that stay in float32, their dense layers in dynamic range; or alone:
     keys of PARTS that are int8 while all else is float32."""
 
     mask: float = minilm.LARGE
@@ -162,14 +162,14 @@ def formats_of(variant, operators):
 
     Raises InputError where a part that it names has no operators.
     """
-    int8, weights = requantize.Format(), requantize.Format(activations=None)
+    int8, dynamic = requantize.Format(), requantize.Format(activations=requantize.DYNAMIC)
     if variant.alone:
         return dict.fromkeys(_within(operators, variant.alone)["name"], int8)
     formats = {requantize.EVERYTHING: int8}
     if variant.spared:
         spared = _within(operators, variant.spared)
         dense = spared["op"] == "FULLY_CONNECTED"
-        formats |= dict.fromkeys(spared["name"][~dense]) | dict.fromkeys(spared["name"][dense], weights)
+        formats |= dict.fromkeys(spared["name"][~dense]) | dict.fromkeys(spared["name"][dense], dynamic)
     return formats
 
 

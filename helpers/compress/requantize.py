@@ -26,22 +26,24 @@ EVERYTHING, DEPTHWISE = "*", "DEPTHWISE_CONV_2D"
 OSCAR, HADAMARD = "oscar", "hadamard"  # what `dynamic` can do against outliers
 # Of the range of what is capped at 6: built-in kernels of 16 bits refuse a file in which 6 is more than 2**31 steps away.
 LEAST = 1e-4
+DYNAMIC = "dynamic"  # of a Format's activations
 
 
 @dataclass(frozen=True)
 class Format:
-    """How an operator is quantized. weights: bits, 8 or 4. activations: bits, 8 or 16, or None to compute in float32
-    from weights that are unpacked first. per_channel: a scale for each output channel, or one for the whole kernel."""
+    """How an operator is quantized. weights: bits, 8 or 4. activations: bits, 8 or 16; DYNAMIC for 8 bits with a scale for each
+    row, found as the file runs, between float32 tensors; or None to compute in float32 from weights that are unpacked first.
+    per_channel: a scale for each output channel, or one for the whole kernel."""
 
     weights: int = 8
-    activations: int | None = 8
+    activations: int | str | None = 8
     per_channel: bool = True
 
     def __post_init__(self):
         if self.weights not in (4, 8):
             raise InputError(f"weights={self.weights} must be 4 or 8 bits.")
-        if self.activations not in (8, 16, None):
-            raise InputError(f"activations={self.activations} must be 8 or 16 bits, or None for float32.")
+        if self.activations not in (8, 16, DYNAMIC, None):
+            raise InputError(f"activations={self.activations} must be 8 or 16 bits, {DYNAMIC!r}, or None for float32.")
 
 
 @dataclass(frozen=True)
@@ -254,6 +256,8 @@ def _quantizer(model, formats):
         try:
             if form.activations is None:
                 runner.add_weight_only_config(where, kind, form.weights, granularity)
+            elif form.activations == DYNAMIC:
+                runner.add_dynamic_config(where, kind, form.weights, granularity)
             else:
                 runner.add_static_config(where, kind, form.activations, form.weights, granularity)
         except ValueError as error:

@@ -84,6 +84,7 @@ def assert_float32_outside(file):
         ({EVERYTHING: WEIGHTS_ONLY}, set()),
         ({EVERYTHING: Format(activations=None, per_channel=False)}, set(KERNELS)),
         ({EVERYTHING: Format(activations=16)}, set()),
+        ({EVERYTHING: Format(activations=requantize.DYNAMIC)}, set()),
     ],
 )
 def test_every_kernel_has_the_scales_that_were_asked_for(network, ranges, formats, per_tensor):
@@ -96,9 +97,27 @@ def test_every_kernel_has_the_scales_that_were_asked_for(network, ranges, format
     assert kernels(file) == expected
     assert_float32_outside(file)
     assert off(file, network) < 0.05
-    between = {8: "int8", 16: "int16", None: "float32"}[formats[EVERYTHING].activations]
+    between = {8: "int8", 16: "int16", None: "float32", requantize.DYNAMIC: "float32"}[formats[EVERYTHING].activations]
     operators = litert.operators(file)
     assert set(operators[operators.op.isin(list(KERNELS))].input) == {between}
+
+
+def test_dynamic_ranges_belong_to_a_row_each():
+    """A row that is a thousand times larger than the others spoils them where one scale is for all, and nowhere else."""
+    random = np.random.default_rng(0)
+    keras = tf.keras.Sequential([tf.keras.layers.Input((16,)), tf.keras.layers.Dense(8, name="dense")])
+    float_file = quantize.convert(keras)
+    x = random.normal(size=(20, 16)).astype("float32")
+    x[0] *= 1000
+    ranges = requantize.calibrate(float_file, x)
+    expected = litert.predict(float_file, x)[1:]
+    made = {}
+    for activations in (8, None, requantize.DYNAMIC):
+        made[activations] = requantize.apply(float_file, {"FULLY_CONNECTED": Format(8, activations)}, ranges)
+    error = {of: np.abs(litert.predict(file, x)[1:] - expected).max() for of, file in made.items()}
+    assert error[8] > 10 * error[requantize.DYNAMIC] > error[None] > 0
+    assert litert.operators(made[None]).op.tolist() == ["DEQUANTIZE", "FULLY_CONNECTED"]
+    assert litert.operators(made[requantize.DYNAMIC]).op.tolist() == ["FULLY_CONNECTED"]
 
 
 def test_four_bits_halve_the_kernels(network, ranges):
@@ -253,7 +272,7 @@ def test_a_path_serves_as_well(network, ranges, tmp_path):
     "arguments, message",
     [
         ({"weights": 3}, "weights=3 must be 4 or 8 bits"),
-        ({"activations": 4}, "activations=4 must be 8 or 16 bits, or None"),
+        ({"activations": 4}, "activations=4 must be 8 or 16 bits, 'dynamic', or None"),
     ],
 )
 def test_other_bits_are_refused(arguments, message):

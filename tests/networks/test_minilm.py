@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -253,3 +254,14 @@ def test_its_pieces_are_those_of_bert():
     assert split.pieces("Unbelievably, the embeddings!") == [
         "un", "##bel", "##ie", "##va", "##bly", ",", "the", "em", "##bed", "##ding", "##s", "!",
     ]  # fmt: skip
+
+
+@needs_weights
+def test_the_cure_of_a_missing_file_works(monkeypatch, tmp_path):
+    monkeypatch.setenv(data.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(data.DATA_VARIABLE, str(tmp_path))
+    with pytest.raises(InputError, match=r"tokenizer\.json of all-MiniLM-L6-v2 is not in"):
+        minilm.tokenizer()
+    (tmp_path / minilm.FOLDER).mkdir()
+    shutil.copy(AT_HAND.parent / minilm.TOKENIZER, tmp_path / minilm.FOLDER)
+    assert len(minilm.tokenizer().numbers) == minilm.Sizes().vocabulary
