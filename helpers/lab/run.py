@@ -82,6 +82,23 @@ class Run:
         frame = pd.DataFrame.from_dict(rows, orient="index")
         return frame.assign(**{title.replace("_", " "): list(values) for title, values in columns.items()})
 
+    def scores(self, measure, scores, baseline=None, digits=3):
+        """What each model scores, by any measure that is the better the larger -> a frame by model: the score and, paired, the
+        difference to the baseline's.
+
+        scores: model -> float (n,), a score a sample, or an `OfSet`. baseline: the name of one of them; without it there is no second
+        column. digits: behind the point. Keeps `<measure>.<model>` and `delta_<measure>.<model>`.
+        """
+        rows = {}
+        for name, of in scores.items():
+            rows[name] = {measure: f"{self.note(f'{measure}.{name}', stats.score(of)):.{digits}f}"}
+            if baseline is not None:
+                change = stats.score_difference(scores[baseline], of) if name != baseline else None
+                rows[name][f"{measure} minus {baseline}"] = f"{change:.{digits}f}" if change else ""
+                if change:
+                    self.note(f"delta_{measure}.{name}", change)
+        return pd.DataFrame.from_dict(rows, orient="index")
+
     def gain(self, name, before, after, draws=False):
         """The accuracy of `after` minus that of `before` on the same examples, kept as `gain.<name>`: Estimate.
 

@@ -143,10 +143,10 @@ def _parts(graph, stored, largest):
         kind, given = graph.made.get(graph.source(name), ("", []))
         if kind in JOINS:
             sizes = {each: float(largest[each].max()) for each in given if each in largest}
-            what = "its parts"
+            what = "the parts"
         elif kind not in BOUNDED and name in largest and 1 < len(largest[name]) <= NARROW:
             sizes = {f"value {place}": float(size) for place, size in enumerate(largest[name])}
-            what = "its values"
+            what = "the values"
         else:
             continue
         sizes = {each: size for each, size in sizes.items() if size > 0}
@@ -158,7 +158,7 @@ def _parts(graph, stored, largest):
             PARTS,
             name,
             times,
-            f"{what} share one scale in output {end}, and {large} (up to {sizes[large]:.3g}) is {times:,.0f} times as large as "
+            f"{what} of output {end} share one scale, and {large} (up to {sizes[large]:.3g}) is {times:,.0f} times as large as "
             f"{small} (up to {sizes[small]:.3g}): split the output, or bring its parts to the same size, as boxes to 0..1",
         )
 

@@ -101,6 +101,20 @@ def test_accuracy_of_several_seeds_against_one_answer_or_none(begin):
     assert list(run.accuracy({"alone": RIGHT}).columns) == ["top-1"] and "delta_top1.alone" not in run.numbers
 
 
+def test_scores_of_any_measure_are_paired_and_kept(begin):
+    run, random = begin(), np.random.default_rng(0)
+    exact = random.normal(1, 1, 400)
+    models = {"float32": exact, "a": exact - 0.25, "b": exact + random.normal(0, 0.1, 400)}
+    table = run.scores("r2", models, "float32")
+    assert list(table.columns) == ["r2", "r2 minus float32"] and table.loc["float32", "r2 minus float32"] == ""
+    assert run.numbers["r2.a"].value == pytest.approx(exact.mean() - 0.25)
+    assert run.numbers["delta_r2.a"].value == pytest.approx(-0.25) and "delta_r2.float32" not in run.numbers
+    assert run.numbers["delta_r2.b"] == stats.score_difference(exact, models["b"])
+    whole = stats.OfSet(400, lambda weights: weights @ exact / weights.sum(axis=1))
+    assert list(run.scores("tar", {"x": whole}, digits=1).columns) == ["tar"]
+    assert run.numbers["tar.x"] == stats.score(whole)
+
+
 def test_a_gain_is_paired_and_kept(begin):
     run, seeds = begin(), np.stack([RIGHT, ~RIGHT])
     assert run.gain("x", RIGHT, seeds) == stats.paired_difference(np.stack([RIGHT, RIGHT]), seeds)
