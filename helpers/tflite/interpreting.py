@@ -11,6 +11,7 @@ import time
 # One timing lasts at least this long, so that the clock's resolution and a single interrupt do not decide it.
 SAMPLE_SECONDS = 0.002
 BLOCKS = 6
+BATCH_BYTES = 8_000_000  # of the samples in a batch: more are no faster, and take memory
 UNNAMED = "serving_default"  # what converters call a signature that was given no name
 _admitted = {}  # what `admits_batches` was asked -> its answer
 
@@ -94,6 +95,12 @@ def _alike(one, many, size):
             if (np.isfinite(alone) != np.isfinite(beside)).any() or (np.abs(alone - beside)[known] > near).any():
                 return False
     return True
+
+
+def at_a_time(arrays, most):
+    """How many samples to show a model at once: `most` at most, and fewer where they are large. arrays: (n, ...) for each input."""
+    each = sum(array[:1].nbytes for array in arrays)
+    return max(1, min(most, len(arrays[0]), BATCH_BYTES // max(1, each)))
 
 
 def drawn(inputs, number):

@@ -111,7 +111,9 @@ def predict(model, x, batch=BATCH, threads=runtime_env.LITERT_THREADS, admits_ba
     x = np.asarray(x)
     if batch < 1:
         raise InputError(f"batch={batch!r} must be 1 or more.")
-    size = -(-len(x) // -(-len(x) // batch)) if x.ndim and x.size else 1  # as few batches, and as even, as can be
+    size = 1
+    if x.ndim and x.size:  # as few batches, and as even, as can be
+        size = -(-len(x) // -(-len(x) // interpreting.at_a_time([x], batch)))
     if admits_batches is None:
         admits_batches = size == 1 or interpreting.admits_batches(content(model), size)
     if not admits_batches:
@@ -130,7 +132,7 @@ def run(model, samples, threads=runtime_env.LITERT_THREADS, batch=1, admits_batc
     """Run a file of any inputs and outputs over samples: name of an input -> array (n, ...), in the order of the file -> name
     of an output -> array (n, ...), real numbers.
 
-    Open sizes take those of the samples. batch: how many at a time, where the graph admits it, as in `predict`. delegates: as
+    Open sizes take those of the samples. batch: how many at a time, at most, where the graph admits it, as in `predict`. delegates: as
     `interpreter` takes it. Raises InputError for samples that do not fit.
     """
     blob = content(model)
@@ -143,7 +145,7 @@ def run(model, samples, threads=runtime_env.LITERT_THREADS, batch=1, admits_batc
         if name not in samples:
             raise InputError(f"samples hold no {name}: give an array for each of {', '.join(names)}.")
     arrays = [samples[name] for name in names]
-    size = min(batch, len(arrays[0]))
+    size = interpreting.at_a_time(arrays, batch)
     if admits_batches is None:
         admits_batches = size == 1 or interpreting.admits_batches(blob, size, dict(zip(names, arrays, strict=True)))
     if not admits_batches:

@@ -124,7 +124,7 @@ def _predict(job):
     if unusable:
         return {**answer, "unusable": unusable}
     arrays = interpreting.fed(inputs, samples)
-    size = min(job["batch"], len(arrays[0]))
+    size = interpreting.at_a_time(arrays, job["batch"])
     if size > 1 and interpreting.admits_batches(job["model"], size, samples):
         runner = interpreting.load(job["model"], job["threads"], size, samples)
     else:

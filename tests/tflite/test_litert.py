@@ -289,6 +289,19 @@ def test_an_open_size_is_that_of_the_samples_in_batches_too():
             assert runner.get_input_details()[0]["shape"].tolist() == [batch, length]
 
 
+def test_large_samples_are_shown_few_at_a_time(monkeypatch):
+    """With the numbers that they have all at once."""
+    file = converted_function(lambda x: tf.reduce_mean(x, (1, 2)), (None, 500, 500, 3), tf.float32)
+    x = np.random.default_rng(0).random((5, 500, 500, 3), np.float32)  # of 3 MB each
+    assert interpreting.at_a_time([x], 64) == 2 and interpreting.at_a_time([x[:, :100]], 64) == 5
+    assert interpreting.at_a_time([x, x, x], 64) == 1 and interpreting.at_a_time([x], 1) == 1
+    shown, real = [], interpreting.batches
+    monkeypatch.setattr(interpreting, "batches", lambda *given: shown.append(given[2]) or real(*given))
+    for answers in (litert.predict(file, x), litert.run(file, {"x": x}, batch=64)["output_0"]):
+        np.testing.assert_allclose(answers, x.mean((1, 2)), rtol=1e-4)
+    assert shown == [2, 2]
+
+
 def test_whether_a_file_admits_batches_is_tried_once_for_its_content(monkeypatch, tmp_path):
     admits = converted_function(lambda x: x @ tf.ones((3, 2)), (None, 3), tf.float32)
     refuses = converted_function(lambda x: tf.reshape(x, (1, -1, 3)) + 1, (None, 3), tf.float32)
