@@ -22,6 +22,7 @@ ALONE, ALL_BUT, ALL = "alone", "all_but", "all"
 PARTS = {"project": "project", "expand": "expand", "Conv_1": "head"}  # in this order: expanded_conv_project is one
 NUMBERS = ("sqnr_db", "damage", "damage_error", "change", "low", "high")
 TYPES = {"weights": int, **dict.fromkeys(NUMBERS, float), "size": int}
+_known = {}  # of the last sweeps: what they judged by -> digest of a file -> numbers
 COLUMNS = ["mode", "layer", "op", "name", *TYPES]
 
 
@@ -56,10 +57,14 @@ def sweep(
     form, images = form or requantize.Format(), inputs.by_name(images)
     layers = weight_layers(model, known, every)
     ranges = (ranges or requantize.calibrate(model, calibration)) if form.activations else None
-    batched = _admits_batches(model)
+    batched = _admits_batches(model, images)
     exact = _answers(model, images, batched)
     judged = heads.heads(exact, labels, purpose)
-    key = _fingerprint(litert.content(model), form, COLUMNS, calibration, images, labels, purpose)
+    parts = litert.content(model), COLUMNS, images, labels, purpose
+    key = _fingerprint(form, calibration, *parts)
+    measured = (
+        {} if purpose and purpose.metric else _measured_by(_fingerprint(*parts))
+    )  # that file may change meanwhile
     rows = _finished(cache, key)
     todo = [(ALL, None), *((mode, layer) for mode in modes for layer in layers.itertuples())]
     for mode, layer in progress(todo):
@@ -71,7 +76,7 @@ def sweep(
             row = {
                 "mode": mode,
                 **about,
-                **_damage(judged, exact, _answers(variant, images, batched)),
+                **_of_file(measured, variant, lambda file: _damage(judged, exact, _answers(file, images, batched))),
                 "size": len(variant),
             }
             rows[mode, row["layer"]] = {column: row[column] for column in COLUMNS}
@@ -171,7 +176,7 @@ def plan(model, names, scheme, images, labels, target=0.005, counts=None, purpos
     last row reaches the target, or is the last of `counts`.
     """
     names, images = list(names), inputs.by_name(images)
-    batched = _admits_batches(model)
+    batched = _admits_batches(model, images)
     judged = heads.heads(_answers(model, images, batched), labels, purpose)
     rows = []
     for many in range(len(names) + 1) if counts is None else counts:
@@ -190,9 +195,25 @@ def _formats(mode, layer, form):
     return {requantize.EVERYTHING: form} | ({} if mode == ALL else {layer.name: None})
 
 
-def _admits_batches(model):
+def _admits_batches(model, images):
     """Whether a model admits batches, and with it every variant of it: quantization changes no shape."""
-    return interpreting.admits_batches(litert.content(model), litert.BATCH)
+    size = interpreting.at_a_time(list(images.values()), litert.BATCH)
+    return interpreting.admits_batches(litert.content(model), size)
+
+
+def _measured_by(key):
+    """What is known of files that were judged by this model and these samples: digest -> numbers. Of others nothing is kept."""
+    if key not in _known:
+        _known.clear()
+    return _known.setdefault(key, {})
+
+
+def _of_file(measured, file, measure):
+    """The numbers of a file, measured once: sweeps of 8 and of 4 bits have the variants of depthwise kernels in common."""
+    digest = hashlib.sha256(file).digest()
+    if digest not in measured:
+        measured[digest] = measure(file)
+    return measured[digest]
 
 
 def _damage(judged, exact, outputs):

@@ -191,6 +191,33 @@ def test_a_stopped_sweep_resumes(branched, table, tmp_path, monkeypatch):
     assert len(made) == 13 - 5 + 13
 
 
+@pytest.mark.parametrize("metric", [False, True])
+def test_a_file_that_two_sweeps_have_in_common_is_run_once(branched, tmp_path, monkeypatch, metric):
+    file, samples, _ = branched
+    (tmp_path / "mine.py").write_text("def first(outputs, y):\n    return outputs[:, 0] > 0\n")
+    purpose = heads.Purpose(metric=f"{tmp_path}/mine.py:first") if metric else None
+    labels = np.zeros(len(samples)) if metric else None
+    seen, run = [], litert.run
+    monkeypatch.setattr(sensitivity, "_known", {})
+    monkeypatch.setattr(litert, "run", lambda model, *given, **named: seen.append(model) or run(model, *given, **named))
+    tables = [
+        sensitivity.sweep(
+            file,
+            samples,
+            samples,
+            labels,
+            requantize.Format(bits),
+            modes=("alone",),
+            purpose=purpose,
+        )
+        for bits in (8, 4)
+    ]
+    ours = [table[table["layer"] == "spread"].iloc[0] for table in tables]
+    assert ours[0].equals(ours[1]) and not tables[0]["damage"].equals(tables[1]["damage"])
+    again = [model for model in {*seen} if seen.count(model) > 1 and model != file]
+    assert len(again) == (1 if metric else 0) and seen.count(file) == 2
+
+
 def keras_names(model):
     return [
         layer.name for layer in model.layers if isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense))
