@@ -268,17 +268,23 @@ def _restrict(job):
         return
     import resource
 
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    def limit(what, soft, hard):
+        _, least = resource.getrlimit(what)  # of whoever started this process; it cannot be raised
+        if least != resource.RLIM_INFINITY:
+            soft, hard = min(soft, max(0, least - (hard - soft))), min(hard, least)
+        resource.setrlimit(what, (soft, hard))
+
+    limit(resource.RLIMIT_CORE, 0, 0)
     longest = max(LONGEST_ANSWER, int(limits["bytes"]))  # what a model answers is written to files
-    resource.setrlimit(resource.RLIMIT_FSIZE, (longest, longest))
+    limit(resource.RLIMIT_FSIZE, longest, longest)
     seconds = math.ceil(limits["seconds"] * job.get("threads", 1))
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds += math.ceil(used.ru_utime + used.ru_stime)
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+    limit(resource.RLIMIT_CPU, seconds, seconds + 1)
     if os.path.exists("/proc/self/statm"):  # elsewhere the kernel does not keep this limit
         with open("/proc/self/statm") as status:
             now = int(status.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (now + limits["bytes"], now + limits["bytes"]))
+        limit(resource.RLIMIT_AS, now + limits["bytes"], now + limits["bytes"])
 
 
 # --- the process that asked for it

@@ -1,4 +1,8 @@
-"""What the process of a file reads and writes."""
+"""What the process of a file reads and writes, and what it may use."""
+
+import resource
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -51,3 +55,32 @@ def test_compressed_samples_are_refused(model, tmp_path):
     assert (
         answer["kind"] == "refused" and "x.npy is compressed: numpy.savez stores arrays as they are" in answer["error"]
     )
+
+
+@pytest.mark.parametrize("limit", ["RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_AS", "RLIMIT_CORE"])
+def test_stricter_limits_of_whoever_started_it_stay(limit):
+    """As `ulimit` and batch systems set them."""
+    most = {"RLIMIT_CPU": 500, "RLIMIT_CORE": 0}.get(limit, 2**33)
+    code = f"""
+import resource
+from helpers.tflite import runner
+resource.setrlimit(resource.{limit}, ({most}, {most}))
+runner._restrict({{"limits": {{"seconds": 1000, "bytes": 2**34}}}})
+print(*resource.getrlimit(resource.{limit}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    soft, hard = map(int, done.stdout.split()) if done.returncode == 0 else pytest.fail(done.stderr)
+    assert hard == most and soft == most - (limit == "RLIMIT_CPU")  # before it is killed it is told
+
+
+def test_without_such_limits_its_own_are_set():
+    code = """
+import resource
+from helpers.tflite import runner
+runner._restrict({"limits": {"seconds": 1000, "bytes": 2**34}, "threads": 2})
+print(*resource.getrlimit(resource.RLIMIT_CPU))
+"""
+    if resource.getrlimit(resource.RLIMIT_CPU)[1] == resource.RLIM_INFINITY:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        soft, hard = map(int, done.stdout.split())
+        assert hard == soft + 1 and 2000 < soft < 2100
