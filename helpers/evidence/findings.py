@@ -6,6 +6,7 @@ from dataclasses import dataclass
 STRUCTURED, PTQ_AND_QAT = "02_structured_pruning", "03_mobilenetv2_ptq_and_qat"
 PRUNING, PER_CHANNEL = "01_mnist_mlp_pruning", "04_per_channel_quantization"
 SENSITIVE, GATE = "05_sensitive_layers", "06_deployment_gate"
+TRANSFORMERS = "09_transformers_and_detectors"
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,47 @@ FINDINGS = (
             "sparsity.pruned_pqat": "preserving",
         },
     ),
+    Finding(
+        "Two channels that are much larger than the others break a Transformer in int8, by the very same function; migrated into the "
+        "weights, they cost nothing",
+        TRANSFORMERS,
+        {
+            "delta_top1.vit_int8.k1": "as trained",
+            "delta_top1.vit_int8.k64": "two of 64 channels 64 times as large",
+            "delta_top1.vit_migrated.k64": "migrated",
+        },
+    ),
+    Finding(
+        "A detector that tells boxes in pixels beside its scores is blind in int8; with boxes in shares of the side it loses next to "
+        "nothing",
+        TRANSFORMERS,
+        {
+            "delta_map50.pixels.int8": "AP50, boxes in pixels",
+            "delta_map50.unit.int8": "in shares of the side",
+            "delta_map50.apart.int8": "in an output of their own",
+        },
+    ),
+    Finding(
+        "A threshold that is kept hides what pruning takes from a verifier: false accepts rise instead",
+        TRANSFORMERS,
+        {
+            "delta_tar.pruned_int8_kept": "true accepts, threshold kept",
+            "delta_tar.pruned_int8_anew": "set anew",
+            "far.float32_kept": "false accepts before",
+            "far.pruned_int8_kept": "after, threshold kept",
+        },
+    ),
+    Finding(
+        "A sentence Transformer that people use (all-MiniLM-L6-v2) cannot find its sentences in int8, for three causes that can be cured; "
+        "in dynamic range it can",
+        TRANSFORMERS,
+        {
+            "delta_top1.minilm_int8": "the converter's int8",
+            "delta_top1.minilm_int8_mask": "with a mask of -20",
+            "delta_top1.minilm_mixed": "with its three causes out of int8",
+            "delta_top1.minilm_dynamic": "dynamic range",
+        },
+    ),
 )
 
 IMAGENET = "Theirs is ImageNet, a thousand classes; ours ten kinds of clothes, which leave more room."
@@ -188,5 +230,23 @@ PUBLISHED = (
         PRUNING,
         "delta_top1.pruned",
         "Ours is an MLP at 80%: a network with so many spare weights that zeros cost it nothing.",
+    ),
+    Published(
+        "int8 Transformers, min-max",
+        "ImageNet, ViT-B",
+        "84.5% -> 23.6%",
+        "FQ-ViT, Lin et al. 2022 (arXiv 2111.13824)",
+        TRANSFORMERS,
+        "delta_top1.vit_int8.k64",
+        "outliers that grew in training, in a network of 86 million parameters; ours were planted",
+    ),
+    Published(
+        "int8 detectors, boxes and scores in one output",
+        "COCO, YOLOv8s",
+        "mAP 45.0 -> 38.2",
+        "ultralytics/ultralytics#9473",
+        TRANSFORMERS,
+        "delta_map50.unit.int8",
+        "another network and measure; with boxes in pixels its users report scores of zero (#1683, #22644), as ours",
     ),
 )

@@ -20,10 +20,12 @@ VALUE = re.compile(r"<!-- value (\S+) (\S+) (\S+) (\S+) -->.*?<!-- end -->")
 # How a number is told, by the first part of its name that has an entry; ".3g" otherwise.
 FORMS = {
     **dict.fromkeys(
-        ("top1", "qat", "start", "sparsity", "kept", "agreement", "recovered", "size_ratio", "gate_error"), ".1%"
+        ("top1", "qat", "start", "sparsity", "kept", "agreement", "recovered", "size_ratio", "gate_error", "tar"), ".1%"
     ),
-    **dict.fromkeys(("delta_top1", "gain", "loss", "schedule_gap"), "points"),
+    **dict.fromkeys(("delta_top1", "delta_map50", "delta_tar", "gain", "loss", "schedule_gap"), "points"),
     **dict.fromkeys(("size", "size_gzip", "peak_memory"), "kB"),
+    **dict.fromkeys(("map50", "fidelity"), ".3f"),
+    "far": ".2%",
     **dict.fromkeys(("latency_ratio", "spread_ratio", "sweep"), ".2f"),
     **dict.fromkeys(("sensitivity.rank", "channels", "gate", "conversions"), ".0f"),
 }
