@@ -202,6 +202,7 @@ def main():
     for name, row in rows_of(sys.argv[1:] or [each for each in made_by if labelled(each) not in done]):
         label = labelled(name)
         print(f"{label:28}", *(f"{outcome:10}" for outcome, _ in row.values()), flush=True)
+        row = {column: (outcome, why.replace(str(name), label)) for column, (outcome, why) in row.items()}
         for column, (outcome, why) in row.items():
             if outcome != "right":
                 print(f"{'':30}{column}: {why[:200]}", flush=True)
