@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from helpers.compress import affine, quantize, requantize
+from helpers.compress import affine, outliers, quantize, requantize
 from helpers.networks import checkpoints, data, models
 from helpers.tflite import causes, litert
 from tests import architectures
@@ -113,6 +113,18 @@ def test_one_channel_sets_the_scale_of_all(maker, factor, wanted):
     assert kinds(found) == wanted
     if found:
         assert "channel 17 of" in found[0].sentence and 30 < found[0].times < 130
+
+
+def test_what_is_migrated_has_no_cause_left():
+    """The cure that the sentence names."""
+    file, int8, _ = quantized(network(64.0), X)
+    [cause] = causes.find(int8, file, X)
+    assert "migrate them into the weights that read them" in cause.sentence
+    moved, _ = outliers.migrate(file, X)
+    cured = requantize.apply(moved, {"*": requantize.Format()}, requantize.calibrate(moved, X))
+    assert causes.find(cured, moved, X) == []
+    [exact], [ill], [well] = (litert.run(each, {"x": X}).values() for each in (file, int8, cured))
+    assert affine.sqnr(exact, well) > affine.sqnr(exact, ill) + 10
 
 
 def test_values_of_unlike_size_from_one_dense_layer():
