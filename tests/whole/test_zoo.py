@@ -26,6 +26,7 @@ def test_what_was_kept_is_of_every_architecture_and_column():
         counts = [content["numbers"][f"zoo.{column}.{outcome}"].value for outcome in ZOO["OUTCOMES"]]
         assert sum(counts) == len(architectures.BUILDERS) == 36
     right = {column: content["numbers"][f"zoo.{column}.right"].value for column in ("load", "int8", "prune_channels")}
+    assert content["numbers"]["zoo.sensitivity.right"].value >= 32 and content["numbers"]["zoo.gate.right"].value == 36
     assert right["load"] >= 34 and right["int8"] >= 34 and right["prune_channels"] >= 26
     table = pd.read_csv(readme.outcomes_file("zoo"), keep_default_na=False)
     assert len(table) == 36 * len(ZOO["COLUMNS"]) and set(table["outcome"]) == {"right", "refused"}
