@@ -322,7 +322,7 @@ def _compared(own, file, samples):
         same = head.task.same(head.answers, head.of(rough))
         rows[name] = {
             "sqnr_db": affine.sqnr(wanted, rough[name]),
-            "same": None if same is None else float(np.mean(same)),
+            "same": np.nan if same is None else float(np.mean(same)),
             "task": head.task.name,
         }
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -249,6 +249,16 @@ def test_the_float32_file_is_the_one_that_others_are_compared_with(tmp_path):
     assert (table["same"] == 1).all()
 
 
+@pytest.mark.parametrize("name", ["regression", "two heads", "MLP"])
+def test_the_command_tells_of_every_output_what_can_be_told(name, tmp_path):
+    """Numbers have no share of same answers, and a file may have nothing but numbers."""
+    path, data, _ = given(name, tmp_path)
+    arguments = [str(path), "--recipe", "int8", "--calibration", str(data), "--output", str(tmp_path / "int8.tflite")]
+    told = CliRunner().invoke(main, ["convert", *arguments])
+    assert told.exit_code == 0 and " dB" in told.output, told.output
+    assert ("the same answer for" in told.output) == (name != "regression")
+
+
 def test_a_file_is_not_converted_as_if_it_were_in_training(tmp_path):
     path, data, _ = given("MLP", tmp_path)
     with pytest.raises(InputError, match=r"recipe='qat' is unknown: choose one of float32, .*int16x8"):
