@@ -152,7 +152,7 @@ def report(models, baseline, x=None, rounds=ROUNDS, threads=1, target=None, sign
     Raises InputError as `latency` does, RunError, and what the target raises.
     """
     sizes = {name: litert.size(model) for name, model in models.items()}
-    models = {name: rewrite.one_signature(model, signature, name) for name, model in models.items()}
+    models = {name: _alone(model, signature, name) for name, model in models.items()}
     x = random_samples(models[baseline]) if x is None else inputs.by_name(x)
     x = {name: array[:TARGET_SAMPLES] for name, array in x.items()}
     rounds = _bounded(rounds)
@@ -167,6 +167,12 @@ def report(models, baseline, x=None, rounds=ROUNDS, threads=1, target=None, sign
     if target:
         frame["same"] = [_same(*pair) for pair in zip(here, there, strict=True)]
     return frame, machine
+
+
+def _alone(model, signature, name):
+    """The file of one signature; as it was given where it has no other, so that whatever is wrong with it names its path."""
+    alone = rewrite.one_signature(model, signature, name)
+    return model if alone == inputs.content(model, name) else alone
 
 
 def random_samples(model, number=16):
