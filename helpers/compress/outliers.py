@@ -11,8 +11,8 @@ import pandas as pd
 
 from helpers.base.errors import InputError, StructureError
 from helpers.compress import tflite_scales
-from helpers.compress.tflite_plan import Plan
-from helpers.tflite import flatbuffer, inside, litert, rewrite
+from helpers.compress.tflite_plan import opened
+from helpers.tflite import inside, rewrite
 
 COLUMNS = ["tensor", "kind", "channel", "factor"]
 DEAD = 1e-6  # share of its tensor's, or kernels', largest below which a channel carries nothing
@@ -30,7 +30,7 @@ def plant(model, factor, channels=2):
     """
     if not (np.isfinite(factor) and factor > 0):
         raise InputError(f"factor={factor!r} must be a finite number above 0, such as 64.")
-    file, plan = _opened(model)
+    file, plan, _ = opened(model)
     found = [each for each in tflite_scales.passages(plan) if each.kind == tflite_scales.NORMALIZATION]
     if not found:
         raise StructureError(
@@ -64,7 +64,7 @@ def migrate(model, samples, strength=0.5):
     """
     if not 0 <= strength <= 1:
         raise InputError(f"strength={strength!r} must lie in [0, 1]: 0.5 is usual.")
-    file, plan = _opened(model)
+    file, plan, _ = opened(model)
     found = tflite_scales.passages(plan)
     if not found:
         raise StructureError(
@@ -78,18 +78,6 @@ def migrate(model, samples, strength=0.5):
         operands = passage.moved(plan, operands, factors)
         rows += _rows(plan, passage, factors)
     return rewrite.with_operands(file, operands), pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _opened(model):
-    """The file with its weights as float32, and its plan."""
-    file, _ = rewrite.with_plain_weights(rewrite.with_signature(model))
-    plan = Plan(file)
-    if plan.is_quantized():
-        raise InputError("model is quantized already: give the float32 .tflite that it was made from.")
-    broken = flatbuffer.not_finite(litert.content(file))
-    if broken:
-        raise InputError(f"model has NaN or infinity in {', '.join(broken[:3])}: train or convert it again.")
-    return file, plan
 
 
 def _chosen(passage, plan, channels):

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from helpers.base import runtime_env
-from helpers.base.errors import InputError, StructureError
+from helpers.base.errors import StructureError
 from helpers.compress.tflite_operators import KERNEL_PLACE
-from helpers.compress.tflite_plan import CONVERSIONS, Plan, places_of_weights
+from helpers.compress.tflite_plan import CONVERSIONS, Plan, opened, places_of_weights
 from helpers.tflite import flatbuffer, interpreting, litert, rewrite
 
 with runtime_env.quiet():
@@ -41,13 +41,7 @@ class Graph(tf.Module):
 
     def __init__(self, model):
         super().__init__()
-        self.file, self.notes = rewrite.with_plain_weights(rewrite.with_signature(model))
-        self._plan = Plan(self.file)
-        if self._plan.is_quantized():
-            raise InputError("model is quantized already: give the float32 .tflite that it was made from.")
-        broken = flatbuffer.not_finite(self.file)
-        if broken:
-            raise InputError(f"model has NaN or infinity in {', '.join(broken[:3])}: train or convert it again.")
+        self.file, self._plan, self.notes = opened(model)
         named = {ends: flatbuffer.signature_names(self.file, ends) for ends in ("inputs", "outputs")}
         self.inputs = [named["inputs"][index] for index in self._plan.inputs]
         self.outputs = [named["outputs"][index] for index in self._plan.outputs]
@@ -217,12 +211,6 @@ class Simulation:
     def logits(self, *inputs):
         """As `Graph.logits`, rounded; what goes into a last softmax is that before it was rounded."""
         return self._called(inputs, self._plan.before_ends())
-
-    def steps(self):
-        """Of each output how far apart the numbers lie that it can take, None where it is computed in float32."""
-        stored = {node.outputs[0]: node.inputs[0] for node in self._plan.nodes if node.kind in CONVERSIONS}
-        stored = [stored.get(index, index) for index in self._plan.outputs]
-        return [self._plan.step(index) if index in self._ranges else None for index in stored]
 
     def one_by_one(self, real):
         """(Node, what it makes) of each operator, from what the function `real` gives for the tensors that it reads."""

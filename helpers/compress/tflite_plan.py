@@ -3,9 +3,9 @@
 import numpy as np
 
 from helpers.base import runtime_env
-from helpers.base.errors import StructureError
+from helpers.base.errors import InputError, StructureError
 from helpers.compress.tflite_operators import BIAS_PLACE, KERNEL_PLACE, NO_GRADIENT, RULES, Node, why_not
-from helpers.tflite import flatbuffer
+from helpers.tflite import flatbuffer, rewrite
 
 with runtime_env.quiet():
     from ai_edge_litert import schema_py_generated as schema
@@ -17,6 +17,19 @@ NUMBERS = {  # type of a tensor -> dtype
     **{kind: kind.lower() for kind in ("FLOAT16", "FLOAT32", "FLOAT64", "BOOL", "INT8", "INT16", "INT32", "INT64")},
     **{"UINT8": "uint8", "UINT32": "uint32", "INT4": "int8"},
 }
+
+
+def opened(model):
+    """A float `.tflite` (bytes or path) to be worked on: (the file with its weights as float32 and a signature, its Plan, notes of
+    what was changed for that). Raises InputError for an unusable or a quantized file, and for weights that are NaN or infinite."""
+    file, notes = rewrite.with_plain_weights(rewrite.with_signature(model))
+    plan = Plan(file)
+    if plan.is_quantized():
+        raise InputError("model is quantized already: give the float32 .tflite that it was made from.")
+    broken = flatbuffer.not_finite(file)
+    if broken:
+        raise InputError(f"model has NaN or infinity in {', '.join(broken[:3])}: train or convert it again.")
+    return file, plan, notes
 
 
 def places_of_weights(node):

@@ -9,7 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 from helpers.base.errors import InputError, StructureError
 from helpers.compress import affine, own_model, quantize, requantize, tflite_graph
 from helpers.networks import checkpoints, data, models
-from helpers.tflite import flatbuffer, interpreting, litert
+from helpers.tflite import flatbuffer, interpreting, litert, scales
 from tests import architectures, single_operator
 
 # In the Keras that is named: convolutions of every kind, attention, recurrence, several inputs and outputs, whole numbers.
@@ -141,11 +141,11 @@ def test_weights_that_lie_halfway_go_to_the_even_integer(per_channel):
 def test_the_step_of_an_output_is_what_its_answers_are_multiples_of(residual):
     file, images, ranges = residual
     quantized = requantize.apply(file, {"*": requantize.Format()}, ranges)
-    [step] = tflite_graph.Graph(file).rounding_as(quantized).steps()
+    [step] = scales.of_outputs(quantized)["step"]
     whole = litert.predict(quantized, images) / step
     assert np.abs(whole - np.rint(whole)).max() < 0.01 and len(np.unique(np.rint(whole))) > 50
     weights_only = requantize.apply(file, {"*": requantize.Format(4, None)})
-    assert tflite_graph.Graph(file).rounding_as(weights_only).steps() == [None]
+    assert np.isnan(scales.of_outputs(weights_only)["step"]).all()
 
 
 def steps_apart(file, quantized, x):
