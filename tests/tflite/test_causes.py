@@ -53,21 +53,16 @@ def network(factor):
 def quantized(model, samples):
     """(float file, its int8 by litert-quantizer, and by the official converter)."""
     file = quantize.convert(model)
-    ends = [each["name"] for each in litert.interpreter(file).get_input_details()]
-    named = samples if isinstance(samples, dict) else {ends[0]: samples}
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
-    quantize.RECIPES["int8"].configure(converter)
-    arrays = list(named.values())
-    converter.representative_dataset = lambda: ([each[n : n + 1] for each in arrays] for n in range(len(arrays[0])))
-    ours = requantize.apply(file, {"*": requantize.Format()}, requantize.calibrate(file, _signed(file, arrays)))
-    return file, ours, converter.convert()
+    # By name: the order of a converted file's inputs changes from one conversion to the next.
+    named = _signed(file, list(samples.values())) if isinstance(samples, dict) else samples
+    ours = requantize.apply(file, {"*": requantize.Format()}, requantize.calibrate(file, named))
+    return file, ours, quantize.convert(model, "int8", named)
 
 
 def _signed(file, arrays):
-    names = list(litert.interpreter(file).get_signature_runner().get_input_details())
     by_size = {each.ndim: each for each in arrays}
     ends = litert.interpreter(file).get_signature_runner().get_input_details()
-    return {name: by_size[len(ends[name]["shape"])] for name in names} if len(arrays) > 1 else arrays[0]
+    return {name: by_size[len(ends[name]["shape"])] for name in ends}
 
 
 def kinds(found):
