@@ -43,6 +43,34 @@ def doctor():
     sys.exit(int(not all(check.ok for check in checks)))
 
 
+@main.group()
+def target():
+    """Other processors to measure on: which there are, and making one."""
+
+
+@target.command("list")
+def list_targets():
+    """Which targets are ready, and what each tells."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from helpers.targets import known
+
+    table = Table("target", "ready", "tells, or lacks")
+    for name, ready, told in known.listed():
+        table.add_row(name, "yes" if ready else "no", told)
+    Console(markup=False, highlight=False).print(table)
+
+
+@target.command()
+@click.argument("kind", type=click.Choice(["arm64", "gpu"]))
+def prepare(kind):
+    """Make the ARM root for qemu://, or an adapter in software for gpu, in the user's cache; an interrupted one goes on."""
+    from helpers.targets import known
+
+    known.PREPARED[kind](click.echo)
+
+
 @main.command()
 @click.option("--only", multiple=True, metavar="NOTEBOOK", help="Run only this one, as 01; may be repeated.")
 @click.option("--profile", default="quick", show_default=True, help="A name in notebooks/profiles/, or a YAML file.")

@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 
 from helpers.base import repository, runtime_env
 from helpers.networks import data
+from helpers.targets import known
 
 LOCK = repository.REPOSITORY / "requirements.txt"
 OLDEST, NEWEST = (3, 11), (3, 13)
@@ -43,7 +44,7 @@ class Check:
 
 def checks():
     """Every check, in order. Takes about 6 seconds, most of them for loading TensorFlow in the smoke test."""
-    return [python_version(), packages(), *processor(), *resources(), *data_sets(), smoke_test()]
+    return [python_version(), packages(), *processor(), *resources(), *data_sets(), *targets(), smoke_test()]
 
 
 def table():
@@ -128,6 +129,11 @@ def resources():
 def data_sets():
     """Where each data set would come from. For information: one not at hand is fetched when asked for."""
     return [Check(f"data set {name}", True, where) for name, where in data.available().items()]
+
+
+def targets():
+    """What else can be measured on. For information."""
+    return [Check(f"target {name}", True, told) for name, _, told in known.listed()]
 
 
 def smoke_test():

@@ -81,9 +81,9 @@ def gate(
 
     from helpers.deploy import gate, gate_report
     from helpers.deploy.policy import Policy
+    from helpers.targets import known
     from helpers.tflite import inputs
     from helpers.tflite.heads import Purpose
-    from helpers.tflite.remote import Target
 
     read = {Path(given).resolve() for given in (candidate, baseline, data, path) if given}
     for report in reports:
@@ -108,7 +108,7 @@ def gate(
         signature=signature,
         limits=gate.Limits(seconds, memory * 1_000_000),
         rounds=rounds,
-        target=Target(target) if target else None,
+        target=known.opened(target) if target else None,
         speed=speed,
     )
     Console(markup=False, highlight=False).print(gate_report.table(decision))
@@ -117,6 +117,21 @@ def gate(
     for report in reports:
         gate_report.write(decision, report)
     sys.exit(decision.exit_code)
+
+
+# A column of what `measure` reports -> its heading, and what stands in a row.
+_MEASURED = {
+    "size": ("bytes", lambda row: f"{row.size:,}"),
+    "gzip": ("gzipped", lambda row: f"{row.gzip:,}"),
+    "milliseconds": ("ms", lambda row: f"{row.milliseconds:.3g}"),
+    "ratio": ("times as fast", lambda row: f"{row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}]"),
+    "memory": ("peak memory", lambda row: f"{row.memory.value / 1e6:.1f} MB"),
+    "instructions": ("million instructions", lambda row: f"{row.instructions / 1e6:.3g}"),
+    "instruction_ratio": ("times fewer", lambda row: f"{row.instruction_ratio:.2f}"),
+    "same": ("same answers", lambda row: f"{row.same:.1%}"),
+    "bit_equal": ("bit-equal", lambda row: f"{row.bit_equal:.1%}"),
+    "difference": ("differs by", lambda row: f"{row.difference:.2g}"),
+}
 
 
 @click.command()
@@ -129,12 +144,13 @@ def gate(
 @click.option("--rounds", type=click.IntRange(6), default=60, show_default=True, help="How often latency is measured.")
 @tables
 def measure(models, baseline, data, signature, target, threads, rounds, csv, as_json):
-    """Size, latency ratio and peak memory of some models."""
+    """Size, latency ratio and peak memory of some models; on an emulated processor instructions instead, and whether it answers the
+    same."""
     from rich.console import Console
     from rich.table import Column, Table
 
+    from helpers.targets import known
     from helpers.tflite import inputs, measure
-    from helpers.tflite.remote import Target
 
     baseline = baseline or models[0]
     frame, machine = measure.report(
@@ -143,23 +159,19 @@ def measure(models, baseline, data, signature, target, threads, rounds, csv, as_
         inputs.judged(data)[0] if data else None,
         rounds,
         threads,
-        Target(target) if target else None,
+        known.opened(target) if target else None,
         signature,
     )
-    same = ["same answers as here"] if target else []
     names = told_apart(frame.index)
-    shown = Table(Column("model", overflow="fold"), "bytes", "gzipped", "ms", "times as fast", "peak memory", *same)
+    columns = [column for column in _MEASURED if column in frame]
+    shown = Table(Column("model", overflow="fold"), *(_MEASURED[column][0] for column in columns))
     for row in frame.itertuples():
-        ratio = f"{row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}]"
-        agreed = [f"{row.same:.1%}"] if target else []
-        memory = f"{row.memory.value / 1e6:.1f} MB"
-        shown.add_row(
-            names[row.Index], f"{row.size:,}", f"{row.gzip:,}", f"{row.milliseconds:.3g}", ratio, memory, *agreed
-        )
+        shown.add_row(names[row.Index], *(_MEASURED[column][1](row) for column in columns))
     Console(markup=False, highlight=False).print(shown)
     click.echo(", ".join(f"{name} {value}" for name, value in machine.items()) + f"; {threads} thread(s)")
-    memory = frame["memory"].map(lambda estimate: estimate.value)
-    written(frame.assign(memory=memory), csv, as_json)
+    if "memory" in frame:
+        frame["memory"] = frame["memory"].map(lambda estimate: estimate.value)
+    written(frame, csv, as_json)
 
 
 @click.command()

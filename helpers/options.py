@@ -123,5 +123,9 @@ def pairs(texts, what):
 
 
 TARGET = click.option(
-    "--target", metavar="ssh://[USER@]HOST[:PORT][/PYTHON]", help="Measure latency and memory on that machine."
+    "--target",
+    metavar="TARGET",
+    help="Measure there, and compare the answers with those given here: ssh://[USER@]HOST[:PORT][/PYTHON], another machine; "
+    "qemu://PROCESSOR, an emulated one of ARM's, whose instructions are counted; gpu, LiteRT's accelerator here. "
+    "`compression-lab target list` says which are ready.",
 )

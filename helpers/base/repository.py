@@ -4,12 +4,15 @@ import os
 import tempfile
 from pathlib import Path
 
+import platformdirs
+
 from helpers.base.errors import OutputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HELPERS = REPOSITORY / "helpers"
 NOTEBOOKS = REPOSITORY / "notebooks"
 OUTPUT_VARIABLE = "COMPRESSION_LAB_OUTPUT"
+CACHE_VARIABLE = "COMPRESSION_LAB_CACHE"
 PROFILE_VARIABLE = "COMPRESSION_LAB_PROFILE"
 REVISION_VARIABLE = "COMPRESSION_LAB_REVISION"
 QUICK = "quick"  # the profile of a notebook's own defaults
@@ -20,6 +23,11 @@ def output_root():
     """The folder under which results and figures are written: `runs/`, unless $COMPRESSION_LAB_OUTPUT names
     another. `make record` names the repository itself, so that only a deliberate recording changes it."""
     return Path(os.environ.get(OUTPUT_VARIABLE) or REPOSITORY / "runs")
+
+
+def cache_folder():
+    """`$COMPRESSION_LAB_CACHE`, or the user's cache folder by the custom of the system."""
+    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("compression-lab"))
 
 
 def figures_folder(profile=None):

@@ -91,9 +91,9 @@ def judge(
     several outputs name -> labels; without any the baseline's own answers count as right, which bounds what can be lost
     (a drop of accuracy is no larger than the share of changed answers). slices: which part of the data each sample belongs to,
     str or int (n,), for the policy's max_slice_drop. purpose: a `heads.Purpose`. signature: which one is judged of a file of several,
-    as if there were no other; size and hash are those of the whole file. target: a `remote.Target` on which latency and
-    memory are measured, and some answers compared with those given here. speed: measure latency and memory even if the policy
-    does not ask for them. A second or two, plus the time that the samples need, plus about ten seconds for speed.
+    as if there were no other; size and hash are those of the whole file. target: a machine (`targets.known`) on which latency and
+    memory are measured, or what it tells instead, and some answers compared with those given here. speed: measure latency
+    and memory even if the policy does not ask for them. A second or two, plus the time that the samples need, plus about ten seconds for speed.
     Judge a candidate once, on samples whose number was fixed before: `policy` says why, and what to do about undecided checks.
     Raises InputError for unusable data or baseline or a missing file, for a task that does not fit, and for a baseline whose
     answers have nothing to do with the labels; and what the target raises.
@@ -102,6 +102,8 @@ def judge(
     given = {"baseline": baseline, "candidate": candidate}
     blobs = {name: inputs.content(model, name) for name, model in given.items()}
     x, slices = _data(x, slices, policy)
+    if target:
+        _answerable(policy, target)
     if rounds < interpreting.BLOCKS:
         raise InputError(f"rounds={rounds} must be at least {interpreting.BLOCKS}.")
     n = len(next(iter(x.values())))
@@ -263,12 +265,17 @@ def _runs(answer, reference, n, renamed):
 
 def _speed(blobs, x, policy, limits, rounds, target):
     """Latency and memory, here or on the target: checks, numbers and the machine."""
-    few = {name: array[: measure.TARGET_SAMPLES] for name, array in x.items()}
+    told, most = (target.measures, target.samples) if target else (measure.HERE, measure.TARGET_SAMPLES)
+    few = {name: array[:most] for name, array in x.items()}
     n = len(next(iter(few.values())))
     with measure.staged(blobs, few) as (folder, names):
         predictions = [measure.prediction(names["candidate"], show=n, limits=limits)] if target else []
         here = runner.run_all(predictions, folder)
-        asked = [{"task": "machine"}, *predictions, *measure.jobs(names, "baseline", few, rounds, limits=limits)]
+        asked = [
+            {"task": "machine"},
+            *predictions,
+            *measure.jobs(names, "baseline", few, rounds, limits=limits, told=told),
+        ]
         machine, *answers = (target or runner).run_all(asked, folder)
     checks = []
     if target:
@@ -276,30 +283,58 @@ def _speed(blobs, x, policy, limits, rounds, target):
         checks.append(_same_answers(*here, there, n))
         machine["target"] = target.url
     try:
-        table = measure.table(names, "baseline", answers)
+        table = measure.table(names, "baseline", answers, told)
     except (RunError, KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
         because = str(error) if isinstance(error, RunError) else outputs.NONSENSE
         return [*checks, Check("speed and memory", FAIL, None, None, because)], {}, machine
-    found = table.loc["candidate"]
-    ratio = Estimate(found["ratio"], found["low"], found["high"])
-    memory, former = found["memory"], table.loc["baseline", "memory"]
-    times = table["milliseconds"]
-    if policy.min_speedup is not None:
-        because = f"{ratio:.2f} times the baseline's speed: {times['candidate']:.3g} ms, the baseline {times['baseline']:.3g} ms"
-        advice = "more rounds or a quieter machine would decide"
-        checks.append(at_least("speedup", ratio, policy.min_speedup, because, advice))
-    if policy.max_peak_memory is not None:
-        because = f"{memory.value / 1e6:.1f} MB, the baseline {former.value / 1e6:.1f} MB"
-        advice = "its repetitions lie on both sides of the limit"
-        checks.append(at_most("peak memory", memory, policy.max_peak_memory, because, advice))
-    measured = {
-        "latency_ratio": ratio,
-        "milliseconds.baseline": Estimate(float(times["baseline"]), unit="ms"),
-        "milliseconds.candidate": Estimate(float(times["candidate"]), unit="ms"),
-        "peak_memory.baseline": former,
-        "peak_memory.candidate": memory,
+    more, measured = _told(table, policy, told)
+    return [*checks, *more], measured, machine
+
+
+def _told(table, policy, told):
+    """Checks and numbers, of what was measured."""
+    found, former = table.loc["candidate"], table.loc["baseline"]
+    checks, measured = [], {}
+    if measure.LATENCY in told:
+        ratio = Estimate(found["ratio"], found["low"], found["high"])
+        times = former["milliseconds"], found["milliseconds"]
+        if policy.min_speedup is not None:
+            because = f"{ratio:.2f} times the baseline's speed: {times[1]:.3g} ms, the baseline {times[0]:.3g} ms"
+            advice = "more rounds or a quieter machine would decide"
+            checks.append(at_least("speedup", ratio, policy.min_speedup, because, advice))
+        measured |= {
+            "latency_ratio": ratio,
+            "milliseconds.baseline": Estimate(float(times[0]), unit="ms"),
+            "milliseconds.candidate": Estimate(float(times[1]), unit="ms"),
+        }
+    if measure.MEMORY in told:
+        memory = former["memory"], found["memory"]
+        if policy.max_peak_memory is not None:
+            because = f"{memory[1].value / 1e6:.1f} MB, the baseline {memory[0].value / 1e6:.1f} MB"
+            advice = "its repetitions lie on both sides of the limit"
+            checks.append(at_most("peak memory", memory[1], policy.max_peak_memory, because, advice))
+        measured |= {"peak_memory.baseline": memory[0], "peak_memory.candidate": memory[1]}
+    if measure.INSTRUCTIONS in told:
+        measured |= {
+            "instructions.baseline": Estimate(float(former["instructions"]), unit="instructions"),
+            "instructions.candidate": Estimate(float(found["instructions"]), unit="instructions"),
+            "instruction_ratio": Estimate(float(found["instruction_ratio"])),
+        }
+    return checks, measured
+
+
+def _answerable(policy, target):
+    """Raises InputError for a limit on what a target does not tell."""
+    limits = {
+        "min_speedup": (policy.min_speedup, measure.LATENCY),
+        "max_peak_memory": (policy.max_peak_memory, measure.MEMORY),
     }
-    return checks, measured, machine
+    for name, (limit, needs) in limits.items():
+        if limit is not None and needs not in target.measures:
+            raise InputError(
+                f"{name}={limit} cannot be judged on {target.url}, which tells no {needs}: leave the limit out, or name a machine over "
+                "ssh."
+            )
 
 
 def _same_answers(here, there, n):
@@ -308,17 +343,12 @@ def _same_answers(here, there, n):
     if problem:
         return Check(name, FAIL, None, None, problem)
     try:
-        pairs = [
-            [np.array(each, float).reshape(n, -1) for each in of]
-            for of in zip(here["first"], there["first"], strict=True)
-        ]
-        same = np.mean([measure.like(*pair) for pair in pairs], axis=0)
-        difference = max(np.abs(one - other).max() for one, other in pairs)
+        same, equal, difference = measure.compared(here, there, n)
     except (KeyError, TypeError, ValueError):
         return Check(name, FAIL, None, None, outputs.NONSENSE)
-    because = f"{same.sum():g} of {n} are those given here; outputs differ by {difference:.2g} at most"
-    share = Estimate(float(same.mean()), unit="share")
-    return Check(name, PASS if share.value >= SAME_ON_TARGET else FAIL, share, SAME_ON_TARGET, because)
+    because = f"{same * n:g} of {n} are those given here, {equal * n:g} to the last bit; outputs differ by {difference:.2g} at most"
+    share = Estimate(same, unit="share")
+    return Check(name, PASS if same >= SAME_ON_TARGET else FAIL, share, SAME_ON_TARGET, because)
 
 
 def _outcome(checks):

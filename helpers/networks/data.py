@@ -18,14 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 
 from helpers.base import ground_truth, repository, runtime_env
 from helpers.base.errors import InputError, OutputError
 from helpers.networks import photos
 
 DATA_VARIABLE = "COMPRESSION_LAB_DATA"
-CACHE_VARIABLE = "COMPRESSION_LAB_CACHE"
 FLOWERS = "flowers"
 FLOWERS_ARCHIVE = "https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz"
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -68,7 +66,7 @@ def load(name, unreadable="refuse"):
             f".npz file with {', '.join(ARRAYS)}, or the path of a folder with a subfolder of images for each class."
         )
     source = SOURCES[name]
-    cached = cache_folder() / f"{name}.npz"
+    cached = repository.cache_folder() / f"{name}.npz"
     given = _given(f"{name}.npz")
     for path in (cached, given):
         if path and path.is_file():
@@ -125,7 +123,11 @@ def _flowers():
         try:
             with runtime_env.quiet():
                 tf.keras.utils.get_file(
-                    "flower_photos.tgz", FLOWERS_ARCHIVE, extract=True, cache_dir=cache_folder(), cache_subdir="."
+                    "flower_photos.tgz",
+                    FLOWERS_ARCHIVE,
+                    extract=True,
+                    cache_dir=repository.cache_folder(),
+                    cache_subdir=".",
                 )
         except Exception as error:  # Keras wraps every failure to download in a bare Exception
             raise InputError(
@@ -144,7 +146,7 @@ def _given(relative):
 
 def _flowers_folder():
     given = _given("flowers/flower_photos")
-    return given if given and given.is_dir() else cache_folder() / "flower_photos"
+    return given if given and given.is_dir() else repository.cache_folder() / "flower_photos"
 
 
 def available():
@@ -152,7 +154,7 @@ def available():
     found = {}
     for name, source in SOURCES.items():
         given = _given(f"{name}.npz")
-        if (cache_folder() / f"{name}.npz").is_file():
+        if (repository.cache_folder() / f"{name}.npz").is_file():
             found[name] = "in the cache"
         elif given and given.is_file():
             found[name] = f"in ${DATA_VARIABLE}"
@@ -160,11 +162,6 @@ def available():
             found[name] = source.origin
     found[FLOWERS] = "on this machine" if _flowers_folder().is_dir() else "the official archive"
     return found
-
-
-def cache_folder():
-    """`$COMPRESSION_LAB_CACHE`, or the user's cache folder by the custom of the system."""
-    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("compression-lab"))
 
 
 def fingerprint(arrays):

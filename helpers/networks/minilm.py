@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.base import runtime_env
+from helpers.base import repository, runtime_env
 from helpers.base.errors import InputError
 from helpers.networks import data, wordpiece
 
@@ -243,7 +243,9 @@ PLACES = {
 def _file(folder, name):
     """Where a file of all-MiniLM-L6-v2 lies. Raises InputError if it does not."""
     given = os.environ.get(data.DATA_VARIABLE)
-    places = [Path(folder)] if folder else [*([Path(given) / FOLDER] if given else []), data.cache_folder() / FOLDER]
+    places = (
+        [Path(folder)] if folder else [*([Path(given) / FOLDER] if given else []), repository.cache_folder() / FOLDER]
+    )
     for place in places:
         if (place / name).is_file():
             return place / name

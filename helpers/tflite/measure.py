@@ -22,6 +22,9 @@ from helpers.tflite import inputs, interpreting, litert, rewrite, runner
 ROUNDS = 60
 SAMPLES = "samples.npz"
 TARGET_SAMPLES = 256  # that a target answers, to compare with the answers given here
+LATENCY, MEMORY, INSTRUCTIONS = "latency", "memory", "instructions"  # what can be told of a model beside its answers
+HERE = frozenset({LATENCY, MEMORY})
+COUNTED = 5  # inferences
 
 
 @contextlib.contextmanager
@@ -95,13 +98,14 @@ def staged(models, x=None):
         yield folder, names
 
 
-def jobs(names, baseline, x, rounds=ROUNDS, threads=1, repeats=3, limits=None):
-    """The jobs for `runner.run_all`, or a target's, that measure latency and peak memory of staged models.
+def jobs(names, baseline, x, rounds=ROUNDS, threads=1, repeats=3, limits=None, told=HERE):
+    """The jobs for `runner.run_all`, or a target's, that measure staged models.
 
-    names: name -> file; x: the samples that are staged with them; limits: as `runner` takes them. `table` reads the answers.
-    Raises InputError as `latency` does.
+    names: name -> file; x: the samples that are staged with them; limits: as `runner` takes them; told: what is measured, of LATENCY,
+    MEMORY and INSTRUCTIONS. `table` reads the answers. Raises InputError as `latency` does.
     """
     _check(names, baseline, rounds)
+    found = []
     timing = {
         "task": "time",
         "models": names,
@@ -110,20 +114,38 @@ def jobs(names, baseline, x, rounds=ROUNDS, threads=1, repeats=3, limits=None):
         "blocks": interpreting.BLOCKS,
         "threads": threads,
     }
-    return [{**job, "limits": limits} if limits else job for job in (timing, *_memory_jobs(names, threads, repeats, x))]
+    if LATENCY in told:
+        found.append(timing)
+    if MEMORY in told:
+        found += _memory_jobs(names, threads, repeats, x)
+    if INSTRUCTIONS in told:
+        found.append({"task": "count", "models": names, "samples": SAMPLES, "times": COUNTED})
+    return [{**job, "limits": limits} if limits else job for job in found]
 
 
-def table(names, baseline, answers):
-    """The answers to `jobs` as the frame that `latency` gives, with a column memory of Estimates in bytes.
+def table(names, baseline, answers, told=HERE):
+    """The answers to `jobs`, of the same models and what is told of them, as a frame indexed by name.
 
-    Raises RunError for a job that failed.
+    Columns, each where it was measured: those of `latency`; memory, Estimates in bytes; instructions, of one inference (median), and
+    instruction_ratio (baseline / model, so above 1 is fewer). Raises RunError for a job that failed.
     """
-    timing, *memory = answers
-    if "error" in timing:
-        raise RunError(f"the process that times the models failed: {timing['error']}")
-    frame = _ratios(timing["blocks"], baseline)
-    frame["memory"] = pd.Series(_memory(names, memory))
+    frame, answers = pd.DataFrame(index=pd.Index(list(names), name="model")), list(answers)
+    if LATENCY in told:
+        blocks = _answered(answers.pop(0), "times the models")["blocks"]
+        frame = frame.join(_ratios(blocks, baseline))
+    if INSTRUCTIONS in told:
+        counted = _answered(answers.pop(), "counts instructions")["instructions"]
+        frame["instructions"] = [float(np.median(counted[name])) for name in names]
+        frame["instruction_ratio"] = frame.loc[baseline, "instructions"] / frame["instructions"]
+    if MEMORY in told:
+        frame["memory"] = pd.Series(_memory(names, answers))
     return frame
+
+
+def _answered(answer, what):
+    if "error" in answer:
+        raise RunError(f"the process that {what} failed: {answer['error']}")
+    return answer
 
 
 def prediction(file, threads=runtime_env.LITERT_THREADS, show=0, limits=None, write=None):
@@ -142,11 +164,13 @@ def prediction(file, threads=runtime_env.LITERT_THREADS, show=0, limits=None, wr
 
 
 def report(models, baseline, x=None, rounds=ROUNDS, threads=1, target=None, signature=None):
-    """Size, latency and peak memory of several models, here or on a `remote.Target`: (frame, machine).
+    """Size, latency and peak memory of several models, here or on a target (`targets.known`), which may tell of other things:
+    (frame, machine).
 
     models, baseline: as in `latency`. x: samples, (n, ...), or name of an input -> such an array; without them random ones of
     the baseline's input shapes, which cost the same time. The frame is that of `table` with the columns size and gzip (bytes)
-    and, with a target, same: share of the first TARGET_SAMPLES answers that are `like` those given here.
+    and, with a target, for its first answers: same, the share that are `like` those given here; bit_equal, the share whose outputs
+    are the same to the last bit; difference, the largest of outputs.
     machine: system, cpu, cores and versions, where it was measured. signature: which one is run of files of several; their sizes are
     those of the whole files.
     Raises InputError as `latency` does, RunError, and what the target raises.
@@ -154,18 +178,21 @@ def report(models, baseline, x=None, rounds=ROUNDS, threads=1, target=None, sign
     sizes = {name: litert.size(model) for name, model in models.items()}
     models = {name: _alone(model, signature, name) for name, model in models.items()}
     x = random_samples(models[baseline]) if x is None else inputs.by_name(x)
-    x = {name: array[:TARGET_SAMPLES] for name, array in x.items()}
+    told, number = (target.measures, target.samples) if target else (HERE, TARGET_SAMPLES)
+    x = {name: array[:number] for name, array in x.items()}
     rounds = _bounded(rounds)
     with staged(models, x) as (folder, names):
-        answering = [prediction(file, show=TARGET_SAMPLES) for file in names.values()] if target else []
+        answering = [prediction(file, show=number) for file in names.values()] if target else []
         here = runner.run_all(answering, folder)
-        asked = [{"task": "machine"}, *jobs(names, baseline, x, rounds, threads), *answering]
+        asked = [{"task": "machine"}, *jobs(names, baseline, x, rounds, threads, told=told), *answering]
         machine, *answers = (target or runner).run_all(asked, folder)
     there = [answers.pop() for _ in answering][::-1]
-    frame = table(names, baseline, answers)
+    frame = table(names, baseline, answers, told)
     frame["size"], frame["gzip"] = [size.raw for size in sizes.values()], [size.gzip for size in sizes.values()]
     if target:
-        frame["same"] = [_same(*pair) for pair in zip(here, there, strict=True)]
+        both = list(zip(here, there, strict=True))
+        rows = [compared(*pair) if all("first" in each for each in pair) else [np.nan] * 3 for pair in both]
+        frame[["same", "bit_equal", "difference"]] = rows
     return frame, machine
 
 
@@ -189,12 +216,22 @@ def like(one, other):
     return np.abs(one - other)[:, 0] <= 0.01 * max(np.ptp(one), 1e-9)
 
 
-def _same(here, there):
-    """The share of samples that two answers to "predict" answer alike, or NaN if one has none."""
-    if "error" in here or "error" in there or "unusable" in here or "unusable" in there:
-        return np.nan
-    pairs = zip(*([np.reshape(of, (len(of), -1)) for of in each["first"]] for each in (here, there)), strict=True)
-    return np.mean([like(*pair).mean() for pair in pairs])
+def compared(here, there, number=None):
+    """Two answers to "predict" compared, of those outputs that both `show`: the share of samples that are `like`, the share that are
+    equal to the last bit, the largest difference. number: of samples that both must have shown.
+
+    Raises KeyError, TypeError or ValueError for what is no such answer.
+    """
+    both = [
+        [np.reshape(np.asarray(of, float), (number or len(of), -1)) for of in pair]
+        for pair in zip(here["first"], there["first"], strict=True)
+    ]
+    equal = np.all([(one == other).all(axis=1) for one, other in both], axis=0)
+    return (
+        float(np.mean([like(*pair).mean() for pair in both])),
+        float(equal.mean()),
+        float(max(np.abs(one - other).max() for one, other in both)),
+    )
 
 
 def _bounded(rounds):

@@ -1,7 +1,7 @@
 """Runs `.tflite` files where they are to be judged: in a child process here, or on another machine.
 
 Needs Python, numpy and ai_edge_litert, and of the lab the file `interpreting.py` beside it: both are copied to the other
-machine. The task `alone`, which is done here only, needs `packing.py` as well.
+machine. The task `alone` and the accelerator, which are asked for here only, need `packing.py` and `accelerated.py` as well.
 
     python runner.py '{"task": "memory", "model": "model.tflite", "threads": 1}'
 
@@ -16,18 +16,23 @@ fails answers {"error": a sentence, "kind": one of KINDS}. File names are relati
              by name
     memory   model (or none), shapes (of one sample for each input: name -> shape, dtype), threads  ->  bytes, the resident
              high-water mark of the process
+    count    models (name -> file), samples, times  ->  names, in the order of the marks that a counter outside finds in what this process
+             executed: for each model one, another at once, then one behind each inference of the first sample, one thread
     alone    model, signature (a name), write (a file's name)  ->  {}; the file with that signature alone, or no file where the model
              has no other; or `unusable`, why not
-    machine  ->  system, cpu, cores, python, ai-edge-litert
+    machine  ->  system, cpu, cores, python, ai-edge-litert; and with an accelerator its adapters
     call     module, function, path (of the folder that its package lies in), samples  ->  what the function answers to the job
              and the samples; for what is only asked here
     all      jobs  ->  answers, each job in a process of its own
 
+`predict`, `time` and `machine` take an "accelerator": "gpu" is LiteRT's, one sample at a time.
 Any job may give "limits": {"seconds": of the clock and of each thread's processor time, "bytes": of address space that a
 model may add to the process}. They bound accidents: a file that crashes, hangs or allocates without end. A model file is data, but the
 interpreter that reads it is native code, so files from strangers belong in a container as well.
 """
 
+import contextlib
+import gc
 import importlib
 import importlib.util
 import json
@@ -58,16 +63,19 @@ else:
     interpreting = _beside("interpreting")
 
 KINDS = ("refused", "crashed", "out of time", "out of memory", "garbled")
+MARK = 1886  # of the user whose priority is asked for, as the counter knows it
 LONGEST_ANSWER = 2**26
 
 
-def run(job, folder=None):
-    """The answer to a job, given by a fresh process that works in `folder`; whatever befalls it becomes an answer."""
+def run(job, folder=None, python=None, variables=None):
+    """The answer to a job, given by a fresh process that works in `folder`; whatever befalls it becomes an answer.
+
+    python: the command that starts one, with its options. variables: of its environment, beside those of this process."""
     limits = job.get("limits", {})
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8", **(variables or {})}
     # -P: the modules beside this file must not pass for packages of the same name. Older Pythons do not know it.
-    safe_path = ["-P"] if sys.version_info >= (3, 11) else []
-    command = [sys.executable, *safe_path, os.path.abspath(__file__), json.dumps(job)]
+    here = [sys.executable, "-P"] if sys.version_info >= (3, 11) else [sys.executable]
+    command = [*(python or here), os.path.abspath(__file__), json.dumps(job)]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             command,
@@ -126,12 +134,12 @@ def _predict(job):
     if unusable:
         return {**answer, "unusable": unusable}
     arrays = interpreting.fed(inputs, samples)
-    size = interpreting.at_a_time(arrays, job["batch"])
+    size = 1 if job.get("accelerator") else interpreting.at_a_time(arrays, job["batch"])
     if size > 1 and interpreting.admits_batches(job["model"], size, samples):
         runner = interpreting.load(job["model"], job["threads"], size, samples)
     else:
         size = 1
-        runner = interpreting.load(job["model"], job["threads"], samples=samples)
+        runner = _loaded(job, job["model"], job["threads"], samples)
     first, shapes, targets = [[] for _ in outputs], None, runner.get_output_details()
     files = [open(f"{job['write']}{place}.npy", "wb") for place in range(len(outputs))] if job.get("write") else []
     for raw in interpreting.batches(runner, arrays, size):
@@ -156,10 +164,33 @@ def _time(job):
     samples = {name: array[:1] for name, array in _samples(job).items()}
     _restrict(job)
     load = {
-        name: lambda threads, file=file: interpreting.load(file, threads, samples=samples)
-        for name, file in job["models"].items()
+        name: lambda threads, file=file: _loaded(job, file, threads, samples) for name, file in job["models"].items()
     }
     return {"blocks": interpreting.interleaved(load, samples, job["rounds"], job["blocks"], job["threads"])}
+
+
+def _loaded(job, file, threads, samples):
+    """For one sample at a time."""
+    if job.get("accelerator"):
+        return _beside("accelerated").Accelerated(file, samples)
+    return interpreting.load(file, threads, samples=samples)
+
+
+def _count(job):
+    samples = {name: array[:1] for name, array in _samples(job).items()}
+    _restrict(job)
+    gc.disable()
+    for file in job["models"].values():
+        runner = interpreting.load(file, 1, samples=samples)
+        interpreting.put(runner, samples)
+        for _ in range(2):
+            runner.invoke()
+        for times in (0, 0, *[1] * job["times"]):
+            for _ in range(times):
+                runner.invoke()
+            with contextlib.suppress(OSError):
+                os.getpriority(os.PRIO_USER, MARK)
+    return {"names": list(job["models"])}
 
 
 def _memory(job):
@@ -211,6 +242,7 @@ def _machine(job):
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "ai-edge-litert": getattr(ai_edge_litert, "__version__", None),
+        **({"adapters": _beside("accelerated").adapters()} if job.get("accelerator") else {}),
     }
 
 
@@ -230,6 +262,7 @@ _TASKS = {
     "predict": _predict,
     "time": _time,
     "memory": _memory,
+    "count": _count,
     "alone": _alone,
     "machine": _machine,
     "call": _call,

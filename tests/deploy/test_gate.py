@@ -641,7 +641,7 @@ def test_undecided_is_exit_code_2(folder):
         (["--policy", "nosuch.yaml"], {}, "policy='nosuch.yaml' cannot be read (No such file or directory)"),
         (["--nosuch"], {}, "No such option"),
         (["--seconds", "0"], {}, "seconds=0.0 must be 1 or more"),
-        (["--target", "pi"], {}, "target='pi' must read ssh://"),
+        (["--target", "pi"], {}, "target='pi' is unknown: name ssh://"),
         (["--report", "test.npz"], {}, "--report='test.npz' is to be read as well: name another file"),
         (["--policy", "limits.json", "--report", "limits.json"], {}, "--report='limits.json' is to be read as well"),
         (
@@ -691,7 +691,7 @@ def test_a_failure_of_the_gate_itself_is_no_verdict(folder, monkeypatch, error, 
 
 
 def test_neither_help_nor_the_gate_loads_tensorflow(folder):
-    direct = "import helpers.deploy.gate, helpers.deploy.gate_report, helpers.deploy.package, helpers.tflite.remote"
+    direct = "import helpers.deploy.gate, helpers.deploy.gate_report, helpers.deploy.package, helpers.targets.remote"
     by_the_front_door = "from helpers import gate, gate_report, inputs, measure, package; gate.judge, package.write"
     code = f"import sys; {direct}; {by_the_front_door}; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=repository.REPOSITORY).returncode == 0

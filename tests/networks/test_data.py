@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
+from helpers.base import repository
 from helpers.base.errors import InputError
 from helpers.networks import data
 
@@ -21,7 +22,7 @@ def nothing_at_hand(monkeypatch, tmp_path):
     def refuse(*_):
         raise OSError("the network is out of reach")
 
-    monkeypatch.setenv(data.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(repository.CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.delenv(data.DATA_VARIABLE, raising=False)
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
@@ -31,7 +32,7 @@ def digits_file(tmp_path_factory):
     """mnist5k as it is cached, made once: reading the package's text file is slow."""
     folder = tmp_path_factory.mktemp("digits")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(data.CACHE_VARIABLE, str(folder))
+        patch.setenv(repository.CACHE_VARIABLE, str(folder))
         patch.delenv(data.DATA_VARIABLE, raising=False)
         data.load("mnist5k")
     return folder / "mnist5k.npz"
@@ -40,7 +41,7 @@ def digits_file(tmp_path_factory):
 @pytest.fixture
 def cached(digits_file):
     """The path at which the cache holds mnist5k; filled."""
-    path = data.cache_folder() / digits_file.name
+    path = repository.cache_folder() / digits_file.name
     path.parent.mkdir()
     return shutil.copy(digits_file, path)
 
@@ -97,7 +98,7 @@ def test_the_second_load_comes_from_the_cache(cached, fetched):
 
 def test_a_cache_that_cannot_be_written_costs_only_time(digits_file, fetched, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv(data.CACHE_VARIABLE, str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv(repository.CACHE_VARIABLE, str(tmp_path / "file" / "cache"))
     names = fetched("mnist5k", content(digits_file))
     assert data.load("mnist5k").sha256 == data.load("mnist5k").sha256
     assert names == ["mnist5k", "mnist5k"]
@@ -329,6 +330,6 @@ def test_unit_rows_are_float32_in_0_to_1():
 
 
 def test_what_the_repository_holds_is_not_copied_to_the_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(data.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(repository.CACHE_VARIABLE, str(tmp_path))
     data.load("fashion8k")
     assert not list(tmp_path.iterdir())

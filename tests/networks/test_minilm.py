@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.base import repository
 from helpers.base.errors import InputError
 from helpers.compress import quantize
 from helpers.networks import data, minilm, models
@@ -209,7 +210,7 @@ def test_weights_that_are_missing_or_of_another_shape_are_refused():
 
 
 def test_a_missing_file_says_where_to_get_it(monkeypatch, tmp_path):
-    monkeypatch.setenv(data.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(repository.CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setenv(data.DATA_VARIABLE, str(tmp_path))
     with pytest.raises(InputError) as refused:
         minilm.load()
@@ -258,7 +259,7 @@ def test_its_pieces_are_those_of_bert():
 
 @needs_weights
 def test_the_cure_of_a_missing_file_works(monkeypatch, tmp_path):
-    monkeypatch.setenv(data.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(repository.CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setenv(data.DATA_VARIABLE, str(tmp_path))
     with pytest.raises(InputError, match=r"tokenizer\.json of all-MiniLM-L6-v2 is not in"):
         minilm.tokenizer()

@@ -26,7 +26,7 @@ def test_import_contracts_hold():
 
 def test_a_broken_contract_is_noticed(tmp_path):
     (tmp_path / "helpers").mkdir()
-    for room in ("base", "evidence", "lab", "tflite", "networks", "compress", "deploy"):
+    for room in ("base", "evidence", "lab", "tflite", "networks", "targets", "compress", "deploy"):
         (tmp_path / "helpers" / room).mkdir()
         (tmp_path / "helpers" / room / "__init__.py").touch()
     for name in (
@@ -39,6 +39,7 @@ def test_a_broken_contract_is_noticed(tmp_path):
         "base/runtime_env",
         "tflite/runner",
         "tflite/interpreting",
+        "tflite/accelerated",
         "tflite/packing",
         "compress/qat",
         "compress/keras_pruning",

@@ -75,7 +75,7 @@ def cut(tmp_path):
         "HOME": str(tmp_path / "home"),
         "KERAS_HOME": str(tmp_path / "home" / "keras"),
         "PYTHONPATH": os.pathsep.join([str(tmp_path / "path"), str(repository.REPOSITORY)]),
-        data.CACHE_VARIABLE: str(tmp_path / "cache"),
+        repository.CACHE_VARIABLE: str(tmp_path / "cache"),
         repository.OUTPUT_VARIABLE: str(tmp_path / "runs"),
     }
 

@@ -41,7 +41,7 @@ def files(tmp_path_factory):
         ("measure {cut.tflite}", REFUSED, "cut.tflite"),
         ("measure {folder}", REFUSED, "cannot be read"),
         ("measure {text.tflite} --data {text.npz}", REFUSED, "cannot be read"),
-        ("measure {text.tflite} --target http://host", REFUSED, "must read ssh://"),
+        ("measure {text.tflite} --target http://host", REFUSED, "name ssh://"),
         ("gate {missing} --baseline {text.tflite} --data {good.npz}", NOT_JUDGED, "cannot be read"),
         ("gate {text.tflite} --baseline {text.tflite} --data {good.npz}", NOT_JUDGED, "baseline"),
         ("gate {text.tflite} --baseline {text.tflite} --data {missing.npz}", NOT_JUDGED, "cannot be read"),
@@ -107,7 +107,7 @@ def test_a_wrong_file_gets_a_sentence(files, words, code, told, tmp_path, monkey
 
 def test_every_command_that_takes_a_file_was_walked():
     walked = {mark.split()[0] for mark, *_ in test_a_wrong_file_gets_a_sentence.pytestmark[0].args[1]}
-    assert walked | {"doctor", "site"} == set(main.commands)
+    assert walked | {"doctor", "site", "target"} == set(main.commands)
 
 
 def test_a_defect_keeps_its_traceback(monkeypatch):

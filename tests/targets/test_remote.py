@@ -21,8 +21,8 @@ from helpers.base.errors import RunError
 from helpers.compress import quantize
 from helpers.deploy import gate, policy
 from helpers.networks import models
+from helpers.targets.remote import Target
 from helpers.tflite import litert, measure, runner
-from helpers.tflite.remote import Target
 
 SSHD = os.environ.get("COMPRESSION_LAB_SSHD") or shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin")
 X = np.random.default_rng(0).random((70, 24)).astype("float32")
@@ -291,7 +291,7 @@ def test_without_a_client_its_lack_is_told(staged, monkeypatch, tmp_path):
 
 
 def test_a_target_that_never_finishes_is_given_up(fake_ssh, staged, monkeypatch):
-    monkeypatch.setattr("helpers.tflite.remote.PATIENCE", 0.3)
+    monkeypatch.setattr("helpers.targets.remote.PATIENCE", 0.3)
     fake_ssh("exec sleep 20")
     with pytest.raises(RunError, match="ssh://far did not finish within"):
         Target("ssh://far").run_all([{"task": "machine"}], staged[0])

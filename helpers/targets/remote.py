@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from helpers.base.errors import RunError
-from helpers.tflite import interpreting, runner
+from helpers.tflite import interpreting, measure, runner
 
 CONNECT_SECONDS, ALIVE_SECONDS, ALIVE_COUNT = 10, 5, 3
 OPTIONS = {
@@ -64,6 +64,9 @@ class Target:
     """
 
     url: str
+
+    measures = measure.HERE  # beside answers
+    samples = measure.TARGET_SAMPLES  # to answer
 
     def __post_init__(self):
         try:
