@@ -17,6 +17,7 @@ RULES, EXAMPLE = "deployment, the rules of experience", "deployment, the example
 
 ACTED_ON = "the smallest difference that one would act on"
 FASTER = "a fifth faster, the least that one would act on"
+NEARLY_THREE = 2.5
 SEEDS = 5  # trainings that a claim about training rests on
 A_FEW_EPOCHS = (Need("article.epochs", 3, "the article's 'a few epochs' are at least three"),)
 FIVE_POINTS = "the article's own figure"
@@ -283,16 +284,30 @@ CLAIMS = {
         {
             "": (
                 Bound(
-                    "latency_ratio.int8",
+                    "latency_ratio.mobilenetv2.int8",
                     "times as fast",
                     AT_LEAST,
-                    2.5,
+                    NEARLY_THREE,
                     "'nearly three' is more than two and a half",
                     RATIO,
+                    needs=(Need("machine.arm", 1, "this is no ARM processor; this notebook run on one decides it"),),
                 ),
             )
         },
-        needs=(Need("machine.arm", 1, "this is no ARM processor; this notebook run on one decides it"),),
+        hints=tuple(
+            Bound(
+                f"instruction_ratio.mobilenetv2.{processor}",
+                f"times fewer instructions on a {told}",
+                AT_LEAST,
+                NEARLY_THREE,
+                "as fast as the claim says if time went by instructions",
+                RATIO,
+            )
+            for processor, told in (
+                ("cortex-a76", "Cortex-A76, which multiplies int8 by a dot product,"),
+                ("cortex-a53", "Cortex-A53, which does not,"),
+            )
+        ),
     ),
     "C12": Claim(
         QAT,
@@ -316,11 +331,41 @@ CLAIMS = {
     "C17": Claim(
         RULES,
         "On GPUs float16 is worth trying, since it avoids the conversions of integers",
+        {
+            "": (
+                Bound(
+                    "latency_ratio.gpu_float16",
+                    "float16's speed over int8's on LiteRT's accelerator",
+                    AT_LEAST,
+                    1.0,
+                    "it must not be slower than what it is to replace",
+                    RATIO,
+                    needs=(Need("machine.gpu", 1, "this machine has no GPU; this notebook run on one decides it"),),
+                ),
+            )
+        },
         beside=(
-            ("size_ratio.float16", "float16's bytes over float32's", RATIO),
+            ("size_ratio.mobilenetv2.float16", "float16's bytes over float32's", RATIO),
             ("delta_top1.float16", "its change in top-1", POINTS),
         ),
-        test_by="a GPU that times float16 against int8",
+        hints=(
+            Bound(
+                "agreement.float16.gpu",
+                "the same answers as float16's on the processor",
+                AT_LEAST,
+                0.99,
+                "what the accelerator computes must be worth having",
+                SHARE,
+            ),
+            Bound(
+                "difference.int8.gpu",
+                "int8's largest difference from the processor's outputs, in steps of the output,",
+                AT_MOST,
+                0.5,
+                "an accelerator that computes int8 as the file says rounds as the processor does",
+                ".1f",
+            ),
+        ),
     ),
     "C20": Claim(
         QAT,

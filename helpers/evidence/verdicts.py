@@ -55,13 +55,18 @@ class Bound:
     trainings: int = 0
     needs: tuple[Need, ...] = ()
 
+    def lacks(self, numbers):
+        """The first need that is not met, or None."""
+        return next((need for need in self.needs if numbers[need.number].value < need.at_least), None)
+
     def outcome(self, numbers):
-        """True, False or None, which is open; and what to say of it."""
-        found = numbers[self.number]
+        """True, False or None, which is open; and what to say of it. Where a need is not met the number may be missing."""
+        found, lacks = numbers.get(self.number), self.lacks(numbers)
+        if found is None:
+            return None, f"{self.told}, claimed {self.side} {self.margin_told()}: open, {lacks.otherwise}"
         told = f"{self.told} {found:{self.form}}, claimed {self.side} {self.margin_told()}"
-        for need in self.needs:
-            if numbers[need.number].value < need.at_least:
-                return None, f"{told}: open, {need.otherwise}"
+        if lacks:
+            return None, f"{told}: open, {lacks.otherwise}"
         if (found.trainings or 0) < self.trainings:
             return None, f"{told}: open, since it takes {self.trainings} trainings"
         low, high = (found.value, found.value) if found.low is None else (found.low, found.high)
@@ -69,6 +74,12 @@ class Bound:
         nearest, farthest = sorted((sign * (low - self.margin), sign * (high - self.margin)))
         outcome = True if nearest >= 0 else False if farthest < 0 else None
         return outcome, f"{told}: {_OUTCOMES[outcome]}"
+
+    def hinted(self, numbers):
+        """What to say of it where it decides nothing."""
+        outcome, told = self.outcome(numbers)
+        means = {True: "speaks for the claim", False: "speaks against it", None: "says neither"}[outcome]
+        return f"{told.rsplit(':', 1)[0]}, {means}"
 
     def margin_told(self):
         return f"{Estimate(self.margin):{self.form}}"
@@ -80,7 +91,8 @@ class Claim:
 
     section: where the article says it. conditions: under which it was measured -> the Bounds that must hold together.
     can: whether it says that something can happen. needs: without which it is not testable here. beside: numbers that are told
-    with the reason and judge nothing, as (number, what it is, form). test_by: what would test a claim without conditions.
+    with the reason and judge nothing, as (number, what it is, form). hints: what speaks for the claim or against it without deciding
+    it. Numbers of both may be missing. test_by: what would test a claim without conditions.
     """
 
     section: str
@@ -90,6 +102,7 @@ class Claim:
     needs: tuple[Need, ...] = ()
     beside: tuple[tuple[str, str, str], ...] = ()
     test_by: str = ""
+    hints: tuple[Bound, ...] = ()
 
     @property
     def numbers(self):
@@ -100,13 +113,27 @@ class Claim:
             *(bound.number for bound in bounds),
             *(need.number for need in needs),
             *(each[0] for each in self.beside),
+            *(hint.number for hint in self.hints),
         ]
         return tuple(dict.fromkeys(names))
+
+    def missing(self, numbers):
+        """Which of these are not among the numbers and would have to be."""
+        bounds = [bound for together in self.conditions.values() for bound in together]
+        asked = {need.number for each in (self, *bounds) for need in each.needs}
+        if asked <= set(numbers):
+            asked |= {bound.number for bound in bounds if not bound.lacks(numbers)}
+        else:
+            asked |= {bound.number for bound in bounds}
+        return [name for name in self.numbers if name in asked and name not in numbers]
 
     @property
     def hash(self):
         """Of the statement and its rule, 16 hexadecimal digits: whatever is changed in them changes it."""
-        return hashlib.sha256(json.dumps(dataclasses.asdict(self)).encode()).hexdigest()[:16]
+        content = dataclasses.asdict(self)
+        if not self.hints:  # rules that were fixed before there were any keep their hash
+            del content["hints"]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def judge(self, numbers):
         """(verdict, because). numbers: name -> Estimate, of all that the rule reads."""
@@ -120,7 +147,8 @@ class Claim:
             outcomes.append(False if False in each else None if None in each else True)
             told = " and ".join(told for _, told in found)
             reasons.append(f"{where}: {told}" if where else told)
-        reasons += [f"{told} {numbers[number]:{form}}" for number, told, form in self.beside]
+        reasons += [f"{told} {numbers[number]:{form}}" for number, told, form in self.beside if number in numbers]
+        reasons += [hint.hinted(numbers) for hint in self.hints if hint.number in numbers]
         because = "; ".join([*reasons, *[self.test_by] * bool(self.test_by)])
         return self._verdict(set(outcomes)), because
 
@@ -139,6 +167,8 @@ class Claim:
             conditions.append(f"{where}: {' and '.join(told)}" if where else " and ".join(told))
         enough = " One of these is enough." if self.can and len(conditions) > 1 else ""
         needs = "".join(f" Testable where `{need.number}` is at least {need.at_least:g}." for need in self.needs)
+        for hint in self.hints:
+            needs += f" A hint that decides nothing: {hint.told} (`{hint.number}`) {hint.side} {hint.margin_told()} ({hint.why})."
         return f"{'; '.join(conditions)}.{enough}{needs}"
 
     def _verdict(self, outcomes):
@@ -166,10 +196,10 @@ def judge(numbers, *names):
         if name not in known:
             raise InputError(f"claim={name!r} is unknown: there are {', '.join(known)}.")
         claim = known[name]
-        missing = [need for need in claim.numbers if need not in numbers]
+        missing = claim.missing(numbers)
         if missing:
             raise InputError(f"claim {name} needs the numbers {', '.join(missing)}, which were not measured.")
-        given = {need: numbers[need] for need in claim.numbers}
+        given = {need: numbers[need] for need in claim.numbers if need in numbers}
         given = {need: n if isinstance(n, Estimate) else Estimate(float(n)) for need, n in given.items()}
         verdict, because = claim.judge(given)
         rows.append({"claim": name, "statement": claim.statement, "verdict": verdict, "because": because})
@@ -187,7 +217,7 @@ def ledger():
     for it in results.recordings():
         content = results.read(it.notebook, it.profile, it.machine)
         fixed = content["provenance"].get("rule", {})
-        names = [n for n in content.get("verdicts", {}) if n in known and {*known[n].numbers} <= {*content["numbers"]}]
+        names = [n for n in content.get("verdicts", {}) if n in known and not known[n].missing(content["numbers"])]
         judged = judge(content["numbers"], *names).reset_index()
         younger = [fixed.get(name) != known[name].hash for name in names]
         rows.append(judged.assign(notebook=it.notebook, profile=it.profile, machine=it.machine, younger=younger))

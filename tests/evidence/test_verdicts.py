@@ -242,6 +242,36 @@ def test_missing_numbers_are_listed():
         verdicts.judge({}, "C01")
 
 
+def hinted():
+    """Time decides it, on the right machine; instructions are a hint."""
+    need = Need("machine", 1, "this is another machine")
+    time = dataclasses.replace(bound("time", margin=2.5), needs=(need,))
+    more = {"hints": (bound("count", margin=2.5),), "beside": (("size", "its size", ".1f"),)}
+    return Claim("here", "it is fast", {"": (time,)}, **more)
+
+
+def test_a_number_may_be_missing_where_its_need_is_not_met():
+    asked = hinted()
+    assert asked.missing({}) == ["time", "machine"] and asked.missing({"machine": Estimate(1.0)}) == ["time"]
+    assert asked.missing({"machine": Estimate(0.0)}) == []
+    verdict, because = asked.judge({"machine": Estimate(0.0)})
+    assert verdict == UNDECIDED and because == "the time, claimed at least 2.5: open, this is another machine"
+
+
+@pytest.mark.parametrize(
+    ("count", "told"), [(3.0, "speaks for the claim"), (1.7, "speaks against it"), (None, "says neither")]
+)
+def test_a_hint_is_told_and_decides_nothing(count, told):
+    hint = {"count": between(2.0, 3.0) if count is None else Estimate(count)}
+    verdict, because = hinted().judge({"machine": Estimate(0.0), **hint})
+    assert verdict == UNDECIDED and because.endswith(f"claimed at least 2.5, {told}"), because
+    for time, wanted in ((3.0, CONFIRMED), (2.0, REFUTED)):
+        numbers = {"machine": Estimate(1.0), "time": Estimate(time), "size": Estimate(4.0), **hint}
+        verdict, because = hinted().judge(numbers)
+        assert verdict == wanted and told in because and "its size 4.0" in because
+    assert "A hint that decides nothing: the count (`count`) at least 2.5 (a reason)." in hinted().rule()
+
+
 # --- fixed before the data
 
 
@@ -251,6 +281,7 @@ def test_the_hash_is_of_everything_that_a_rule_says():
         dataclasses.replace(asked, statement="it does not"),
         dataclasses.replace(asked, can=True),
         dataclasses.replace(asked, needs=()),
+        dataclasses.replace(asked, hints=(bound("c"),)),
         *(
             dataclasses.replace(asked, conditions={"in a": (dataclasses.replace(bound("a"), **{field: value}),)})
             for field, value in {
