@@ -28,6 +28,7 @@ ROOMS = {
     ),
     "tflite": ("causes", "heads", "inputs", "inside", "litert", "measure", "scales", "tasks"),
     "lab": ("parameters", "selfcheck"),
+    "targets": ("across",),
     "compress": (
         "affine",
         "channels",

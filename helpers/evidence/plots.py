@@ -336,6 +336,35 @@ def tradeoff(frame, title):
     return figure
 
 
+def foretold(frame, title, x_label):
+    """Time against instructions: frame indexed by "network.recipe" with milliseconds and instructions; both axes logarithmic."""
+    figure, axis = style.titled((7, 4.2), title)
+    networks, recipes = zip(*(name.split(".", 1) for name in frame.index), strict=True)
+    for number, recipe in enumerate(dict.fromkeys(recipes)):
+        part = frame[[each == recipe for each in recipes]]
+        axis.plot(
+            part["instructions"] / 1e6,
+            part["milliseconds"],
+            style.MARKERS[number % 7],
+            color=style.COLOURS[number % 7],
+            label=recipe,
+        )
+    for network in dict.fromkeys(networks):
+        part = frame[[each == network for each in networks]]
+        highest = part.loc[part["milliseconds"].idxmax()]
+        axis.annotate(
+            network,
+            (highest["instructions"] / 1e6, highest["milliseconds"]),
+            (0, 9),
+            textcoords="offset points",
+            ha="center",
+        )
+    axis.set(xscale="log", yscale="log", xlabel=x_label, ylabel="milliseconds here")
+    axis.margins(0.12, 0.2)
+    axis.legend()
+    return figure
+
+
 def sizes(frame, title):
     """Raw and gzipped size of each model: frame indexed by name with raw and gzip in bytes."""
     figure, axis = style.titled((7, 1 + 0.55 * len(frame)), title)

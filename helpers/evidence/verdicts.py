@@ -196,11 +196,11 @@ def judge(numbers, *names):
         if name not in known:
             raise InputError(f"claim={name!r} is unknown: there are {', '.join(known)}.")
         claim = known[name]
-        missing = claim.missing(numbers)
-        if missing:
-            raise InputError(f"claim {name} needs the numbers {', '.join(missing)}, which were not measured.")
         given = {need: numbers[need] for need in claim.numbers if need in numbers}
         given = {need: n if isinstance(n, Estimate) else Estimate(float(n)) for need, n in given.items()}
+        missing = claim.missing(given)
+        if missing:
+            raise InputError(f"claim {name} needs the numbers {', '.join(missing)}, which were not measured.")
         verdict, because = claim.judge(given)
         rows.append({"claim": name, "statement": claim.statement, "verdict": verdict, "because": because})
     return pd.DataFrame(rows, columns=["claim", "statement", "verdict", "because"]).set_index("claim")

@@ -19,7 +19,7 @@ from numbers import Real
 import numpy as np
 import pandas as pd
 
-from helpers.base.errors import InputError
+from helpers.base.errors import InputError, ResultsError
 from helpers.evidence import results, stats, verdicts
 from helpers.evidence.stats import Estimate
 from helpers.lab import notebook, parameters
@@ -60,6 +60,13 @@ class Run:
             if former is not number and former != number:
                 raise InputError(f"number {full!r} was noted before, as {former}: give this one a name of its own.")
         return value
+
+    def recorded(self):
+        """The numbers on record of a run with these parameters: name -> Estimate; none where there is none."""
+        try:
+            return results.read(self.name, parameters.profile_of(self.name, self.parameters))["numbers"]
+        except ResultsError:
+            return {}
 
     def accuracy(self, right, baseline=None, draws=False, **columns):
         """Which answers of each model are right -> its top-1 and, paired, the difference to the baseline's: frame by model.

@@ -9,7 +9,7 @@ from helpers.base.errors import RunError
 from helpers.targets import debian
 from helpers.tflite import measure, runner
 
-URL = "gpu"
+URL, IN_FLOAT32 = "gpu", "gpu:float32"
 PREPARE = "`compression-lab target prepare gpu`"
 # SwiftShader computes Vulkan on a CPU. Debian has it, with a loader, inside this package.
 PACKAGE = "chromium-common"
@@ -18,18 +18,18 @@ LOADER, DRIVER, ADAPTER = "libvulkan.so.1", "vk_swiftshader_icd.json", "libvk_sw
 
 @dataclass(frozen=True)
 class Target:
-    """Raises RunError where neither a GPU nor the adapter in software is there."""
+    """gpu, or gpu:float32, where nothing is computed in float16. Raises RunError where neither a GPU nor the adapter in software is there."""
 
     url: str = URL
 
     samples = 64  # to answer, one at a time
 
     def __post_init__(self):
-        if self.url != URL:
-            raise RunError(f"target={self.url!r} is unknown: {URL} is the only one of its kind.")
+        if self.url not in (URL, IN_FLOAT32):
+            raise RunError(f"target={self.url!r} is unknown: name {URL} or {IN_FLOAT32}.")
         if not adapters() and sys.platform != "darwin":  # Metal is asked by LiteRT alone
             raise RunError(
-                f"target={URL!r} finds no adapter: install the Vulkan driver of your GPU, with libvulkan1, or make an adapter in "
+                f"target={self.url!r} finds no adapter: install the Vulkan driver of your GPU, with libvulkan1, or make an adapter in "
                 f"software by {PREPARE}."
             )
 
@@ -43,7 +43,7 @@ class Target:
         return [self._run(job, folder) for job in jobs]
 
     def _run(self, job, folder):
-        answer = runner.run({**job, "accelerator": URL}, folder, variables=_variables())
+        answer = runner.run({**job, "accelerator": self.url}, folder, variables=_variables())
         if job["task"] == "machine" and "error" not in answer:
             names = [f"{name} ({kind})" for name, kind in answer.pop("adapters")]
             return {**answer, "gpu": ", ".join(names) or "not told", "cpu": answer["cpu"]}

@@ -9,8 +9,8 @@ PREPARED = {"arm64": arm64.prepare, "gpu": accelerator.prepare}
 def opened(url):
     """The target that a name stands for: ssh://…, qemu://PROCESSOR, or gpu. Raises RunError, with the cure, for another name and for a
     target that is not ready."""
-    if url == accelerator.URL:
-        return accelerator.Target()
+    if url.split(":")[0] == accelerator.URL:
+        return accelerator.Target(url)
     if url.startswith(emulated.SCHEME):
         return emulated.Target(url)
     if url.startswith("ssh:"):

@@ -23,8 +23,8 @@ class Accelerated:
     run on the accelerator; RuntimeError, of LiteRT, where there is no adapter or it takes none of the graph.
     """
 
-    def __init__(self, file, samples=None, float32=False):
-        """file: path. samples: name -> array (n, ...), which must have the sizes that the file has. float32: no arithmetic in float16."""
+    def __init__(self, file, float32=False):
+        """file: path. float32: no arithmetic in float16."""
         self._plain = Interpreter(file, num_threads=1)
         for each in self._plain.get_input_details():
             if (each["shape_signature"][1:] < 0).any():

@@ -25,7 +25,7 @@ fails answers {"error": a sentence, "kind": one of KINDS}. File names are relati
              and the samples; for what is only asked here
     all      jobs  ->  answers, each job in a process of its own
 
-`predict`, `time` and `machine` take an "accelerator": "gpu" is LiteRT's, one sample at a time.
+`predict`, `time` and `machine` take an "accelerator": "gpu" is LiteRT's, one sample at a time, "gpu:float32" the same without float16.
 Any job may give "limits": {"seconds": of the clock and of each thread's processor time, "bytes": of address space that a
 model may add to the process}. They bound accidents: a file that crashes, hangs or allocates without end. A model file is data, but the
 interpreter that reads it is native code, so files from strangers belong in a container as well.
@@ -172,7 +172,7 @@ def _time(job):
 def _loaded(job, file, threads, samples):
     """For one sample at a time."""
     if job.get("accelerator"):
-        return _beside("accelerated").Accelerated(file, samples)
+        return _beside("accelerated").Accelerated(file, job["accelerator"].endswith(":float32"))
     return interpreting.load(file, threads, samples=samples)
 
 

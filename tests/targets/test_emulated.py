@@ -162,7 +162,7 @@ def test_the_command(arm, files, tmp_path, monkeypatch):
         ("qemu://max", "is unknown: choose one of"),
         ("qemu://", "is unknown: choose one of"),
         ("arm", "'arm' is unknown: name ssh://user@host, qemu://cortex-a76 or gpu"),
-        ("gpu://0", "is unknown: name"),
+        ("gpu://0", "is unknown: name gpu or gpu:float32"),
     ],
 )
 def test_an_unknown_name(url, told):
