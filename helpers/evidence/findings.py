@@ -6,7 +6,7 @@ from dataclasses import dataclass
 STRUCTURED, PTQ_AND_QAT = "02_structured_pruning", "03_mobilenetv2_ptq_and_qat"
 PRUNING, PER_CHANNEL = "01_mnist_mlp_pruning", "04_per_channel_quantization"
 SENSITIVE, GATE = "05_sensitive_layers", "06_deployment_gate"
-TRANSFORMERS = "09_transformers_and_detectors"
+TRANSFORMERS, PROCESSORS = "09_transformers_and_detectors", "10_other_processors"
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,26 @@ FINDINGS = (
             "delta_tar.pruned_int8_anew": "set anew",
             "far.float32_kept": "false accepts before",
             "far.pruned_int8_kept": "after, threshold kept",
+        },
+    ),
+    Finding(
+        "An int8 file is the same function to the last bit on x86 and on ARM; a file in dynamic range is not, not even on two ARM "
+        "processors",
+        PROCESSORS,
+        {
+            "bit_equal.int8.cortex-a53": "int8 MobileNetV2, Cortex-A53",
+            "bit_equal.int8.cortex-a76": "Cortex-A76",
+            "bit_equal.dynamic.cortex-a53": "dynamic range, Cortex-A53",
+            "bit_equal.dynamic.cortex-a76": "Cortex-A76",
+        },
+    ),
+    Finding(
+        "LiteRT's GPU accelerator (2.3.0) ignores the stride of a quantized 1 x 1 convolution, without a word",
+        PROCESSORS,
+        {
+            "agreement.resnet8_float32.gpu": "same answers as on the processor, ResNet-8 in float32",
+            "agreement.resnet8_int8.gpu": "in int8",
+            "agreement.int8.gpu": "MobileNetV2, which has no such layer, in int8",
         },
     ),
     Finding(

@@ -60,22 +60,26 @@ def prepare(tell=print):
 
     Raises RunError, with the cure, where there is no apt, or it fails, or the package does not hold it.
     """
-    place = folder()
-    if not _prepared():
-        tell("Debian's package that holds SwiftShader …")
-        packages = debian.fetch([PACKAGE], place / "apt", PREPARE, dependencies=False)
-        debian.unpack(packages, place / "unpacked", PREPARE)
-        for name in (LOADER, ADAPTER, DRIVER):  # the driver's file last: it says that all are there
-            found = sorted((place / "unpacked").rglob(name))
-            if not found:
-                raise RunError(
-                    f"Debian's {PACKAGE} holds no {name}: install mesa-vulkan-drivers or your GPU's driver instead."
-                )
-            repository.write(place / name, found[0].read_bytes())
-        debian.clear(place / "unpacked", place / "apt")
+    with debian.alone(folder()):
+        if not _prepared():
+            _make(folder(), tell)
     adapters.cache_clear()
     _variables.cache_clear()
     tell(f"Ready: {URL}, on {', '.join(name for name, _ in adapters()) or 'no adapter'}.")
+
+
+def _make(place, tell):
+    tell("Debian's package that holds SwiftShader …")
+    packages = debian.fetch([PACKAGE], place / "apt", PREPARE, dependencies=False)
+    debian.unpack(packages, place / "unpacked", PREPARE)
+    for name in (LOADER, ADAPTER, DRIVER):  # the driver's file last: it says that all are there
+        found = sorted((place / "unpacked").rglob(name))
+        if not found:
+            raise RunError(
+                f"Debian's {PACKAGE} holds no {name}: install mesa-vulkan-drivers or your GPU's driver instead."
+            )
+        repository.write(place / name, found[0].read_bytes())
+    debian.clear(place / "unpacked", place / "apt")
 
 
 @functools.cache

@@ -90,22 +90,23 @@ def prepare(tell=print):
         raise RunError(
             f"{LOCK.name} is not there: prepare the root from a clone of the repository, which has the lock."
         )
-    place = folder()
-    place.mkdir(parents=True, exist_ok=True)
-    if prepared():
-        tell("The ARM root is there.")
-    else:
-        (place / "made").unlink(missing_ok=True)
-        tell("Debian's packages for arm64 …")
-        packages = debian.fetch(PACKAGES, place / "apt", PREPARE, "arm64")
-        _replaced(place / "root", lambda new: debian.unpack(packages, new, PREPARE))
-        tell("LiteRT's wheels, as the lock has them …")
-        wheels = _wheels(place / "wheels", _python(place))
-        _replaced(place / "site", lambda new: _installed(wheels, new))
-        for name, processor in PROCESSORS.items():
-            _replaced(place / name, lambda new, processor=processor: _described(processor, new))
-        repository.write(place / "made", _identity())
-    tell(_compiled(place / "counter.so"))
+    with debian.alone(folder()):
+        if not prepared():
+            _make(folder(), tell)
+        tell(_compiled(folder() / "counter.so"))
+
+
+def _make(place, tell):
+    (place / "made").unlink(missing_ok=True)
+    tell("Debian's packages for arm64 …")
+    packages = debian.fetch(PACKAGES, place / "apt", PREPARE, "arm64")
+    _replaced(place / "root", lambda new: debian.unpack(packages, new, PREPARE))
+    tell("LiteRT's wheels, as the lock has them …")
+    wheels = _wheels(place / "wheels", _python(place))
+    _replaced(place / "site", lambda new: _installed(wheels, new))
+    for name, processor in PROCESSORS.items():
+        _replaced(place / name, lambda new, processor=processor: _described(processor, new))
+    repository.write(place / "made", _identity())
 
 
 def python(processor, plugin=None):
