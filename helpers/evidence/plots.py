@@ -350,16 +350,15 @@ def foretold(frame, title, x_label):
             label=recipe,
         )
     for network in dict.fromkeys(networks):
-        part = frame[[each == network for each in networks]]
-        highest = part.loc[part["milliseconds"].idxmax()]
-        axis.annotate(
-            network,
-            (highest["instructions"] / 1e6, highest["milliseconds"]),
-            (0, 9),
-            textcoords="offset points",
-            ha="center",
-        )
+        part = frame[[each == network for each in networks]].sort_values("instructions")
+        axis.plot(part["instructions"] / 1e6, part["milliseconds"], color="grey", linewidth=0.8, zorder=0)
+        last = part.iloc[0]
+        where = last["instructions"] / 1e6, last["milliseconds"]
+        axis.annotate(network, where, (0, -14), textcoords="offset points", ha="center")
     axis.set(xscale="log", yscale="log", xlabel=x_label, ylabel="milliseconds here")
+    for each in (axis.xaxis, axis.yaxis):
+        each.set_major_formatter("{x:g}")
+        each.set_minor_formatter("{x:g}")
     axis.margins(0.12, 0.2)
     axis.legend()
     return figure
