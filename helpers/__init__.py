@@ -12,7 +12,7 @@ from helpers.base import runtime_env
 
 ROOMS = {
     "base": ("repository", "runtime_env"),
-    "evidence": ("plots", "results", "stats", "verdicts", "verification"),
+    "evidence": ("diagrams", "plots", "results", "stats", "verdicts", "verification"),
     "networks": (
         "bench",
         "checkpoints",
