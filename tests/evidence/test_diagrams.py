@@ -1,5 +1,8 @@
 """Diagrams say what is true: the integers that they show are those of the arithmetic."""
 
+import numpy as np
+import pandas as pd
+
 from helpers.evidence import diagrams, style
 
 
@@ -20,3 +23,35 @@ def test_eight_bits_draw_some_of_their_steps_and_other_ends():
     assert [text.get_text() for text in axis.texts if text.get_text()][1::2][:2] == ["0", "127"]
     assert len(axis.collections[1].get_segments()) <= 64
     style.plt.close(figure)
+
+
+def test_the_mask_takes_the_smallest_and_the_schedule_is_marked_where_it_reaches_a_share():
+    kernel = np.arange(1, 17, dtype=float).reshape(4, 4)
+    rise = pd.DataFrame({"step": range(11), "share": np.linspace(0, 1, 11)})
+    *pictures, curve = diagrams.pruning(kernel, [0, 0.25, 0.5], rise).axes
+    assert [len(axis.texts) for axis in pictures] == [0, 4, 8]
+    assert np.isnan(pictures[1].images[0].get_array().filled(np.nan)).sum() == 4
+    assert list(curve.lines[1].get_xdata()) == [0, 3, 5]
+
+
+def test_fake_quantization_rounds_forward_and_passes_the_gradient_inside():
+    forward, backward = diagrams.fake_quantization(0.25, -1, 1).axes
+    x, y = forward.lines[1].get_data()
+    assert set(np.unique(y / 0.25)) == set(range(-4, 5)) and np.abs(y - x)[np.abs(x) < 1].max() <= 0.126
+    x, factor = backward.lines[0].get_data()
+    assert (factor == (np.abs(x) <= 1)).all()
+
+
+def test_one_scale_leaves_a_small_channel_fewer_steps():
+    draw = np.random.default_rng(0).normal(size=12)
+    shared, own = diagrams.scales({"large": draw, "small": 0.1 * draw}, 15).axes
+    used = [[int(text.get_text().split()[0]) for text in axis.texts] for axis in (shared, own)]
+    assert used[0][0] == used[1][0] == used[1][1] > 2 * used[0][1]
+
+
+def test_outcomes_and_surgery_draw_what_they_are_given():
+    [axis] = diagrams.outcomes(-2, {"accepted": (-1, 0, 1), "rejected": (-5, -4, -3)}).axes
+    assert {"accepted", "rejected", " limit -2 "} <= {text.get_text() for text in axis.texts}
+    inside, stream = diagrams.surgery().axes
+    gone = [sum(patch.get_linestyle() == "--" for patch in axis.patches) for axis in (inside, stream)]
+    assert gone == [1, 2]
