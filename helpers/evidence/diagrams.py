@@ -51,7 +51,7 @@ def pruning(kernel, shares, schedule, title=""):
     figure, axes = style.titled((7, 2.6), title, 1, len(shares) + 1, width_ratios=[1] * len(shares) + [1.6])
     size, largest = np.abs(kernel), np.abs(kernel).max()
     for axis, share in zip(axes, shares, strict=False):
-        kept = size > np.sort(size, axis=None)[int(round(share * size.size)) - 1] if share else np.ones_like(size, bool)
+        kept = size > np.sort(size, axis=None)[round(share * size.size) - 1] if share else np.ones_like(size, bool)
         axis.imshow(np.where(kept, size, np.nan), cmap="Blues", vmin=-0.3 * largest, vmax=largest)
         for row, column in np.argwhere(~kept):
             axis.text(column, row, "0", ha="center", va="center", color="grey", fontsize=8)
@@ -95,7 +95,7 @@ def scales(channels, levels=15, title=""):
     figure, axes = style.titled((7, 3), title, 1, 2, sharey=True, sharex=True)
     half, largest = levels // 2, max(np.abs(each).max() for each in channels.values())
     for axis, (told, own) in zip(axes, (("one scale for both", False), ("a scale for each", True)), strict=True):
-        for place, (name, weights) in enumerate(channels.items()):
+        for place, weights in enumerate(channels.values()):
             step = (np.abs(weights).max() if own else largest) / half
             used = len(np.unique(np.round(weights / step)))
             axis.vlines(step * np.arange(-half, half + 1), place - 0.3, place + 0.3, color="grey", linewidth=0.7)
