@@ -31,6 +31,8 @@ ROOMS = {
     "targets": ("across",),
     "compress": (
         "affine",
+        "bits",
+        "bits_rivals",
         "channels",
         "equalization",
         "minilm_variants",

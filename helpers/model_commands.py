@@ -151,4 +151,90 @@ def train(model, data, test, tasks, metric, weights, per_tensor, output, code, s
     written(table.map(lambda value: getattr(value, "value", value)), csv, as_json)
 
 
-COMMANDS = (convert, train, prune_channels)
+@click.command()
+@click.argument("model", type=click.Path())
+@click.option("--calibration", required=True, metavar="FILE.npz", help="x, or an array for each input under its name.")
+@click.option(
+    "--budget",
+    required=True,
+    metavar="60%|BYTES|POINTS",
+    help="Of the int8 file's bytes, as 60%; bytes, as 450000 or 450kB; or what may be lost against float32 for the smallest file, "
+    "as 1point.",
+)
+@click.option(
+    "--selection",
+    metavar="FILE.npz",
+    help="x and, if known, y: what candidates are measured on. Default: the calibration file.",
+)
+@click.option("--test", metavar="FILE.npz", help="The same, to judge once; default: what they were measured on.")
+@click.option(
+    "--per-tensor", is_flag=True, help="One scale for each kernel, everywhere. Default: whatever a layer needs."
+)
+@click.option(
+    "--activations", type=click.Choice(["8", "dynamic", "float"]), default="8", show_default=True, help="Of all layers."
+)
+@click.option(
+    "--tries", type=click.IntRange(1), default=100, show_default=True, help="Files to measure, after the sweep."
+)
+@click.option("--output", default="search", show_default=True, help="Folder for the file, the tables and the figure.")
+@for_a_purpose
+@opened
+@tables
+def search(
+    model,
+    calibration,
+    budget,
+    selection,
+    test,
+    per_tensor,
+    activations,
+    tries,
+    tasks,
+    metric,
+    output,
+    code,
+    signature,
+    csv,
+    as_json,
+):
+    """Choose 4 bits, 8 bits or float32 for each layer of MODEL (.tflite, .keras, .h5 or a SavedModel, float32), under a budget.
+
+    The file found does least damage of those of so many bytes, or is the smallest of those that lose so few points. It is chosen on
+    --selection. Exit code 1: no file that was found loses so few; the one that loses least is written."""
+    import sys
+    from pathlib import Path
+
+    from rich.console import Console
+    from rich.progress import track
+    from rich.table import Table
+
+    from helpers.compress import bits_report
+    from helpers.evidence import plots
+    from helpers.tflite.heads import Purpose
+
+    report = bits_report.search_file(
+        model,
+        {"calibration": calibration, "selection": selection, "test": test},
+        budget,
+        bits_report.Wanted("tensor" if per_tensor else "both", activations, tries),
+        lambda layers: track(layers, "layers", transient=True),
+        Purpose(pairs(tasks, "task"), metric),
+        code=code,
+        signature=signature,
+    )
+    bits_report.write(report, output)
+    unit = " + ".join(head.task.unit for head in report.heads)
+    figure = plots.front(report.tried, bits_report.title(report, Path(model).name), unit)
+    plots.write(figure, Path(output) / "front.svg")
+    shown = Table("layer", "kind", "format", "bytes", "damage")
+    for row in report.layers.itertuples():
+        shown.add_row(row.layer, row.kind, row.format, f"{row.bytes:,}", f"{row.damage:.2g}")
+    Console(markup=False, highlight=False).print(shown)
+    for line in (*report.own.notes, *bits_report.told(report, judged_on_others=test is not None)):
+        click.echo(line)
+    click.echo(f"File, layers, front: {output}/model.tflite, layers.csv, front.csv, front.svg")
+    written(report.layers.set_index("layer"), csv, as_json)
+    sys.exit(0 if report.found.reached else 1)
+
+
+COMMANDS = (convert, train, search, prune_channels)

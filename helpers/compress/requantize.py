@@ -33,17 +33,25 @@ DYNAMIC = "dynamic"  # of a Format's activations
 class Format:
     """How an operator is quantized. weights: bits, 8 or 4. activations: bits, 8 or 16; DYNAMIC for 8 bits with a scale for each
     row, found as the file runs, between float32 tensors; or None to compute in float32 from weights that are unpacked first.
-    per_channel: a scale for each output channel, or one for the whole kernel."""
+    per_channel: a scale for each output channel, or one for the whole kernel. block: a scale for each block of 32 or 64 weights
+    that one output adds up, as dense layers in dynamic range have it at 4 bits; None for none."""
 
     weights: int = 8
     activations: int | str | None = 8
     per_channel: bool = True
+    block: int | None = None
 
     def __post_init__(self):
         if self.weights not in (4, 8):
             raise InputError(f"weights={self.weights} must be 4 or 8 bits.")
         if self.activations not in (8, 16, DYNAMIC, None):
             raise InputError(f"activations={self.activations} must be 8 or 16 bits, {DYNAMIC!r}, or None for float32.")
+        if self.block not in (None, 32, 64):
+            raise InputError(f"block={self.block} must be 32 or 64 weights, or None.")
+        if self.block and (self.weights, self.activations) != (4, DYNAMIC):
+            raise InputError(
+                f"block={self.block} has kernels for weights=4 and activations={DYNAMIC!r} alone: say both, or leave it out."
+            )
 
 
 @dataclass(frozen=True)
@@ -252,7 +260,8 @@ def _quantizer(model, formats):
         if form is None:
             runner.update_quantization_recipe(where, kind, algorithm_key="no_quantize")
             continue
-        granularity = QuantGranularity.CHANNELWISE if form.per_channel else QuantGranularity.TENSORWISE
+        scales = f"BLOCKWISE_{form.block}" if form.block else "CHANNELWISE" if form.per_channel else "TENSORWISE"
+        granularity = QuantGranularity[scales]
         try:
             if form.activations is None:
                 runner.add_weight_only_config(where, kind, form.weights, granularity)

@@ -91,6 +91,16 @@ def _answers(model, images, batched):
     return litert.run(model, images, batch=litert.BATCH, admits_batches=batched)
 
 
+def judge(model, images, labels=None, purpose=None):
+    """What `sweep` judges variants of a float model by, to judge others: a list of `heads.Head`, and a function of a file -> name of
+    each of NUMBERS -> number. model, images, labels, purpose: as in `sweep`."""
+    images = inputs.by_name(images)
+    batched = _admits_batches(model, images)
+    exact = _answers(model, images, batched)
+    judged = heads.heads(exact, labels, purpose)
+    return judged, lambda file: _damage(judged, exact, _answers(file, images, batched))
+
+
 def weight_layers(model, known=(), every=False):
     """`litert.weight_layers` of a float model, by names that occur once. every: also its other operators. Raises InputError as
     `sweep` does."""

@@ -13,6 +13,7 @@ __all__ = [
     "curves",
     "event_log",
     "export",
+    "front",
     "guide",
     "histogram",
     "images",
@@ -271,6 +272,32 @@ def pareto(frame, title):
         axis.set(xscale="log", xlabel="bytes added (left is better)")
     np.ravel(axes)[0].set_ylabel("points of top-1 against float32 (95% interval)")
     figure.legend(*np.ravel(axes)[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def front(frame, title, unit):
+    """The damage of files over their bytes, on a log scale: frame with a row a file: bytes, damage, front (whether no file as small does
+    less damage), name ("" for those without a mark of their own). A line along the front. unit: of the damage, in words."""
+    figure, axis = style.titled((7.5, 4.4), title)
+    kB, damage = frame["bytes"] / 1000, frame["damage"].clip(lower=1e-6)
+    plain = frame["name"] == ""
+    axis.plot(kB[plain], damage[plain], ".", color="black", alpha=0.2, markersize=4, label="tried")
+    best = frame["front"]
+    axis.plot(
+        kB[best], damage[best], drawstyle="steps-post", color=style.COLOURS[0], label="front of all that were tried"
+    )
+    for number, (name, part) in enumerate(frame[~plain].groupby("name", sort=False), 1):
+        look = number % len(style.COLOURS)
+        axis.plot(
+            part["bytes"] / 1000,
+            part["damage"].clip(lower=1e-6),
+            style.MARKERS[look],
+            color=style.COLOURS[look],
+            markersize=9,
+            label=name,
+        )
+    axis.set(yscale="log", xlabel="size in kB (left is better)", ylabel=f"damage: {unit}")
+    axis.legend()
     return figure
 
 

@@ -1,0 +1,158 @@
+"""What `compression-lab search` does with a file of the user's: search the bits of its layers, judge what it found, and tell."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from helpers.base import repository
+from helpers.compress import bits, own_data, own_model, requantize, sensitivity
+from helpers.evidence import stats
+from helpers.tflite import inputs, litert
+
+ACTIVATIONS = {"8": 8, "16": 16, "dynamic": requantize.DYNAMIC, "float": None}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How `search_file` searches. scales: as in `bits.formats`; activations: a key of ACTIVATIONS; tries: as in `bits.search`."""
+
+    scales: str = "both"
+    activations: str = "8"
+    tries: int = bits.TRIES
+
+
+@dataclass(frozen=True)
+class Report:
+    """own: the Model. found: a `bits.Found`. layers: a row for each layer of the file found: layer, kind, op, weights, format, bits,
+    bytes (of its kernel and bias, with their scales), damage (that this format alone does to the int8 file). tried: every file that
+    was measured, as `bits.Trials.measured` has them, with a name for some. judged: a row for float32, int8, the uniform
+    one that fits, and the one found: bytes, and of each task of the purpose the mean score, such as top1, or same, the share of
+    float32's answers, and gain, an Estimate: what the file found scores more. heads: of the samples to choose by."""
+
+    own: object
+    found: bits.Found
+    layers: pd.DataFrame
+    tried: pd.DataFrame
+    judged: pd.DataFrame
+    heads: list
+
+
+def gain(judged, one, other):
+    """What answers `other` score more than answers `one` of the same samples, both name of an output -> array: an Estimate, of the
+    head that gains least. judged: a list of `heads.Head`."""
+    gains = [
+        stats.score_difference(*(head.task.scores(head.of(answers), head.truth) for answers in (one, other)))
+        for head in judged
+    ]
+    return min(gains, key=lambda each: each.value)
+
+
+def search_file(path, samples, budget, wanted=None, progress=iter, purpose=None, **opened):
+    """`bits.search` for a model that `own_model.load(path, **opened)` takes, and arrays in `.npz` files as `inputs.judged` reads
+    them: a Report.
+
+    samples: name -> path: "calibration" sets the ranges of activations; "selection" is what plans are measured on, by default the
+    same; "test" is what the file found is judged on, once, by default the selection, which flatters it. budget: as
+    `bits.Budget.read` takes it. Raises InputError for files and budgets that cannot be used.
+    """
+    asked, wanted = bits.Budget.read(budget), wanted or Wanted()
+    given = {name: path for name, path in samples.items() if path}
+    given.setdefault("selection", given["calibration"])
+    given.setdefault("test", given["selection"])
+    arrays = {name: inputs.judged(each, name) for name, each in given.items()}
+    own = own_model.load(path, **opened)
+    fitted = {name: own_data.fitted(x, own, f"{name}={str(given[name])!r}") for name, (x, *_) in arrays.items()}
+    labels = {name: y for name, (_, y, _) in arrays.items()}
+    trials = bits.Trials(
+        own.file,
+        fitted["calibration"],
+        fitted["selection"],
+        labels["selection"],
+        bits.formats(ACTIVATIONS[wanted.activations], wanted.scales),
+        own.layers,
+        purpose,
+    )
+    table = bits.sweep(trials, progress)
+    found = bits.search(trials, table, asked, wanted.tries)
+    named = {"int8": trials.uniform(bits.INT8), "int4": trials.uniform(bits.INT4), "found": found.plan}
+    layers, tried = layers_of(trials, table, found), _tried(trials, named)
+    judged = _judged(trials, named, fitted["test"], labels["test"], purpose)
+    return Report(own, found, layers, tried, judged, trials.heads)
+
+
+def layers_of(trials, table, found):
+    """The layers of a file that was found, as a Report has them."""
+    kinds = sensitivity.kinds(trials.layers)
+    held = trials.held(found.file)
+    one = table.set_index(["layer", "format"])["damage"]
+    forms = [found.plan[layer] for layer in trials.layers["layer"]]
+    return trials.layers.drop(columns="name").assign(
+        kind=kinds,
+        format=forms,
+        bits=held["dtype"].str.extract(r"(\d+)")[0].astype(int),
+        bytes=held["bytes"],
+        damage=[one[place] for place in zip(trials.layers["layer"], forms, strict=True)],
+    )
+
+
+def _tried(trials, named):
+    for plan in named.values():
+        trials.measure(plan)
+    table = trials.measured()
+    names = [next((name for name, plan in reversed(named.items()) if plan == each), "") for each in table["plan"]]
+    return table.assign(name=names)
+
+
+def _judged(trials, named, x, y, purpose):
+    samples = inputs.by_name(x)
+    files = {"float32": trials.model, **{name: trials.file(plan) for name, plan in named.items()}}
+    answers = {name: litert.run(file, samples, batch=litert.BATCH) for name, file in files.items()}
+    judged, _ = sensitivity.judge(trials.model, x, y, purpose)
+    rows = {}
+    for name, file in files.items():
+        rows[name] = {"bytes": len(file)}
+        for head in judged:
+            suffix = f".{head.name}" if head.name else ""
+            scores = head.task.scores(head.of(answers[name]), head.truth)
+            rows[name][(head.task.measure if head.labelled else "same") + suffix] = stats.score(scores).value
+        rows[name]["gain"] = gain(judged, answers[name], answers["found"])
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def title(report, name):
+    """A sentence for the figure of the files that were tried."""
+    sizes = report.judged["bytes"]
+    return f"{name}: {sizes['found']:,} bytes, {sizes['found'] / sizes['int8']:.0%} of the int8 file's"
+
+
+def told(report, judged_on_others):
+    """What was found, in sentences."""
+    table, found = report.judged, report.found
+    sizes, change = table["bytes"], 100 * found.numbers["change"]
+    yield (
+        f"Found: {sizes['found']:,} bytes, {sizes['found'] / sizes['int8']:.1%} of int8's {sizes['int8']:,} and "
+        f"{sizes['found'] / sizes['float32']:.1%} of float32's; damage {found.numbers['damage']:.3g} against {found.guess['damage']:.3g} "
+        f"of the first guess; {change:+.1f} points against float32 on the samples it was chosen by. {found.files} files were measured."
+    )
+    if not found.reached:
+        yield (
+            f"No file that was found loses so few points: this one loses least, {-change:.1f}. Allow as many, or train the file for "
+            "its bits (compression-lab train)."
+        )
+    scores = [name for name in table if name not in ("bytes", "gain")]
+    for name, row in table.iterrows():
+        values = ", ".join(f"{column} {row[column]:.1%}" for column in scores)
+        than = "" if name == "found" else f"; found scores {row['gain']:points} more"
+        yield f"{name}: {row['bytes']:,} bytes, {values}{than}"
+    if not judged_on_others:
+        yield "Judged on the samples that it was chosen by, which flatters it: give others (--test FILE.npz)."
+
+
+def write(report, output):
+    """Write the file, and the tables of layers and of the front, into a folder."""
+    output = Path(output)
+    repository.write(output / "model.tflite", report.found.file)
+    repository.write(output / "layers.csv", report.layers.to_csv(index=False))
+    front = report.tried[report.tried["front"] | (report.tried["name"] != "")]
+    repository.write(output / "front.csv", front.drop(columns="plan").to_csv(index=False))
