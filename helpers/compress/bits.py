@@ -212,6 +212,10 @@ class Additive:
         self._variance = (DOUBT * np.abs(self._prior) + LEAST) ** 2
         self._rows, self._damages, self.damages = [], [], self._prior
 
+    def knows(self, plan):
+        """Whether a plan has no other formats than the table."""
+        return self._column.keys() >= plan.items()
+
     def learn(self, plan):
         """Measure a plan, correct the damages by it, and return its numbers."""
         numbers = self.trials.measure(plan)
@@ -274,23 +278,25 @@ def limit_of(trials, table, budget):
     """The bytes that a budget of bytes, or of a share, allows. Raises InputError for fewer than any plan's file has."""
     whole = trials.size(trials.uniform(INT8))
     limit = budget.bytes if budget.bytes is not None else int(budget.share * whole)
-    smallest = trials.size(_smallest(table))
-    if limit < smallest:
+    least = trials.size(smallest(table))
+    if limit < least:
         raise InputError(
-            f"budget={limit:,} bytes are too few: the smallest file that there are kernels for has {smallest:,}, "
-            f"{np.ceil(1000 * smallest / whole) / 10:.1f}% of int8's {whole:,}."
+            f"budget={limit:,} bytes are too few: the smallest file that there are kernels for has {least:,}, "
+            f"{np.ceil(1000 * least / whole) / 10:.1f}% of int8's {whole:,}."
         )
     return limit
 
 
-def _smallest(table):
-    least = table.sort_values("bytes", kind="stable").drop_duplicates("layer")
-    return dict(zip(least["layer"], least["format"], strict=True))
+def smallest(table):
+    """The plan of the smallest file."""
+    first = table.sort_values("bytes", kind="stable").drop_duplicates("layer")
+    return dict(zip(first["layer"], first["format"], strict=True))
 
 
 def search(trials, table, budget, tries=TRIES):
     """The plan of least damage within a budget of bytes; or of least bytes within a budget of points, by the samples of the trials: a
-    Found. table: as `sweep` gives it. tries: how many files to measure at most; fewer are where nothing improves.
+    Found. table: as `sweep` gives it, or those of its rows whose formats may be chosen. tries: how many files to measure at most;
+    it stops when nothing improves.
 
     Where no file that was found loses so few points, it is the one that loses least, and `reached` is False.
     Raises InputError for a budget of fewer bytes than any file has, which it names.
@@ -299,7 +305,7 @@ def search(trials, table, budget, tries=TRIES):
     if budget.points is not None:
         return _for_points(additive, budget.points, end)
     limit = limit_of(trials, table, budget)
-    plan = additive.guess(limit) or _smallest(table)
+    plan = additive.guess(limit) or smallest(table)
     guess = numbers = additive.learn(plan)
     seen = [plan]
     for other in map(trials.uniform, dict.fromkeys(table["format"])):
@@ -334,24 +340,26 @@ def _improved(additive, plan, limit, end):
 
 def _for_points(additive, points, end):
     """The smallest file that loses no more, by halving of the bytes between one that does and one that does not."""
-    trials, least = additive.trials, -points / 100 - 1e-12
-    low, high = _smallest(additive.table), trials.uniform(INT8)
-    guess = additive.learn(high)
-    for plan in (low, trials.uniform(FLOAT)):
+    trials, least, guess = additive.trials, -points / 100 - 1e-12, None
+    ends = smallest(additive.table), trials.uniform(INT8), trials.uniform(FLOAT)
+    for plan in filter(additive.knows, ends):
         additive.learn(plan)
-    limits = [trials.size(low), max(trials.size(high), trials.size(trials.uniform(FLOAT)))]
+    tried = trials.measured()
+    limits = [trials.size(ends[0]), tried["bytes"].max()]
     while limits[1] - limits[0] > 0.002 * limits[1] and trials.calls < end:
         middle, good = int(np.sqrt(limits[0] * limits[1])), False
         for _ in range(2):  # corrected by what was learned there may be a better one of as many bytes
             plan = additive.guess(middle)
-            good = good or (plan is not None and expected(trials.measured(), additive.learn(plan)) >= least)
+            if plan is not None and not good:
+                numbers = additive.learn(plan)
+                guess, good = guess or numbers, expected(trials.measured(), numbers) >= least
         limits = [limits[0], middle] if good else [middle, limits[1]]
     tried = trials.measured()
+    tried = tried[[additive.knows(plan) for plan in tried["plan"]]]
     right = tried[[expected(tried, row) >= least for row in tried.to_dict("records")]]
     best = right.iloc[0] if len(right) else tried.sort_values(["change", "bytes"], ascending=[False, True]).iloc[0]
-    return Found(
-        best["plan"], trials.file(best["plan"]), trials.measure(best["plan"]), guess, trials.calls, len(right) > 0
-    )
+    plan, numbers = best["plan"], trials.measure(best["plan"])
+    return Found(plan, trials.file(plan), numbers, guess or numbers, trials.calls, len(right) > 0)
 
 
 def expected(tried, numbers):

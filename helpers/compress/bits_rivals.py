@@ -9,7 +9,7 @@ import itertools
 
 import numpy as np
 
-from helpers.compress.bits import FLOAT, INT4, INT8
+from helpers.compress.bits import FLOAT, INT4, INT8, smallest
 
 PATIENCE = 3  # layers that may fail one after another before the greedy search stops
 HALVINGS = 6  # of the bound on the damage, until the greedy search's file has the size that is asked for
@@ -37,15 +37,16 @@ def shuffled(trials, limit, seed=0):
 
 
 def per_byte(trials, table, limit):
-    """From 4 bits everywhere, what removes most damage per byte first, to 8 bits and then to float32, as long as it fits."""
-    cost, moves = table.set_index(["layer", "format"]), []
-    for layer in trials.layers["layer"]:
-        steps = [form for form in (INT4, INT8, FLOAT) if form in trials.choices[layer]]
-        for low, high in itertools.pairwise(steps):
-            gained = cost["damage"][layer, low] - cost["damage"][layer, high]
-            moves.append((gained / max(1, cost["bytes"][layer, high] - cost["bytes"][layer, low]), layer, high))
+    """From the smallest formats everywhere, the step up that removes most damage per byte first, as long as it fits; between those
+    formats of a layer that are in the table, which may be others than 4 bits, 8 bits and float32."""
+    moves = []
+    for _, rows in table.sort_values("bytes", kind="stable").groupby("layer", sort=False):
+        useful = rows[rows["damage"] < rows["damage"].cummin().shift(fill_value=np.inf)]
+        for low, high in itertools.pairwise(useful.itertuples()):
+            gained = low.damage - high.damage
+            moves.append((gained / max(1, high.bytes - low.bytes), high.layer, high.format))
     moves.sort(key=lambda move: -move[0])
-    return _promoted(trials, limit, [(layer, form) for gain, layer, form in moves if gain > 0])
+    return _promoted(trials, limit, [(layer, form) for gain, layer, form in moves if gain > 0], smallest(table))
 
 
 def greedy(trials, table, limit):
@@ -93,12 +94,12 @@ def _squashed(trials, order, bound):
 
 
 def _promoted(trials, limit, moves, plan=None):
-    """The plan after all moves (layer, format) that fit, in their order. None if not even the plan fits."""
+    """The plan after all moves (layer, format) up that fit, in their order. None if not even the plan fits."""
     plan = plan or trials.uniform(INT4)
     if trials.size(plan) > limit:
         return None
     for layer, form in moves:
         step = {**plan, layer: form}
-        if form in trials.choices[layer] and trials.size(step) <= limit:
+        if form in trials.choices[layer] and trials.size(plan) < trials.size(step) <= limit:
             plan = step
     return plan

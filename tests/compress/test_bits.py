@@ -268,7 +268,9 @@ RIVALS = {
     "uniform": lambda trials, table, limit: bits_rivals.uniform(trials, limit),
     "ends": lambda trials, table, limit: bits_rivals.ends(trials, limit),
     "shuffled": lambda trials, table, limit: bits_rivals.shuffled(trials, limit, 1),
-    "per byte": bits_rivals.per_byte,
+    "per byte": lambda trials, table, limit: bits_rivals.per_byte(
+        trials, table[~table["format"].str.endswith(ONE)], limit
+    ),
     "greedy": bits_rivals.greedy,
 }
 
