@@ -25,6 +25,7 @@ FLOAT, INT8, INT4 = "float32", "int8", "int4"
 ONE_SCALE = ", one scale"
 TRIES = 100  # files that a search measures after the sweep
 PATIENCE = 25  # of them in a row that do not improve
+NARROW = 0.01  # share of the bytes to which a search for points is exact
 DOUBT = 0.5  # share of a layer's damage by which it may be another in company; and of a whole file's, a fifth of that
 LEAST = 2e-3  # the same, of what did no damage at all, in units of the damage
 SECONDS = 5.0  # for one integer program; all that were seen took less than a tenth of one
@@ -301,14 +302,21 @@ def search(trials, table, budget, tries=TRIES):
     Where no file that was found loses so few points, it is the one that loses least, and `reached` is False.
     Raises InputError for a budget of fewer bytes than any file has, which it names.
     """
-    additive, end = Additive(trials, table), trials.calls + tries
+    additive = Additive(trials, table)
     if budget.points is not None:
-        return _for_points(additive, budget.points, end)
-    limit = limit_of(trials, table, budget)
-    plan = additive.guess(limit) or smallest(table)
+        return _for_points(additive, budget.points, tries)
+    plan, guess = _within(additive, limit_of(trials, table, budget), tries)
+    return Found(plan, trials.file(plan), trials.measure(plan), guess, trials.calls)
+
+
+def _within(additive, limit, tries):
+    """The best plan that so many tries find for so many bytes, and the numbers of the first guess."""
+    trials = additive.trials
+    end = trials.calls + tries
+    plan = additive.guess(limit) or smallest(additive.table)
     guess = numbers = additive.learn(plan)
     seen = [plan]
-    for other in map(trials.uniform, dict.fromkeys(table["format"])):
+    for other in map(trials.uniform, dict.fromkeys(additive.table["format"])):
         if trials.size(other) <= limit:
             found = additive.learn(other)
             plan, numbers = (other, found) if found["damage"] < numbers["damage"] else (plan, numbers)
@@ -319,8 +327,7 @@ def search(trials, table, budget, tries=TRIES):
         seen.append(step)
         found = additive.learn(step)
         plan, numbers = (step, found) if found["damage"] < numbers["damage"] else (plan, numbers)
-    plan = _improved(additive, plan, limit, end)
-    return Found(plan, trials.file(plan), trials.measure(plan), guess, trials.calls)
+    return _improved(additive, plan, limit, end), guess
 
 
 def _improved(additive, plan, limit, end):
@@ -338,21 +345,20 @@ def _improved(additive, plan, limit, end):
     return plan
 
 
-def _for_points(additive, points, end):
+def _for_points(additive, points, tries):
     """The smallest file that loses no more, by halving of the bytes between one that does and one that does not."""
     trials, least, guess = additive.trials, -points / 100 - 1e-12, None
+    end = trials.calls + tries
     ends = smallest(additive.table), trials.uniform(INT8), trials.uniform(FLOAT)
     for plan in filter(additive.knows, ends):
         additive.learn(plan)
-    tried = trials.measured()
-    limits = [trials.size(ends[0]), tried["bytes"].max()]
-    while limits[1] - limits[0] > 0.002 * limits[1] and trials.calls < end:
-        middle, good = int(np.sqrt(limits[0] * limits[1])), False
-        for _ in range(2):  # corrected by what was learned there may be a better one of as many bytes
-            plan = additive.guess(middle)
-            if plan is not None and not good:
-                numbers = additive.learn(plan)
-                guess, good = guess or numbers, expected(trials.measured(), numbers) >= least
+    limits = [trials.size(ends[0]), trials.measured()["bytes"].max()]
+    steps = np.log2(np.log(limits[1] / limits[0]) / NARROW)
+    while limits[1] > (1 + NARROW) * limits[0] and trials.calls < end:
+        middle = int(np.sqrt(limits[0] * limits[1]))
+        plan, first = _within(additive, middle, max(2, int(tries / steps)))
+        guess = guess or first
+        good = expected(trials.measured(), trials.measure(plan)) >= least
         limits = [limits[0], middle] if good else [middle, limits[1]]
     tried = trials.measured()
     tried = tried[[additive.knows(plan) for plan in tried["plan"]]]
