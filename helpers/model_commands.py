@@ -171,7 +171,11 @@ def train(model, data, test, tasks, metric, weights, per_tensor, output, code, s
     "--per-tensor", is_flag=True, help="One scale for each kernel, everywhere. Default: whatever a layer needs."
 )
 @click.option(
-    "--activations", type=click.Choice(["8", "dynamic", "float"]), default="8", show_default=True, help="Of all layers."
+    "--activations",
+    type=click.Choice(["8", "dynamic", "float"]),
+    default="8",
+    show_default=True,
+    help="Of all layers; dense ones in dynamic range may have blocks of weights with a scale each.",
 )
 @click.option(
     "--tries", type=click.IntRange(1), default=100, show_default=True, help="Files to measure, after the sweep."

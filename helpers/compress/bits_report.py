@@ -8,9 +8,9 @@ import pandas as pd
 from helpers.base import repository
 from helpers.compress import bits, own_data, own_model, requantize, sensitivity
 from helpers.evidence import stats
-from helpers.tflite import inputs, litert
+from helpers.tflite import heads, inputs, litert
 
-ACTIVATIONS = {"8": 8, "16": 16, "dynamic": requantize.DYNAMIC, "float": None}
+ACTIVATIONS = {"8": 8, "dynamic": requantize.DYNAMIC, "float": None}
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,10 @@ def search_file(path, samples, budget, wanted=None, progress=iter, purpose=None,
     own = own_model.load(path, **opened)
     fitted = {name: own_data.fitted(x, own, f"{name}={str(given[name])!r}") for name, (x, *_) in arrays.items()}
     labels = {name: y for name, (_, y, _) in arrays.items()}
+    blocks = (32, 64) if wanted.activations == requantize.DYNAMIC and wanted.scales == "both" else ()
+    forms = bits.formats(ACTIVATIONS[wanted.activations], wanted.scales, blocks)
     trials = bits.Trials(
-        own.file,
-        fitted["calibration"],
-        fitted["selection"],
-        labels["selection"],
-        bits.formats(ACTIVATIONS[wanted.activations], wanted.scales),
-        own.layers,
-        purpose,
+        own.file, fitted["calibration"], fitted["selection"], labels["selection"], forms, own.layers, purpose
     )
     table = bits.sweep(trials, progress)
     found = bits.search(trials, table, asked, wanted.tries)
@@ -108,14 +104,14 @@ def _judged(trials, named, x, y, purpose):
     samples = inputs.by_name(x)
     files = {"float32": trials.model, **{name: trials.file(plan) for name, plan in named.items()}}
     answers = {name: litert.run(file, samples, batch=litert.BATCH) for name, file in files.items()}
-    judged, _ = sensitivity.judge(trials.model, x, y, purpose)
-    rows = {}
+    judged, rows = heads.heads(answers["float32"], y, purpose), {}
     for name, file in files.items():
         rows[name] = {"bytes": len(file)}
         for head in judged:
             suffix = f".{head.name}" if head.name else ""
             scores = head.task.scores(head.of(answers[name]), head.truth)
-            rows[name][(head.task.measure if head.labelled else "same") + suffix] = stats.score(scores).value
+            measure = head.task.measure if head.labelled or not head.task.discrete else "same"
+            rows[name][measure + suffix] = stats.score(scores).value
         rows[name]["gain"] = gain(judged, answers[name], answers["found"])
     return pd.DataFrame.from_dict(rows, orient="index")
 
