@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, sparse
 
+from helpers.base import runtime_env
 from helpers.base.errors import InputError
 from helpers.compress import requantize, sensitivity
 from helpers.compress.kernels_held import held
@@ -185,13 +186,14 @@ def first_guess(table, limit):
         optimize.LinearConstraint(table["bytes"].to_numpy(float)[None], -np.inf, limit),
     ]
     damage = table["damage"].to_numpy(float)
-    found = optimize.milp(
-        damage / (np.abs(damage).max() or 1.0),
-        integrality=np.ones(len(table)),
-        bounds=optimize.Bounds(0, 1),
-        constraints=constraints,
-        options={"time_limit": SECONDS, "mip_rel_gap": 1e-3},
-    )
+    with runtime_env.quiet():  # HiGHS now and then writes the name of one of its functions
+        found = optimize.milp(
+            damage / (np.abs(damage).max() or 1.0),
+            integrality=np.ones(len(table)),
+            bounds=optimize.Bounds(0, 1),
+            constraints=constraints,
+            options={"time_limit": SECONDS, "mip_rel_gap": 1e-3},
+        )
     if found.x is None:
         return None
     chosen = table[found.x > 0.5]
