@@ -25,6 +25,7 @@ from helpers.tflite import litert
 FLOAT, INT8, INT4 = "float32", "int8", "int4"
 ONE_SCALE = ", one scale"
 TRIES = 100  # files that a search measures after the sweep
+STEPS = 16  # sizes of a front
 PATIENCE = 25  # of them in a row that do not improve
 NARROW = 0.01  # share of the bytes to which a search for points is exact
 DOUBT = 0.5  # share of a layer's damage by which it may be another in company; and of a whole file's, a fifth of that
@@ -294,6 +295,16 @@ def smallest(table):
     """The plan of the smallest file."""
     first = table.sort_values("bytes", kind="stable").drop_duplicates("layer")
     return dict(zip(first["layer"], first["format"], strict=True))
+
+
+def trace(trials, table, steps=STEPS):
+    """Measure the plans of the integer program at so many sizes from the smallest file to the largest of one format, each once more
+    after it was corrected: then `Trials.measured` shows the front at all sizes."""
+    additive, forms = Additive(trials, table), dict.fromkeys(table["format"])
+    largest = max(trials.size(trials.uniform(form)) for form in forms)
+    for limit in np.geomspace(trials.size(smallest(table)), largest, steps):
+        for _ in range(2):
+            additive.learn(additive.guess(round(limit)) or smallest(table))
 
 
 def search(trials, table, budget, tries=TRIES):

@@ -71,6 +71,7 @@ def search_file(path, samples, budget, wanted=None, progress=iter, purpose=None,
     )
     table = bits.sweep(trials, progress)
     found = bits.search(trials, table, asked, wanted.tries)
+    bits.trace(trials, table)
     named = {"int8": trials.uniform(bits.INT8), "int4": trials.uniform(bits.INT4), "found": found.plan}
     layers, tried = layers_of(trials, table, found), _tried(trials, named)
     judged = _judged(trials, named, fitted["test"], labels["test"], purpose)

@@ -254,6 +254,18 @@ def test_the_smallest_file_that_loses_so_few_points(trials, table):
     assert len(free.file) < len(strict.file) <= trials.size(trials.uniform(bits.FLOAT))
 
 
+def test_a_front_has_files_of_all_sizes(small):
+    trials = bits.Trials(small[0], small[1][:32], small[1])
+    table = bits.sweep(trials)
+    before = trials.measured()
+    bits.trace(trials, table, steps=8)
+    after = trials.measured()
+    assert after["bytes"].min() == trials.size(bits.smallest(table))
+    assert after["front"].sum() > before["front"].sum()
+    sizes = after["bytes"][after["front"]]
+    assert (sizes.to_numpy()[1:] / sizes.to_numpy()[:-1]).max() < 1.5
+
+
 def test_the_luck_of_a_choice_is_left_out():
     tried = pd.DataFrame({"damage": [0.1, 0.2, 0.3, 0.4], "change": [-0.01, -0.05, -0.01, -0.06]})
     assert bits.expected(tried, tried.iloc[2]) == pytest.approx(-0.03)  # the mean of the two that are out of order
