@@ -231,7 +231,7 @@ def test_formats_may_be_left_out(trials, table):
 def test_a_search_keeps_its_budget_and_beats_what_fits(trials, table, share):
     budget = bits.Budget(share=share)
     limit = bits.limit_of(trials, table, budget)
-    found = bits.search(trials, table, budget, tries=60)
+    found = bits.search(trials, table, budget, tries=30)
     assert len(found.file) == found.numbers["bytes"] <= limit
     fitting = [trials.measure(trials.uniform(form)) for form in trials.forms]
     assert found.numbers["damage"] <= min(
@@ -247,9 +247,9 @@ def test_a_search_keeps_its_budget_and_beats_what_fits(trials, table, share):
 
 
 def test_the_smallest_file_that_loses_so_few_points(trials, table):
-    free = bits.search(trials, table, bits.Budget(points=100.0))
+    free = bits.search(trials, table, bits.Budget(points=100.0), tries=24)
     assert free.reached and len(free.file) == trials.measured()["bytes"].min()
-    strict = bits.search(trials, table, bits.Budget(points=2.0))
+    strict = bits.search(trials, table, bits.Budget(points=2.0), tries=24)
     assert strict.reached and strict.numbers["change"] >= -0.02
     assert len(free.file) < len(strict.file) <= trials.size(trials.uniform(bits.FLOAT))
 
