@@ -102,13 +102,20 @@ class Trials:
         self.choices = {layer: [] for layer in self.layers["layer"]}
         for name in self.forms:
             self._find_kernels(name, stored["inputs"][first].tolist())
+        lacking = [layer for layer, forms in self.choices.items() if INT8 not in forms]
+        if lacking:
+            raise InputError(f"layer {lacking[0]} has no kernel of {self.forms[INT8]}: take a scale for each channel.")
         self.calls = 0
 
     def _find_kernels(self, name, inputs):
         """Which layers have a kernel for a format: of those that could, the ones that get it. Elsewhere INT8 stays, silently."""
         form, fits = self.forms[name], []
         for layer, op, of in zip(self.layers["layer"], self.layers["op"], inputs, strict=True):
-            if not (form and form.block) or (op == "FULLY_CONNECTED" and of % form.block == 0):
+            dense = op == "FULLY_CONNECTED" and form is not None and form.block and of % form.block == 0
+            # LiteRT's depthwise kernel in dynamic range reads a scale for each channel, and answers NaN where there is one.
+            wrong = op == requantize.DEPTHWISE and bool(form) and not form.per_channel
+            wrong = wrong and form.activations == requantize.DYNAMIC
+            if (dense or not (form and form.block)) and not wrong:
                 fits.append(layer)
         if fits:
             found = self.held(self.file(dict.fromkeys(fits, name)))
@@ -120,8 +127,8 @@ class Trials:
 
     def uniform(self, form):
         """The plan with the same format everywhere; 8 bits for a layer that has no kernel for it."""
-        other = INT8 + ONE_SCALE if form.endswith(ONE_SCALE) else INT8
-        return {layer: form if form in choices else other for layer, choices in self.choices.items()}
+        tried = (form, INT8 + ONE_SCALE if form.endswith(ONE_SCALE) else INT8, INT8)
+        return {layer: next(each for each in tried if each in choices) for layer, choices in self.choices.items()}
 
     def file(self, plan):
         """The bytes of a plan's `.tflite`; input and output are float32. Layers that it does not name have 8 bits."""

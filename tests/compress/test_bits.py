@@ -75,6 +75,14 @@ def test_layers_have_the_formats_that_there_are_kernels_for(trials):
     assert trials.uniform(bits.INT4 + ONE)["spread"] == bits.INT8 + ONE
 
 
+def test_depthwise_layers_in_dynamic_range_have_a_scale_for_each_channel(small):
+    trials = bits.Trials(*small, small[1], forms=bits.formats(requantize.DYNAMIC))
+    assert trials.choices["spread"] == [bits.INT8, bits.FLOAT]
+    assert trials.uniform(bits.INT4 + ONE)["spread"] == bits.INT8
+    with pytest.raises(InputError, match=r"layer spread has no kernel of .*: take a scale for each channel"):
+        bits.Trials(*small, small[1], forms=bits.formats(requantize.DYNAMIC, "tensor"))
+
+
 def test_blocks_of_weights_are_for_dense_layers_that_they_divide(small):
     runtime_env.seed_everything(0)
     dense = tf.keras.Sequential([layers.Input((64,)), layers.Dense(48, name="wide"), layers.Dense(8, name="odd")])
