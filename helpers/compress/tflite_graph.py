@@ -17,7 +17,7 @@ import numpy as np
 
 from helpers.base import runtime_env
 from helpers.base.errors import StructureError
-from helpers.compress.tflite_operators import KERNEL_PLACE
+from helpers.compress.tflite_operators import BIAS_PLACE, KERNEL_PLACE, without_activation
 from helpers.compress.tflite_plan import CONVERSIONS, Plan, opened, places_of_weights
 from helpers.tflite import flatbuffer, interpreting, litert, rewrite
 
@@ -84,6 +84,10 @@ class Graph(tf.Module):
         """The Plan of a file that has the same operators as this one, open as this one is."""
         plan = Plan(blob)
         return plan.open_reshapes() if self._opened else plan
+
+    def takes_batches(self):
+        """Whether several samples are computed together."""
+        return self._batched
 
     def __call__(self, *inputs):
         return self.called(self._plan, self.weights, inputs, lambda index, value: value)
@@ -220,6 +224,45 @@ class Simulation:
                 index: constants[index] if index in constants else real(index) for index in node.inputs if index >= 0
             }
             yield node, self._rounded(node.outputs[0], self._plan.computed(node, given)[0])
+
+    def correct_biases(self, *inputs):
+        """Move every bias of the graph by what rounding does to the mean of its channel, over some inputs and all places: layer after
+        layer, so that each makes up for what the corrected ones before it still do (Nagel et al. 2019, *Data-free quantization
+        through weight equalization and bias correction*, section 4.2 and appendix D: the empirical variant). What the float file
+        answers changes by that. A layer without a bias stays. Raises StructureError for a file that takes one sample at a time."""
+        if not self.graph.takes_batches():
+            raise StructureError("biases are corrected over many samples at once, and this file takes one at a time.")
+        exact_plan, plan = self.graph.opened(self.graph.file), self._plan  # with the biases that the file has
+        exact, rough = dict(exact_plan.constants), {**plan.constants, **self._weights()}
+        for index, twin, value in zip(exact_plan.inputs, plan.inputs, inputs, strict=True):
+            exact[index], rough[twin] = value, self._rounded(twin, tf.convert_to_tensor(value))
+        ahead, corrected = iter(exact_plan.nodes), set()
+        for twin in plan.nodes:
+            if twin.kind not in CONVERSIONS:
+                node = next(ahead)
+                self._correct_bias(exact_plan, node, twin, exact, rough, corrected)
+                self._take(exact_plan, node, exact, lambda index, value: value)
+            self._take(plan, twin, rough, self._rounded)
+
+    def _correct_bias(self, exact_plan, node, twin, exact, rough, corrected):
+        place = BIAS_PLACE.get(node.kind, len(node.inputs))
+        index = node.inputs[place] if place < len(node.inputs) else -1
+        if index not in self.graph.weights or index in corrected or twin.inputs[place] not in self._made:
+            return
+        corrected.add(index)  # one that several layers share is corrected for the first
+        # Before the activation: where it cuts off, a mean tells nothing of the shift.
+        [wanted], [found] = (
+            each.computed(without_activation(of), values)
+            for each, of, values in ((exact_plan, node, exact), (self._plan, twin, rough))
+        )
+        shift = tf.reduce_mean(wanted - found, range(len(found.shape) - 1))
+        self.graph.weights[index].assign_add(shift)
+        rough[twin.inputs[place]] = self._made[twin.inputs[place]]()
+
+    @staticmethod
+    def _take(plan, node, values, rounded):
+        for index, value in zip(node.outputs, plan.computed(node, values), strict=True):
+            values[index] = rounded(index, value)
 
     def _bits(self, index):
         return self._ranges[index][2] if index in self._ranges else None

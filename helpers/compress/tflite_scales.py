@@ -17,8 +17,17 @@ with runtime_env.quiet():
 
 NORMALIZATION, SCALE, WEIGHTS = "normalization", "scale", "weights"
 DATA_PLACE = {**dict.fromkeys(KERNEL_PLACE, 0), "TRANSPOSE_CONV": 2, "BATCH_MATMUL": 0}
-SUMS, ROOTS = ("ADD", "SUB"), ("RSQRT", "SQRT", "POW")
-SAME_ORDER = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "RELU", "LEAKY_RELU", "ABS", "NEG")  # each number stays where it is
+SUMS, ROOTS = ("ADD", "SUB", "MINIMUM", "MAXIMUM"), ("RSQRT", "SQRT", "POW")  # both operands are scaled alike
+SAME_ORDER = (
+    "RESHAPE",
+    "SQUEEZE",
+    "EXPAND_DIMS",
+    "RELU",
+    "LEAKY_RELU",
+    "PRELU",
+    "ABS",
+    "NEG",
+)  # numbers stay where they are
 PLACEWISE = ("MAX_POOL_2D", "AVERAGE_POOL_2D", "PAD", "MIRROR_PAD", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR")
 SOME_OF = ("SLICE", "STRIDED_SLICE", "GATHER")  # such as the token that stands for a class
 OVER_AXES = ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN")
@@ -44,7 +53,7 @@ class Passage:
         found = dict(constants)
         for places, each in ((self.made, np.asarray(factors)), (self.read, 1 / np.asarray(factors))):
             for at in places:
-                values = found.get(at, plan.constants[plan.nodes[at[0]].inputs[at[1]]])
+                values = _current(plan, found, at)
                 along = _spread(plan.nodes[at[0]], at[1], values.shape, each, places is self.read)
                 found[at] = (values * along).astype(values.dtype)
         return found
@@ -60,12 +69,26 @@ class Passage:
 
     def largest_weights(self, plan, constants):
         """The largest absolute weight that reads each channel: (channels,). constants: as in `moved`."""
+        return np.max(self.reading(plan, constants), axis=0)
+
+    def reading(self, plan, constants):
+        """Of each kernel that reads the tensor the largest absolute weight for each channel: list of (channels,)."""
+        return [
+            _largest(plan.nodes[at[0]], at[1], np.abs(_current(plan, constants, at)), self.channels) for at in self.read
+        ]
+
+    def making(self, plan, constants):
+        """Of each kernel that makes the tensor, or a part of it, the largest absolute weight for each channel: list of
+        (channels,), empty where only normalizations do."""
         found = []
-        for number, place in self.read:
+        for number, place in self.made:
             node = plan.nodes[number]
-            values = constants.get((number, place), plan.constants[node.inputs[place]])
-            found.append(_largest(node, place, np.abs(values), self.channels))
-        return np.max(found, axis=0)
+            if place == KERNEL_PLACE.get(node.kind):
+                rows = np.moveaxis(
+                    np.abs(_current(plan, constants, (number, place))), _axis(node, place, (), False), -1
+                )
+                found.append(rows.reshape(-1, self.channels).max(0))
+        return found
 
 
 def passages(plan):
@@ -331,6 +354,12 @@ def _keeps_last_axis(node, shape, given):
         return plain
     everything = options.endMask >> axis & 1 and (options.beginMask >> axis & 1 or given[0][axis] == 0)
     return bool(everything and given[2] is not None and given[2][axis] == 1 and not options.shrinkAxisMask >> axis & 1)
+
+
+def _current(plan, constants, at):
+    """The values of an operator's constant, as changed so far."""
+    number, place = at
+    return constants.get(at, plan.constants[plan.nodes[number].inputs[place]])
 
 
 def _largest(node, place, values, channels):

@@ -1,0 +1,389 @@
+"""A per-tensor int8 `.tflite` that works, of any float one: the cures of a collapse, one after another, until it is near enough.
+
+    saved = rescue.rescue(blob, calibration, selection)     # no labels
+    saved.file, saved.table
+
+Many processors have one scale for a whole kernel, under which networks collapse that lose nothing with a scale for each channel. The
+cures come in the order of what they cost: STEPS. Each is measured on selection data and stays if the answers come nearer to those
+of float32; the first that brings the file within the limit is the last.
+"""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers.base import repository
+from helpers.base.errors import InputError, StructureError
+from helpers.compress import (
+    outliers,
+    own_data,
+    own_model,
+    requantize,
+    sensitivity,
+    tflite_equalization,
+    tflite_graph,
+    tflite_training,
+)
+from helpers.compress.tflite_plan import opened
+from helpers.evidence import stats
+from helpers.tflite import heads, inputs, litert
+
+PER_TENSOR, PER_CHANNEL = requantize.Format(per_channel=False), requantize.Format()
+NOTHING = "per_tensor"  # the file before any step
+# Step -> what it does. Those of EXACT leave the function of the float file as it is.
+STEPS = {
+    "cleared": "weights that read a channel which is always the same are zero",
+    "equalized": "neighbouring layers share out the ranges of channels",
+    "capped": "the same through ReLU6, with a cap for each channel",
+    "migrated": "channels with large activations move into the weights that read them",
+    "corrected": "biases make up for what rounding does to the mean of each channel; the float function changes",
+    "per_channel": "the layers that lose most have a scale for each channel",
+    "float": "the layers that lose most stay in float32",
+    "trained": "trained to answer as float32, without labels; the float function changes",
+}
+EXACT = ("cleared", "equalized", "capped", "migrated")
+TOLERANCE = 1e-4  # share of the largest answer, by which float32 may round otherwise
+LIMIT = 0.01
+CALIBRATED, SELECTED, CORRECTED, SWEPT, TRIED = 500, 1000, 64, 200, 32  # samples, at most, that are used for each
+TRAINING_STEPS, LEARNING_RATE = 100, 1e-4
+
+
+@dataclass(frozen=True)
+class Rescued:
+    """file: bytes of the best that was found. reached: whether it is within the limit on selection data. table: a row for float32, one
+    without any step, and one for each step that was tried, with the columns of `rescue`. judged: the task, in words. last: the row
+    that the file is of. expected: whether changes are what the float model's own probabilities let expect. named: the output tensors of layers with a scale for each channel, or in float32 -> their Format, or None."""
+
+    file: bytes
+    reached: bool
+    table: pd.DataFrame
+    judged: str
+    last: str
+    named: dict
+    expected: bool
+
+
+@dataclass(frozen=True)
+class _State:
+    """A float file, and how it is to be quantized: bytes, formats of some layers as `requantize.apply` takes them, ranges."""
+
+    model: bytes
+    formats: dict
+    ranges: dict
+
+    def quantized(self):
+        return requantize.apply(self.model, {requantize.EVERYTHING: PER_TENSOR, **self.formats}, self.ranges)
+
+
+def rescue(model, calibration, selection, labels=None, limit=LIMIT, purpose=None, without=(), progress=iter, seed=0):
+    """Make a per-tensor int8 file of a float `.tflite` (bytes or path) that answers nearly as it does: `Rescued`.
+
+    calibration: samples as the model takes them, (n, ...), or name of an input -> such an array: they set the ranges, correct biases
+    and train. selection: others, by which steps are judged; labels: theirs, as the task takes them, or None. limit: by how much the
+    score may fall, as a share. Without labels it is what a classifier's own probabilities say of the answers that change (an
+    answer that float32 gives 0.5 and another that it gives 0.4 are expected to cost 0.1), and for other tasks what the score
+    loses where the float file's own answers are the truth. purpose: a `heads.Purpose`. without: names of STEPS that are not to be
+    tried. progress: wraps the list of steps, as tqdm does. seed: of random samples and of training.
+    Steps of EXACT are verified: the float file before and behind answers the same, to TOLERANCE, for calibration samples and for
+    random ones; one that does not is not taken.
+    Columns of the table: kept; change of the score with low and high (the worst output's); same (share of the same answers, NaN
+    where answers are numbers), damage (the task's, its mean), bytes, kernels (how many there are), one_scale (how many of them have one
+    scale, counted in the file), in_float (operators that compute in float32), shift (the largest change of a float answer, as a share of the
+    largest answer; NaN for a step that is not exact), seconds, note.
+    Raises InputError for an unusable or a quantized file, one without layers of weights, and samples that do not fit.
+    """
+    unknown = [name for name in without if name not in STEPS]
+    if unknown:
+        raise InputError(f"without={unknown[0]!r} is no step: choose of {', '.join(STEPS)}.")
+    if not 0 <= limit < 1:
+        raise InputError(f"limit={limit!r} must be a share in [0, 1): 0.01 is 1 point.")
+    file, _, _ = opened(model)
+    sensitivity.weight_layers(file)
+    ladder = _Ladder(file, inputs.by_name(calibration), inputs.by_name(selection), labels, limit, purpose, seed)
+    for name in progress([NOTHING, *(step for step in STEPS if step not in without)]):
+        if not ladder.reached:
+            ladder.take(name)
+    table = pd.DataFrame.from_dict(ladder.rows, orient="index")
+    return Rescued(
+        ladder.file, ladder.reached, table, ladder.judged, ladder.last, ladder.state.formats, ladder.expected
+    )
+
+
+class _Ladder:
+    """The steps as they are taken: what stands, and the rows of the table."""
+
+    def __init__(self, file, calibration, selection, labels, limit, purpose, seed):
+        self.calibration, self.selection, self.limit, self.seed = calibration, selection, limit, seed
+        self.state = _State(file, {}, requantize.calibrate(file, calibration))
+        self.exact = litert.run(file, selection, batch=litert.BATCH)
+        self.heads = heads.heads(self.exact, labels, purpose)
+        self.judged = "; ".join(map(str, self.heads))
+        self.expected = any(
+            not each.labelled and each.task.likely(each.answers, each.answers) is not None for each in self.heads
+        )
+        random = np.random.default_rng(seed)
+        self.tried = [
+            own_data.part(calibration, slice(TRIED)),
+            _random_like(own_data.part(calibration, slice(TRIED)), random),
+        ]
+        self.rows, self.file, self.last, self.reached = {}, None, None, False
+        self.rows["float32"] = {"kept": True, **self.measured(file), "shift": np.nan, "seconds": np.nan, "note": ""}
+
+    def take(self, name):
+        """Try a step; it stays if it brings the answers nearer to those of float32."""
+        started, shift, note = time.monotonic(), np.nan, ""
+        try:
+            state, note = (self.state, "") if name == NOTHING else getattr(self, f"_{name}")()
+            shift = self.shift(state.model) if name in EXACT else np.nan
+        except StructureError as why:
+            state, note = None, str(why)
+        if state is not None and shift > TOLERANCE:
+            state, note = None, f"the float file would answer otherwise, by {shift:.1g} of its largest answer"
+        row = {"kept": False, "shift": shift, "note": note}
+        if state is not None:
+            file = state.quantized()
+            _check_scales(file, state)
+            row |= self.measured(file)
+            if self.file is None or row["damage"] < self.rows[self.last]["damage"]:
+                self.file, self.state, self.last, row["kept"] = file, state, name, True
+                self.reached = self.within(row)
+        self.rows[name] = row | {"seconds": time.monotonic() - started}
+
+    def within(self, row):
+        return row["change"] >= -self.limit
+
+    def measured(self, file):
+        """What is told of a file in the table."""
+        found = litert.run(file, self.selection, batch=litert.BATCH)
+        changes, same, damage = [], [], 0.0
+        for head in self.heads:
+            answers = head.of(found)
+            changes.append(_change(head, answers))
+            agreed = head.task.same(head.answers, answers)
+            same.append(np.nan if agreed is None else float(np.mean(agreed)))
+            damage += float(np.mean(head.task.damage(head.answers, answers)))
+        worst = min(changes, key=lambda change: change.value)
+        kernels = litert.kernels_in(file)
+        return {
+            "change": worst.value,
+            "low": worst.low,
+            "high": worst.high,
+            "same": float(np.nanmin(same)) if not np.isnan(same).all() else np.nan,
+            "damage": damage,
+            "bytes": len(file),
+            "kernels": len(litert.weight_layers(file)),
+            "one_scale": int((kernels["scales"].map(len) == 1).sum()),
+            "in_float": _in_float(file),
+        }
+
+    def shift(self, model):
+        """By how much a float file answers otherwise than the one that stands: the worst output's, as a share of its largest answer."""
+        worst = 0.0
+        for samples in self.tried:
+            pairs = zip(*(litert.run(each, samples).values() for each in (self.state.model, model)), strict=True)
+            worst = max(worst, *(float(np.abs(one - other).max() / (np.abs(one).max() or 1)) for one, other in pairs))
+        return worst
+
+    def _moved(self, made, what):
+        file, table = made
+        if not len(table):
+            raise StructureError("there is nothing to change")
+        return _State(file, self.state.formats, requantize.calibrate(file, self.calibration)), what(table)
+
+    def _cleared(self):
+        return self._moved(
+            tflite_equalization.clear_constant(self.state.model), lambda table: f"{_many(table)} are always the same"
+        )
+
+    def _equalized(self):
+        return self._moved(tflite_equalization.equalize(self.state.model), lambda table: f"{_many(table)} scaled")
+
+    def _capped(self):
+        found = self._moved(
+            tflite_equalization.equalize(self.state.model, capped=True), lambda table: f"{_many(table)} scaled"
+        )
+        if (
+            litert.operators(found[0].model).op.eq("MINIMUM").sum()
+            == litert.operators(self.state.model).op.eq("MINIMUM").sum()
+        ):
+            raise StructureError("there is no ReLU6 that a factor would have to pass")
+        return found
+
+    def _migrated(self):
+        return self._moved(outliers.migrate(self.state.model, self.calibration), lambda table: f"{_many(table)} scaled")
+
+    def _corrected(self):
+        graph = tflite_graph.Graph(self.state.model)
+        some = own_data.part(self.calibration, slice(CORRECTED))
+        graph.rounding_as(self.state.quantized()).correct_biases(*(some[name] for name in graph.inputs))
+        # Ranges stay: they are those of the float network.
+        return replace(self.state, model=graph.written()), "biases alone change"
+
+    def _per_channel(self):
+        return self._protected(PER_CHANNEL, "with a scale for each channel")
+
+    def _float(self):
+        return self._protected(None, "in float32")
+
+    def _protected(self, form, how):
+        """As few layers as will do, those first that do most damage alone; all of them at the most."""
+        order = self._order()
+        order = [name for name in order if form is None or self.state.formats.get(name, PER_TENSOR) == PER_TENSOR]
+        best = None
+        for many in _rising(len(order)):
+            state = replace(self.state, formats={**self.state.formats, **dict.fromkeys(order[:many], form)})
+            row = self.measured(state.quantized())
+            if best is None or row["damage"] < best[0]:
+                best = row["damage"], state, many
+            if self.within(row):
+                break
+        _, state, many = best
+        return state, f"{many} of {len(order)} {how}: {', '.join(order[:many][:3])}{', …' if many > 3 else ''}"
+
+    def _order(self):
+        """Names of the layers' outputs, those first that do most damage alone."""
+        table = sensitivity.sweep(
+            self.state.model,
+            self.calibration,
+            own_data.part(self.selection, slice(SWEPT)),
+            form=PER_TENSOR,
+            modes=(sensitivity.ALONE,),
+            ranges=self.state.ranges,
+        )
+        return list(sensitivity.order(table, per_byte=False)["name"])
+
+    def _trained(self):
+        formats = {requantize.EVERYTHING: PER_TENSOR, **self.state.formats}
+        aware = tflite_training.quantization_aware(self.state.model, formats=formats, ranges=self.state.ranges)
+        number = own_data.number(self.calibration)
+        order = np.random.default_rng(self.seed).permutation(number)
+        fit, chosen = order[max(1, number // 5) :], order[: max(1, number // 5)]
+        taught, kept = ([self.calibration[name][part] for name in aware.graph.inputs] for part in (fit, chosen))
+        unpacked = (each[0] if len(each) == 1 else each for each in (taught, kept))
+        taught, kept = unpacked
+        tflite_training.train(
+            aware, taught, steps=TRAINING_STEPS, learning_rate=LEARNING_RATE, seed=self.seed, selection=kept
+        )
+        return replace(self.state, model=aware.float32()), f"{TRAINING_STEPS} steps on {len(fit):,} samples"
+
+
+def told(row):
+    """The cells of a row of the table, for people: list of str."""
+    if np.isnan(row["change"]):
+        return ["left out", *[""] * 6, f"{row['seconds']:.1f}", row["note"]]
+    change = stats.Estimate(row["change"], row["low"], row["high"])
+    return [
+        "kept" if row["kept"] else "worse",
+        f"{change:points}".replace(" points", ""),
+        "" if np.isnan(row["same"]) else f"{row['same']:.1%}",
+        f"{row['damage']:.3g}",
+        f"{row['bytes']:,.0f}",
+        f"{row['one_scale']:.0f} of {row['kernels']:.0f}",
+        f"{row['in_float']:.0f}",
+        "" if np.isnan(row["seconds"]) else f"{row['seconds']:.1f}",
+        row["note"],
+    ]
+
+
+def sentences(saved, limit):
+    """What became of it, for people: list of str."""
+    row = saved.table.loc[saved.last]
+    change = stats.Estimate(row["change"], row["low"], row["high"])
+    found = [f"Task: {saved.judged}. Changes are measured on the samples that choose{_expected(saved)}."]
+    if saved.reached and saved.last == NOTHING:
+        found.append(f"One scale for each kernel costs {change:points}: there is no collapse, and nothing was changed.")
+    elif saved.reached:
+        found.append(f"Within {100 * limit:g} points of float32 after the step {saved.last}: {change:points}.")
+    else:
+        found.append(
+            f"No step brings it within {100 * limit:g} points of float32: the best, after the step {saved.last}, is {change:points}; "
+            "allow more by --limit, or convert it with a scale for each channel (compression-lab convert)."
+        )
+    return found
+
+
+def _expected(saved):
+    return ", as float32's own probabilities let expect" if saved.expected else ""
+
+
+def _many(table):
+    return f"{len(table):,} channels of {table['tensor'].nunique():,} tensors"
+
+
+def _rising(number):
+    """1, 2, 4, … and last the number itself."""
+    found = [2**each for each in range(number.bit_length()) if 2**each < number]
+    return [*found, number]
+
+
+def _change(head, answers):
+    """Of the score of a head: by its labels; or what to expect, if float32 is as often right as it says; or by its own answers."""
+    likely = None if head.labelled else head.task.likely(head.answers, answers)
+    if likely is not None:
+        return stats.score_difference(head.task.likely(head.answers, head.answers), likely)
+    return stats.score_difference(head.scores, head.task.scores(answers, head.truth))
+
+
+def _random_like(samples, random):
+    """Samples that no model was made for, as large as given ones: real numbers at random, others from anywhere among the given."""
+    found = {}
+    for name, array in samples.items():
+        if array.dtype.kind == "f":
+            size = 2 * max(float(array.std()), 1e-3)
+            found[name] = random.normal(float(array.mean()), size, array.shape).astype(array.dtype)
+        else:
+            found[name] = random.permutation(array.ravel()).reshape(array.shape)
+    return found
+
+
+def _in_float(file):
+    """How many operators of a file work on real numbers, those left out that turn them into integers or back."""
+    table = litert.operators(file)
+    return int(((table["input"] == "float32") & ~table["op"].isin(["QUANTIZE", "DEQUANTIZE"])).sum())
+
+
+def _check_scales(file, state):
+    """Raises StructureError unless every kernel of the file has one scale, but for the layers that are named."""
+    kernels = litert.kernels_in(file)
+    several = kernels[kernels["scales"].map(len) > 1]["name"]
+    named = [name for name, form in state.formats.items() if form is not None]
+    strange = [name for name in several if not any(name.startswith(each) for each in named)]
+    if strange:
+        raise StructureError(f"the kernel of {strange[0]} has several scales")
+
+
+def rescue_file(
+    path, calibration, output, test=None, limit=LIMIT, purpose=None, without=(), progress=iter, seed=0, **options
+):
+    """`rescue` for a model that `own_model.load(path, **options)` takes, and arrays in `.npz` files as `inputs.judged` reads them.
+
+    Half of the calibration samples, drawn at random, set ranges, and the other half chooses; with y in the file, by labels. test:
+    another such `.npz`, that nothing is chosen by. The file is written to `output` in one step, whether the limit is reached or
+    not. Returns (the Model, the Rescued, the samples to be judged on: of test, or else those that chose; and their labels, or None).
+    Raises InputError for files that cannot be used; nothing is written then.
+    """
+    output = Path(output)
+    if output.suffix != ".tflite" or output.resolve() == Path(path).resolve():
+        raise InputError(f"output={str(output)!r} must end in .tflite, and name another file than the model.")
+    own = own_model.load(path, **options)
+    x, y = own_data.samples(calibration, own, parameter="calibration")
+    number = own_data.number(x)
+    if number < 2:
+        raise InputError(
+            f"calibration={str(calibration)!r} holds {number} sample: half of them choose, so give 100 or more."
+        )
+    fitting, selection = (
+        np.sort(part)[:most]
+        for part, most in zip(
+            np.array_split(np.random.default_rng(seed).permutation(number), 2), (CALIBRATED, SELECTED), strict=True
+        )
+    )
+    judged = own_data.part(x, selection), own_data.part(y, selection)
+    if test is not None:
+        judged_once = own_data.samples(test, own, parameter="test")
+    saved = rescue(own.file, own_data.part(x, fitting), judged[0], judged[1], limit, purpose, without, progress, seed)
+    repository.write(output, saved.file)
+    return own, saved, *(judged if test is None else judged_once)
