@@ -47,15 +47,16 @@ STEPS = {
 EXACT = ("cleared", "equalized", "capped", "migrated")
 TOLERANCE = 1e-4  # share of the largest answer, by which float32 may round otherwise
 LIMIT = 0.01
-CALIBRATED, SELECTED, CORRECTED, SWEPT, TRIED = 500, 1000, 64, 200, 32  # samples, at most, that are used for each
+CALIBRATED, SELECTED, CORRECTED, SWEPT, TRIED = 200, 1000, 64, 200, 32  # samples, at most, that are used for each
 TRAINING_STEPS, LEARNING_RATE = 100, 1e-4
 
 
 @dataclass(frozen=True)
 class Rescued:
-    """file: bytes of the best that was found. reached: whether it is within the limit on selection data. table: a row for float32, one
-    without any step, and one for each step that was tried, with the columns of `rescue`. judged: the task, in words. last: the row
-    that the file is of. expected: whether changes are what the float model's own probabilities let expect. named: the output tensors of layers with a scale for each channel, or in float32 -> their Format, or None."""
+    """file: bytes of the best that was found. reached: whether it is within the limit on selection data. table: a row for float32,
+    one for no step, and one for each step that was tried, with the columns of `rescue`. judged: the task, in words. last: the row that
+    the file is of. named: output tensor of each layer with a scale for each channel, or in float32 -> its Format, or None. expected:
+    whether changes are what the float model's own probabilities let expect."""
 
     file: bytes
     reached: bool
@@ -138,7 +139,9 @@ class _Ladder:
         try:
             state, note = (self.state, "") if name == NOTHING else getattr(self, f"_{name}")()
             shift = self.shift(state.model) if name in EXACT else np.nan
-        except StructureError as why:
+        except InputError as why:  # there is nothing to do for this step, or no way to do it
+            if name == NOTHING:
+                raise
             state, note = None, str(why)
         if state is not None and shift > TOLERANCE:
             state, note = None, f"the float file would answer otherwise, by {shift:.1g} of its largest answer"
@@ -258,12 +261,10 @@ class _Ladder:
     def _trained(self):
         formats = {requantize.EVERYTHING: PER_TENSOR, **self.state.formats}
         aware = tflite_training.quantization_aware(self.state.model, formats=formats, ranges=self.state.ranges)
-        number = own_data.number(self.calibration)
-        order = np.random.default_rng(self.seed).permutation(number)
-        fit, chosen = order[max(1, number // 5) :], order[: max(1, number // 5)]
-        taught, kept = ([self.calibration[name][part] for name in aware.graph.inputs] for part in (fit, chosen))
-        unpacked = (each[0] if len(each) == 1 else each for each in (taught, kept))
-        taught, kept = unpacked
+        order = np.random.default_rng(self.seed).permutation(own_data.number(self.calibration))
+        chosen, fit = np.split(order, [max(1, len(order) // 5)])
+        arrays = [[self.calibration[name][part] for name in aware.graph.inputs] for part in (fit, chosen)]
+        taught, kept = (each if len(each) > 1 else each[0] for each in arrays)
         tflite_training.train(
             aware, taught, steps=TRAINING_STEPS, learning_rate=LEARNING_RATE, seed=self.seed, selection=kept
         )

@@ -1,0 +1,86 @@
+"""ReLU6 with a cap for each channel: the same function in float32, the same answers in whole numbers, and back again."""
+
+import numpy as np
+import pytest
+
+from helpers.base import runtime_env
+from helpers.compress import affine, quantize, requantize
+from helpers.compress.tflite_plan import Plan
+from helpers.tflite import capping, litert, rewrite
+
+with runtime_env.quiet():
+    import tensorflow as tf
+
+layers = tf.keras.layers
+INT8 = {requantize.EVERYTHING: requantize.Format()}
+X = np.random.default_rng(0).normal(scale=8, size=(40, 12, 12, 3)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def network():
+    """ReLU6 in a convolution, a depthwise one, a sum and a dense layer, and of an output; its channels reach the cap."""
+    runtime_env.seed_everything(0)
+    x = inputs = layers.Input((12, 12, 3))
+    x = layers.Conv2D(8, 3, padding="same", activation="relu6", name="first")(x)
+    y = layers.DepthwiseConv2D(3, padding="same", activation="relu6", name="depthwise")(x)
+    x = layers.ReLU(6)(layers.Add()([x, y]))
+    x = layers.Dense(6, activation="relu6", name="hidden")(layers.GlobalAveragePooling2D()(x))
+    return quantize.convert(tf.keras.Model(inputs, layers.Dense(4, activation="relu6", name="answer")(x)))
+
+
+def test_every_cap_but_that_of_an_output_is_told_apart(network):
+    capped = capping.with_caps(network)
+    kinds = list(litert.operators(capped).op)
+    before = list(litert.operators(network).op)
+    assert kinds.count("MINIMUM") == 4 and [kind for kind in kinds if kind != "MINIMUM"] == before
+    np.testing.assert_array_equal(litert.predict(capped, X), litert.predict(network, X))
+    assert set(litert.tensors(network).name) <= set(
+        litert.tensors(capped).name
+    )  # what tensors were called they are called
+
+
+def test_it_can_be_taken_back(network):
+    back = capping.with_fused_caps(capping.with_caps(network))
+    assert list(litert.operators(back).op) == list(litert.operators(network).op)
+    fused = [
+        [getattr(node.options, "fusedActivationFunction", 0) for node in Plan(each).nodes] for each in (back, network)
+    ]
+    assert fused[0] == fused[1]
+    np.testing.assert_array_equal(litert.predict(back, X), litert.predict(network, X))
+
+
+def test_a_cap_that_differs_stays(network):
+    capped = capping.with_caps(network)
+    plan = Plan(capped)
+    number, node = next((at, node) for at, node in enumerate(plan.nodes) if node.kind == "MINIMUM")
+    caps = np.arange(1, 9).astype("float32")
+    lower = capping.with_fused_caps(rewrite.with_operands(capped, {(number, 1): caps}))
+    assert list(litert.operators(lower).op).count("MINIMUM") == 1
+    assert node.name in set(litert.tensors(lower).name)
+    found = dict(zip(litert.tensors(lower).name, range(99), strict=False))
+    assert f"{node.name}_uncapped" in found
+
+
+def test_whole_numbers_throughout(network):
+    capped = capping.with_caps(network)
+    file = requantize.apply(capped, INT8, requantize.calibrate(capped, X))
+    table = litert.operators(file)
+    assert set(table[table.input == "float32"].op) == {"QUANTIZE"} and (table.op == "MINIMUM").sum() == 4
+    plain = requantize.apply(network, INT8, requantize.calibrate(network, X))
+    exact, with_caps, without = (litert.predict(each, X) for each in (network, file, plain))
+    assert affine.sqnr(exact, with_caps) > affine.sqnr(exact, without) - 1
+
+
+def test_a_minimum_beside_a_layer_in_float_stays_in_float(network):
+    capped = capping.with_caps(network)
+    name = next(row.name for row in litert.weight_layers(capped).itertuples() if row.op == "DEPTHWISE_CONV_2D")
+    file = requantize.apply(capped, {**INT8, name: None}, requantize.calibrate(capped, X))
+    assert affine.sqnr(litert.predict(network, X), litert.predict(file, X)) > 20
+
+
+def test_what_has_none_is_left_alone(network):
+    inputs = layers.Input((8,))
+    file = quantize.convert(tf.keras.Model(inputs, layers.Dense(3, activation="relu")(inputs)))
+    for change in (capping.with_caps, capping.with_fused_caps, capping.with_whole_minimums):
+        assert change(file) == file
+    assert capping.minimums(file) == [] and len(capping.minimums(capping.with_caps(network))) == 4
