@@ -164,7 +164,7 @@ def train(model, data, test, tasks, metric, weights, per_tensor, output, code, s
     "--without",
     multiple=True,
     metavar="STEP",
-    help="Leave a step out: cleared, equalized, capped, migrated, corrected, per_channel, float or trained; may be repeated.",
+    help="Leave a step out: cleared, equalized, capped, gated, migrated, corrected, per_channel, float or trained; may be repeated.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the halves of the samples, and of training.")
 @click.option("--output", default="rescued.tflite", show_default=True)
@@ -184,13 +184,13 @@ def rescue(model, calibration, test, limit, without, seed, tasks, metric, output
     from rich.progress import track
     from rich.table import Table
 
-    from helpers.compress import rescue
+    from helpers.compress import rescue_files
     from helpers.deploy import gate, gate_report
     from helpers.deploy.policy import Policy
     from helpers.tflite.heads import Purpose
 
     purpose = Purpose(pairs(tasks, "task"), metric)
-    own, saved, judged, known = rescue.rescue_file(
+    own, saved, judged, known = rescue_files.of_file(
         model,
         calibration,
         output,
@@ -207,9 +207,9 @@ def rescue(model, calibration, test, limit, without, seed, tasks, metric, output
         click.echo(note)
     shown = Table("step", "", "change, points", "same", "damage", "bytes", "one scale", "in float", "s", "what")
     for name, row in saved.table.iterrows():
-        shown.add_row(name, *rescue.told(row))
+        shown.add_row(name, *rescue_files.told(row))
     Console(markup=False, highlight=False).print(shown)
-    for sentence in rescue.sentences(saved, limit):
+    for sentence in rescue_files.sentences(saved, limit):
         click.echo(sentence)
     samples = judged if isinstance(judged, dict) else {own.inputs[0].name: judged}
     decision = gate.judge(saved.file, own.file, samples, known, Policy(max_drop=limit), purpose=purpose, speed=False)

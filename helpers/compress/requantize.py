@@ -14,7 +14,7 @@ import numpy as np
 
 from helpers.base import runtime_env
 from helpers.base.errors import InputError, StructureError
-from helpers.tflite import capping, flatbuffer, inputs, inside, litert, rewrite
+from helpers.tflite import activations, flatbuffer, inputs, inside, litert, rewrite
 
 with runtime_env.quiet():
     from ai_edge_litert import schema_py_generated as schema
@@ -106,7 +106,7 @@ def calibrate(model, calibration):
         zero = bool(seen) and not np.any([seen["min"], seen["max"]])
         if zero or (seen and tensor in capped):
             ranges[tensor] = _widened(seen, {"min": np.float32(0), "max": np.float32(1 if zero else LEAST)})
-    for source, made in capping.minimums(model):
+    for source, made in activations.minimums(model):
         if ranges.get(source) and ranges.get(made):  # what lies above the largest cap is cut off anyway
             shared = {"min": np.minimum(ranges[source]["min"], ranges[made]["min"]), "max": ranges[made]["max"]}
             ranges[source] = ranges[made] = shared
@@ -153,7 +153,7 @@ def apply(model, formats, ranges=None):
     if runner.need_calibration and not ranges:
         raise InputError("ranges is empty: formats with activations need the result of calibrate(model, samples).")
     with _silence():
-        made = capping.with_whole_minimums(bytes(runner.quantize(ranges).quantized_model))
+        made = activations.with_whole_minimums(bytes(runner.quantize(ranges).quantized_model))
     return rewrite.with_sizes(made, sizes, signatures) if sizes else made
 
 

@@ -10,17 +10,14 @@ of float32; the first that brings the file within the limit is the last.
 
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from helpers.base import repository
 from helpers.base.errors import InputError, StructureError
 from helpers.compress import (
     outliers,
     own_data,
-    own_model,
     requantize,
     sensitivity,
     tflite_equalization,
@@ -29,7 +26,7 @@ from helpers.compress import (
 )
 from helpers.compress.tflite_plan import opened
 from helpers.evidence import stats
-from helpers.tflite import heads, inputs, litert
+from helpers.tflite import flatbuffer, heads, inputs, litert
 
 PER_TENSOR, PER_CHANNEL = requantize.Format(per_channel=False), requantize.Format()
 NOTHING = "per_tensor"  # the file before any step
@@ -38,13 +35,14 @@ STEPS = {
     "cleared": "weights that read a channel which is always the same are zero",
     "equalized": "neighbouring layers share out the ranges of channels",
     "capped": "the same through ReLU6, with a cap for each channel",
+    "gated": "the same through swish, with a product before its sigmoid",
     "migrated": "channels with large activations move into the weights that read them",
     "corrected": "biases make up for what rounding does to the mean of each channel; the float function changes",
     "per_channel": "the layers that lose most have a scale for each channel",
     "float": "the layers that lose most stay in float32",
     "trained": "trained to answer as float32, without labels; the float function changes",
 }
-EXACT = ("cleared", "equalized", "capped", "migrated")
+EXACT = ("cleared", "equalized", "capped", "gated", "migrated")
 TOLERANCE = 1e-4  # share of the largest answer, by which float32 may round otherwise
 LIMIT = 0.01
 CALIBRATED, SELECTED, CORRECTED, SWEPT, TRIED = 200, 1000, 64, 200, 32  # samples, at most, that are used for each
@@ -103,7 +101,8 @@ def rescue(model, calibration, selection, labels=None, limit=LIMIT, purpose=None
         raise InputError(f"limit={limit!r} must be a share in [0, 1): 0.01 is 1 point.")
     file, _, _ = opened(model)
     sensitivity.weight_layers(file)
-    ladder = _Ladder(file, inputs.by_name(calibration), inputs.by_name(selection), labels, limit, purpose, seed)
+    calibration, selection = (_named(file, each) for each in (calibration, selection))
+    ladder = _Ladder(file, calibration, selection, labels, limit, purpose, seed)
     for name in progress([NOTHING, *(step for step in STEPS if step not in without)]):
         if not ladder.reached:
             ladder.take(name)
@@ -111,6 +110,16 @@ def rescue(model, calibration, selection, labels=None, limit=LIMIT, purpose=None
     return Rescued(
         ladder.file, ladder.reached, table, ladder.judged, ladder.last, ladder.state.formats, ladder.expected
     )
+
+
+def _named(file, samples):
+    """Samples by the names of a file's inputs: an array is that of the only one. Raises InputError for other names."""
+    names, found = list(flatbuffer.signature_names(file, "inputs").values()), inputs.by_name(samples)
+    if len(names) == len(found) == 1:
+        return dict(zip(names, found.values(), strict=True))
+    if set(names) - set(found):
+        raise InputError(f"samples hold {', '.join(found)}: give an array for each of {', '.join(names)}.")
+    return {name: found[name] for name in names}
 
 
 class _Ladder:
@@ -205,15 +214,18 @@ class _Ladder:
         return self._moved(tflite_equalization.equalize(self.state.model), lambda table: f"{_many(table)} scaled")
 
     def _capped(self):
-        found = self._moved(
-            tflite_equalization.equalize(self.state.model, capped=True), lambda table: f"{_many(table)} scaled"
-        )
-        if (
-            litert.operators(found[0].model).op.eq("MINIMUM").sum()
-            == litert.operators(self.state.model).op.eq("MINIMUM").sum()
-        ):
-            raise StructureError("there is no ReLU6 that a factor would have to pass")
-        return found
+        return self._opened("MINIMUM", "ReLU6", capped=True)
+
+    def _gated(self):
+        return self._opened("MUL", "swish", gated=True)
+
+    def _opened(self, kind, activation, **passing):
+        """Equalized through an activation as well, which then has one operator of a kind more."""
+        file, table = tflite_equalization.equalize(self.state.model, **passing)
+        added, before = (int((litert.operators(each).op == kind).sum()) for each in (file, self.state.model))
+        if added == before:
+            raise StructureError(f"there is no {activation} that a factor would have to pass")
+        return self._moved((file, table), lambda table: f"{_many(table)} scaled, {added - before} operators more")
 
     def _migrated(self):
         return self._moved(outliers.migrate(self.state.model, self.calibration), lambda table: f"{_many(table)} scaled")
@@ -235,6 +247,8 @@ class _Ladder:
         """As few layers as will do, those first that do most damage alone; all of them at the most."""
         order = self._order()
         order = [name for name in order if form is None or self.state.formats.get(name, PER_TENSOR) == PER_TENSOR]
+        if not order:
+            raise StructureError("no layer is left")
         best = None
         for many in _rising(len(order)):
             state = replace(self.state, formats={**self.state.formats, **dict.fromkeys(order[:many], form)})
@@ -269,45 +283,6 @@ class _Ladder:
             aware, taught, steps=TRAINING_STEPS, learning_rate=LEARNING_RATE, seed=self.seed, selection=kept
         )
         return replace(self.state, model=aware.float32()), f"{TRAINING_STEPS} steps on {len(fit):,} samples"
-
-
-def told(row):
-    """The cells of a row of the table, for people: list of str."""
-    if np.isnan(row["change"]):
-        return ["left out", *[""] * 6, f"{row['seconds']:.1f}", row["note"]]
-    change = stats.Estimate(row["change"], row["low"], row["high"])
-    return [
-        "kept" if row["kept"] else "worse",
-        f"{change:points}".replace(" points", ""),
-        "" if np.isnan(row["same"]) else f"{row['same']:.1%}",
-        f"{row['damage']:.3g}",
-        f"{row['bytes']:,.0f}",
-        f"{row['one_scale']:.0f} of {row['kernels']:.0f}",
-        f"{row['in_float']:.0f}",
-        "" if np.isnan(row["seconds"]) else f"{row['seconds']:.1f}",
-        row["note"],
-    ]
-
-
-def sentences(saved, limit):
-    """What became of it, for people: list of str."""
-    row = saved.table.loc[saved.last]
-    change = stats.Estimate(row["change"], row["low"], row["high"])
-    found = [f"Task: {saved.judged}. Changes are measured on the samples that choose{_expected(saved)}."]
-    if saved.reached and saved.last == NOTHING:
-        found.append(f"One scale for each kernel costs {change:points}: there is no collapse, and nothing was changed.")
-    elif saved.reached:
-        found.append(f"Within {100 * limit:g} points of float32 after the step {saved.last}: {change:points}.")
-    else:
-        found.append(
-            f"No step brings it within {100 * limit:g} points of float32: the best, after the step {saved.last}, is {change:points}; "
-            "allow more by --limit, or convert it with a scale for each channel (compression-lab convert)."
-        )
-    return found
-
-
-def _expected(saved):
-    return ", as float32's own probabilities let expect" if saved.expected else ""
 
 
 def _many(table):
@@ -354,37 +329,3 @@ def _check_scales(file, state):
     strange = [name for name in several if not any(name.startswith(each) for each in named)]
     if strange:
         raise StructureError(f"the kernel of {strange[0]} has several scales")
-
-
-def rescue_file(
-    path, calibration, output, test=None, limit=LIMIT, purpose=None, without=(), progress=iter, seed=0, **options
-):
-    """`rescue` for a model that `own_model.load(path, **options)` takes, and arrays in `.npz` files as `inputs.judged` reads them.
-
-    Half of the calibration samples, drawn at random, set ranges, and the other half chooses; with y in the file, by labels. test:
-    another such `.npz`, that nothing is chosen by. The file is written to `output` in one step, whether the limit is reached or
-    not. Returns (the Model, the Rescued, the samples to be judged on: of test, or else those that chose; and their labels, or None).
-    Raises InputError for files that cannot be used; nothing is written then.
-    """
-    output = Path(output)
-    if output.suffix != ".tflite" or output.resolve() == Path(path).resolve():
-        raise InputError(f"output={str(output)!r} must end in .tflite, and name another file than the model.")
-    own = own_model.load(path, **options)
-    x, y = own_data.samples(calibration, own, parameter="calibration")
-    number = own_data.number(x)
-    if number < 2:
-        raise InputError(
-            f"calibration={str(calibration)!r} holds {number} sample: half of them choose, so give 100 or more."
-        )
-    fitting, selection = (
-        np.sort(part)[:most]
-        for part, most in zip(
-            np.array_split(np.random.default_rng(seed).permutation(number), 2), (CALIBRATED, SELECTED), strict=True
-        )
-    )
-    judged = own_data.part(x, selection), own_data.part(y, selection)
-    if test is not None:
-        judged_once = own_data.samples(test, own, parameter="test")
-    saved = rescue(own.file, own_data.part(x, fitting), judged[0], judged[1], limit, purpose, without, progress, seed)
-    repository.write(output, saved.file)
-    return own, saved, *(judged if test is None else judged_once)

@@ -15,7 +15,7 @@ from helpers.base.errors import StructureError
 from helpers.compress import tflite_scales
 from helpers.compress.tflite_operators import BIAS_PLACE, KERNEL_PLACE
 from helpers.compress.tflite_plan import Plan, opened
-from helpers.tflite import capping, rewrite
+from helpers.tflite import activations, rewrite
 
 with runtime_env.quiet():
     from ai_edge_litert import schema_py_generated as schema
@@ -32,7 +32,7 @@ READERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _CUT = {
     schema.ActivationFunctionType.NONE: (-np.inf, np.inf),
     schema.ActivationFunctionType.RELU: (0, np.inf),
-    schema.ActivationFunctionType.RELU6: (0, capping.CAP),
+    schema.ActivationFunctionType.RELU6: (0, activations.CAP),
     schema.ActivationFunctionType.RELU_N1_TO_1: (-1, 1),
 }
 
@@ -56,27 +56,29 @@ def clear_constant(model):
     return (rewrite.with_operands(file, known.operands) if known.operands else file), table
 
 
-def equalize(model, capped=False):
+def equalize(model, capped=False, gated=False):
     """Cross-layer equalization of a float `.tflite`: neighbouring layers share out their ranges, and it computes the same, bit for bit.
 
     What makes channel i of a tensor is multiplied by s_i, what reads it is divided by s_i = sqrt(r2_i / r1_i), for the ranges r1
     before and r2 behind (Nagel et al. 2019, equation 11; each as a share of its kernel's largest, since several kernels may make or
     read a tensor, as in a residual stream), for every `tflite_scales.Passage`, repeated until the ranges stand still. Factors
     are rounded to powers of two, which change no bit of float32 and leave ranges at most 1.4 times apart on either side.
-    capped: also through ReLU6, whose cap is scaled along, channel by channel (`capping.with_caps`: a minimum behind it). Nagel et
-    al. replace ReLU6 by ReLU, which changes the function.
+    capped: also through ReLU6, whose cap is scaled along, channel by channel (`activations.with_caps`: a minimum behind it). Nagel et
+    al. replace ReLU6 by ReLU, which changes the function. gated: also through swish, whose sigmoid is given what it was given before
+    (`activations.with_gates`: a product before it).
     Returns (bytes, frame), a row for each channel that was scaled: tensor, channel, factor. Raises InputError for an unusable or a
     quantized file; StructureError where no channel can be scaled.
     """
     file, plan, _ = opened(model)
-    if capped:
-        file = capping.with_caps(file)
+    if capped or gated:
+        file = activations.with_caps(file) if capped else file
+        file = activations.with_gates(file) if gated else file
         plan = Plan(file)
     found = [each for each in tflite_scales.passages(plan) if each.making(plan, {})]
     if not found:
         raise StructureError(
             "model has no two layers of weights with only what lets a factor pass between them (ReLU, pooling, sums; ReLU6 with its "
-            "cap): there is nothing to equalize. Quantize it per-channel, or keep its sensitive layers in float."
+            "cap, swish with a gate): there is nothing to equalize. Quantize it per-channel, or keep its sensitive layers in float."
         )
     exponents, operands, rows = [np.zeros(each.channels) for each in found], {}, []
     for _ in range(SWEEPS):
@@ -94,7 +96,8 @@ def equalize(model, capped=False):
         operands = passage.moved(plan, operands, factors)
         name = plan.names[passage.tensor]
         rows += [(name, int(at), float(factors[at])) for at in np.flatnonzero(factors != 1)]
-    return capping.with_fused_caps(rewrite.with_operands(file, operands)), pd.DataFrame(rows, columns=COLUMNS)
+    changed = activations.with_fused_caps(rewrite.with_operands(file, operands))
+    return activations.without_gates(changed) if gated else changed, pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _balancing(making, reading):
@@ -138,7 +141,7 @@ class _Constant:
         if node.kind == "PAD":  # with zeros
             return np.where(found == 0, 0, np.nan)
         if node.kind == "RELU6":
-            return np.clip(found, 0, capping.CAP)
+            return np.clip(found, 0, activations.CAP)
         return np.maximum(found, 0) if node.kind == "RELU" else found
 
     def _keeps_channels(self, node):
@@ -167,8 +170,8 @@ class _Constant:
         highest = self.highest.get(node.inputs[0])
         if cut[0] == 0 and highest is not None and len(highest) == kernel.shape[-1]:
             empty |= _by_output(node, np.maximum(kernel, 0) * highest).sum(1) + bias < 0
-        if cut == (0, capping.CAP):
-            self.highest[node.outputs[0]] = np.full(len(rows), float(capping.CAP))
+        if cut == (0, activations.CAP):
+            self.highest[node.outputs[0]] = np.full(len(rows), float(activations.CAP))
         return np.where(empty, np.clip(bias, *cut), np.nan)
 
     def _constant(self, number, node, place):

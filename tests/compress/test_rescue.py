@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from helpers.__main__ import main
 from helpers.base import runtime_env
 from helpers.base.errors import InputError
-from helpers.compress import quantize, requantize, rescue
+from helpers.compress import quantize, requantize, rescue, rescue_files
 from helpers.evidence import stats
 from helpers.networks import checkpoints, data, models
 from helpers.tflite import litert
@@ -100,7 +100,7 @@ def test_what_did_not_collapse_is_left_as_it_was():
     assert saved.reached and saved.last == rescue.NOTHING and list(saved.table.index) == ["float32", "per_tensor"]
     form = {requantize.EVERYTHING: requantize.Format(per_channel=False)}
     assert saved.file == requantize.apply(calm, form, requantize.calibrate(calm, samples(60)))
-    assert any("there is no collapse" in sentence for sentence in rescue.sentences(saved, 0.05))
+    assert any("there is no collapse" in sentence for sentence in rescue_files.sentences(saved, 0.05))
 
 
 def test_labels_judge_where_they_are_known(file):
@@ -112,7 +112,7 @@ def test_labels_judge_where_they_are_known(file):
 
 
 def test_layers_are_named_only_where_nothing_else_helps(file):
-    without = ("cleared", "equalized", "capped", "migrated", "corrected")
+    without = ("cleared", "equalized", "capped", "gated", "migrated", "corrected")
     saved = rescue.rescue(file, samples(60), samples(200, 1), without=without)
     assert saved.reached and saved.last == "per_channel"
     table, several = saved.table, litert.kernels_in(saved.file)["scales"].map(len) > 1
@@ -133,7 +133,7 @@ def test_a_limit_that_no_step_reaches_leaves_the_best(file):
     saved = rescue.rescue(file, samples(60), samples(200, 1), limit=0, without=("capped", *TEACHING))
     table = saved.table
     assert not saved.reached and table.damage[saved.last] == table.damage[1:].min()
-    [_, sentence] = rescue.sentences(saved, 0.0)
+    [_, sentence] = rescue_files.sentences(saved, 0.0)
     assert "No step brings it within 0 points" in sentence and saved.last in sentence and "--limit" in sentence
 
 

@@ -1,7 +1,10 @@
-"""ReLU6 as a ReLU and a minimum, so that each channel can have a cap of its own; and that minimum in whole numbers.
+"""Activations written so that a factor for each channel can pass, in a float `.tflite`: they compute the same, in more operators.
 
-    capped = capping.with_caps(blob)           # computes the same, and lets a factor for each channel pass
-    plain = capping.with_fused_caps(capped)    # back again, where all caps are still the same
+    ReLU6   a ReLU and a minimum with a cap for each channel
+    swish   x * sigmoid(1 * x), with that 1 for each channel, which takes the factor back before the sigmoid
+
+    capped = activations.with_caps(blob)
+    plain = activations.with_fused_caps(capped)    # back again, where all caps are still the same
 
 Loads no TensorFlow.
 """
@@ -15,6 +18,7 @@ with runtime_env.quiet():
     from ai_edge_litert import schema_py_generated as schema
 
 CAP = 6  # of a ReLU6
+_OPTIONS = {"MINIMUM": "MaximumMinimumOptions", "MUL": "MulOptions"}
 
 
 def with_caps(model):
@@ -37,7 +41,7 @@ def with_caps(model):
             tensor = graph.tensors[caps]
             tensor.shape, tensor.shapeSignature = [channels], None
             rewrite.store(content, tensor, np.full(channels, CAP, np.float32))
-            operators.append(_minimum(content, [uncapped, caps], list(operator.outputs)))
+            operators.append(_operator(content, "MINIMUM", [uncapped, caps], list(operator.outputs)))
             operator.outputs = [uncapped]
         if len(operators) == len(graph.operators):
             return blob
@@ -73,6 +77,54 @@ def with_fused_caps(model):
         return rewrite.packed(content, blob)
 
 
+def with_gates(model):
+    """The file with a product with a constant for each channel, 1, before the sigmoid of every swish: x * sigmoid(x). The file itself if
+    it has none. Raises InputError for a damaged file."""
+    blob = litert.content(model)
+    with flatbuffer.unpacked(blob) as content:
+        graph, operators = content.subgraphs[0], []
+        readers = _readers(graph)
+        for operator in graph.operators:
+            source, made = int(operator.inputs[0]) if len(operator.inputs) else -1, int(operator.outputs[0])
+            kinds = [each and flatbuffer.operator_name(content, each) for each in readers.get(made, [])]
+            shape = graph.tensors[source].shape
+            channels = int(shape[-1]) if shape is not None and len(shape) > 1 else 0
+            sigmoid = flatbuffer.operator_name(content, operator) == "LOGISTIC" and kinds == ["MUL"] and channels > 0
+            if sigmoid and source in readers[made][0].inputs:
+                ones, gate = rewrite.twin(graph, source, b"_ones"), rewrite.twin(graph, source, b"_gate")
+                graph.tensors[ones].shape, graph.tensors[ones].shapeSignature = [channels], None
+                rewrite.store(content, graph.tensors[ones], np.ones(channels, np.float32))
+                operators.append(_operator(content, "MUL", [source, ones], [gate]))
+                operator.inputs = [gate]
+            operators.append(operator)
+        if len(operators) == len(graph.operators):
+            return blob
+        graph.operators = operators
+        return rewrite.packed(content, blob)
+
+
+def without_gates(model):
+    """The file without products with 1 before a sigmoid: takes back what `with_gates` did, where nothing came of it. Raises InputError
+    for a damaged file."""
+    blob = litert.content(model)
+    with flatbuffer.unpacked(blob) as content:
+        graph, gone = content.subgraphs[0], []
+        makers = _makers(graph)
+        for operator in graph.operators:
+            before = makers.get(int(operator.inputs[0])) if len(operator.inputs) else None
+            if flatbuffer.operator_name(content, operator) != "LOGISTIC" or before is None:
+                continue
+            if flatbuffer.operator_name(content, before) == "MUL" and not _activation(before):
+                values = flatbuffer.stored(content.buffers[graph.tensors[before.inputs[1]].buffer], blob)
+                if len(values) and (values.view(np.float32) == 1).all():
+                    operator.inputs = [before.inputs[0]]
+                    gone.append(before)
+        if not gone:
+            return blob
+        graph.operators = [each for each in graph.operators if not any(each is other for other in gone)]
+        return rewrite.packed(content, blob)
+
+
 def with_whole_minimums(model):
     """A quantized file in which a minimum with a constant works on integers, where it stood in float32 between two tensors of one
     scale: litert-quantizer has no rule for it, LiteRT has a kernel. Raises InputError for a damaged file."""
@@ -102,7 +154,7 @@ def with_whole_minimums(model):
             twin = rewrite.twin(graph, operator.inputs[1], b"_quantized")
             graph.tensors[twin].type, graph.tensors[twin].quantization = one.type, one.quantization
             rewrite.store(content, graph.tensors[twin], whole.astype(np.int8))
-            graph.operators[place] = _minimum(content, [source.inputs[0], twin], list(into.outputs), version=2)
+            graph.operators[place] = _operator(content, "MINIMUM", [source.inputs[0], twin], list(into.outputs), 2)
             gone += [into] if len(readers[source.outputs[0]]) > 1 else [into, source]
         if not gone:
             return blob
@@ -162,18 +214,19 @@ def _steps(tensor):
     return float(quantization.scale[0]), int(quantization.zeroPoint[0])
 
 
-def _minimum(content, inputs, outputs, version=1):
-    """A new operator; its code is put into the file if it is not there. version: of its kernel, 2 for integers."""
+def _operator(content, kind, inputs, outputs, version=1):
+    """A new operator; its code is put into the file if it is not there. version: of its kernel, 2 for minimums of integers."""
+    number, options = getattr(schema.BuiltinOperator, kind), _OPTIONS[kind]
     known = [(code.builtinCode, code.version) for code in content.operatorCodes]
-    if (schema.BuiltinOperator.MINIMUM, version) not in known:
+    if (number, version) not in known:
         code = schema.OperatorCodeT()
-        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.MINIMUM
+        code.builtinCode = code.deprecatedBuiltinCode = number
         code.version = version
         content.operatorCodes.append(code)
-        known.append((code.builtinCode, version))
+        known.append((number, version))
     operator = schema.OperatorT()
-    operator.opcodeIndex = known.index((schema.BuiltinOperator.MINIMUM, version))
-    operator.builtinOptionsType = schema.BuiltinOptions.MaximumMinimumOptions
-    operator.builtinOptions = schema.MaximumMinimumOptionsT()
+    operator.opcodeIndex = known.index((number, version))
+    operator.builtinOptionsType = getattr(schema.BuiltinOptions, options)
+    operator.builtinOptions = getattr(schema, f"{options}T")()
     operator.inputs, operator.outputs = inputs, outputs
     return operator

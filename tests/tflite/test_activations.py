@@ -6,7 +6,7 @@ import pytest
 from helpers.base import runtime_env
 from helpers.compress import affine, quantize, requantize
 from helpers.compress.tflite_plan import Plan
-from helpers.tflite import capping, litert, rewrite
+from helpers.tflite import activations, litert, rewrite
 
 with runtime_env.quiet():
     import tensorflow as tf
@@ -29,7 +29,7 @@ def network():
 
 
 def test_every_cap_but_that_of_an_output_is_told_apart(network):
-    capped = capping.with_caps(network)
+    capped = activations.with_caps(network)
     kinds = list(litert.operators(capped).op)
     before = list(litert.operators(network).op)
     assert kinds.count("MINIMUM") == 4 and [kind for kind in kinds if kind != "MINIMUM"] == before
@@ -40,7 +40,7 @@ def test_every_cap_but_that_of_an_output_is_told_apart(network):
 
 
 def test_it_can_be_taken_back(network):
-    back = capping.with_fused_caps(capping.with_caps(network))
+    back = activations.with_fused_caps(activations.with_caps(network))
     assert list(litert.operators(back).op) == list(litert.operators(network).op)
     fused = [
         [getattr(node.options, "fusedActivationFunction", 0) for node in Plan(each).nodes] for each in (back, network)
@@ -50,11 +50,11 @@ def test_it_can_be_taken_back(network):
 
 
 def test_a_cap_that_differs_stays(network):
-    capped = capping.with_caps(network)
+    capped = activations.with_caps(network)
     plan = Plan(capped)
     number, node = next((at, node) for at, node in enumerate(plan.nodes) if node.kind == "MINIMUM")
     caps = np.arange(1, 9).astype("float32")
-    lower = capping.with_fused_caps(rewrite.with_operands(capped, {(number, 1): caps}))
+    lower = activations.with_fused_caps(rewrite.with_operands(capped, {(number, 1): caps}))
     assert list(litert.operators(lower).op).count("MINIMUM") == 1
     assert node.name in set(litert.tensors(lower).name)
     found = dict(zip(litert.tensors(lower).name, range(99), strict=False))
@@ -62,7 +62,7 @@ def test_a_cap_that_differs_stays(network):
 
 
 def test_whole_numbers_throughout(network):
-    capped = capping.with_caps(network)
+    capped = activations.with_caps(network)
     file = requantize.apply(capped, INT8, requantize.calibrate(capped, X))
     table = litert.operators(file)
     assert set(table[table.input == "float32"].op) == {"QUANTIZE"} and (table.op == "MINIMUM").sum() == 4
@@ -72,7 +72,7 @@ def test_whole_numbers_throughout(network):
 
 
 def test_a_minimum_beside_a_layer_in_float_stays_in_float(network):
-    capped = capping.with_caps(network)
+    capped = activations.with_caps(network)
     name = next(row.name for row in litert.weight_layers(capped).itertuples() if row.op == "DEPTHWISE_CONV_2D")
     file = requantize.apply(capped, {**INT8, name: None}, requantize.calibrate(capped, X))
     assert affine.sqnr(litert.predict(network, X), litert.predict(file, X)) > 20
@@ -81,6 +81,6 @@ def test_a_minimum_beside_a_layer_in_float_stays_in_float(network):
 def test_what_has_none_is_left_alone(network):
     inputs = layers.Input((8,))
     file = quantize.convert(tf.keras.Model(inputs, layers.Dense(3, activation="relu")(inputs)))
-    for change in (capping.with_caps, capping.with_fused_caps, capping.with_whole_minimums):
+    for change in (activations.with_caps, activations.with_fused_caps, activations.with_whole_minimums):
         assert change(file) == file
-    assert capping.minimums(file) == [] and len(capping.minimums(capping.with_caps(network))) == 4
+    assert activations.minimums(file) == [] and len(activations.minimums(activations.with_caps(network))) == 4
