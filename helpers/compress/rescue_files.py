@@ -6,7 +6,7 @@ import numpy as np
 
 from helpers.base import repository
 from helpers.base.errors import InputError
-from helpers.compress import own_data, own_model, rescue
+from helpers.compress import own_data, own_model, reports, rescue
 from helpers.evidence import stats
 
 
@@ -20,9 +20,7 @@ def of_file(
     not. Returns (the Model, the Rescued, the samples to be judged on: of test, or else those that chose; and their labels, or None).
     Raises InputError for files that cannot be used; nothing is written then.
     """
-    output = Path(output)
-    if output.suffix != ".tflite" or output.resolve() == Path(path).resolve():
-        raise InputError(f"output={str(output)!r} must end in .tflite, and name another file than the model.")
+    reports.check_output(path, Path(output))
     own = own_model.load(path, **options)
     x, y = own_data.samples(calibration, own, parameter="calibration")
     number = own_data.number(x)
@@ -30,14 +28,8 @@ def of_file(
         raise InputError(
             f"calibration={str(calibration)!r} holds {number} sample: half of them choose, so give 100 or more."
         )
-    fitting, selection = (
-        np.sort(part)[:most]
-        for part, most in zip(
-            np.array_split(np.random.default_rng(seed).permutation(number), 2),
-            (rescue.CALIBRATED, rescue.SELECTED),
-            strict=True,
-        )
-    )
+    fitting, selection = np.array_split(np.random.default_rng(seed).permutation(number), 2)
+    fitting, selection = np.sort(fitting[: rescue.CALIBRATED]), np.sort(selection[: rescue.SELECTED])
     judged = own_data.part(x, selection), own_data.part(y, selection)
     if test is not None:
         judged_once = own_data.samples(test, own, parameter="test")

@@ -85,12 +85,22 @@ def test_a_relu6_lets_no_factor_through_but_with_its_cap():
     )  # the residual stream; what is expanded, before the depthwise layer and behind
 
 
+def test_through_swish_with_a_gate():
+    file = quantize.convert(inverted("swish", APART))
+    found = [tflite_equalization.equalize(file, gated=gated) for gated in (False, True)]
+    assert [table.tensor.nunique() for _, table in found] == [1, 3]
+    for changed, _ in found:
+        for x in (X, 20 * X):
+            np.testing.assert_array_equal(litert.predict(changed, x), litert.predict(file, x))
+    assert noise(found[1][0]) > noise(file) + 3
+
+
 @pytest.mark.parametrize("name", ["MobileNet 1", "EfficientNet 1", "U-Net"])
 def test_architectures(name):
     model = architectures.build(name, tf.keras)
     file, [x] = quantize.convert(model), architectures.samples(model, 4)
     try:
-        changed, _ = tflite_equalization.equalize(file, capped=True)
+        changed, _ = tflite_equalization.equalize(file, capped=True, gated=True)
     except StructureError as why:
         assert "nothing to equalize" in str(why)
         return

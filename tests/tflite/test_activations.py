@@ -1,4 +1,4 @@
-"""ReLU6 with a cap for each channel: the same function in float32, the same answers in whole numbers, and back again."""
+"""ReLU6 with a cap for each channel, swish with a gate: the same function in float32, in whole numbers too, and back again."""
 
 import numpy as np
 import pytest
@@ -13,6 +13,13 @@ with runtime_env.quiet():
 
 layers = tf.keras.layers
 INT8 = {requantize.EVERYTHING: requantize.Format()}
+CHANGES = (
+    activations.with_caps,
+    activations.with_fused_caps,
+    activations.with_gates,
+    activations.without_gates,
+    activations.with_whole_minimums,
+)
 X = np.random.default_rng(0).normal(scale=8, size=(40, 12, 12, 3)).astype("float32")
 
 
@@ -78,9 +85,24 @@ def test_a_minimum_beside_a_layer_in_float_stays_in_float(network):
     assert affine.sqnr(litert.predict(network, X), litert.predict(file, X)) > 20
 
 
+def test_swish_gets_a_gate_and_other_sigmoids_do_not():
+    runtime_env.seed_everything(0)
+    x = inputs = layers.Input((12, 12, 3))
+    x = layers.Conv2D(8, 3, activation="swish", name="first")(x)
+    gate = layers.Dense(8, activation="sigmoid", name="excite")(layers.GlobalAveragePooling2D()(x))
+    x = layers.Conv2D(4, 1, activation="swish", name="second")(layers.Multiply()([x, layers.Reshape((1, 1, 8))(gate)]))
+    answer = layers.Dense(2, activation="sigmoid", name="answer")(layers.GlobalAveragePooling2D()(x))
+    file = quantize.convert(tf.keras.Model(inputs, answer))
+    gated = activations.with_gates(file)
+    kinds = [list(litert.operators(each).op) for each in (file, gated, activations.without_gates(gated))]
+    assert kinds[0] == kinds[2] and kinds[1].count("MUL") == kinds[0].count("MUL") + 2
+    for changed in (gated, activations.without_gates(gated)):
+        np.testing.assert_array_equal(litert.predict(changed, X), litert.predict(file, X))
+
+
 def test_what_has_none_is_left_alone(network):
     inputs = layers.Input((8,))
     file = quantize.convert(tf.keras.Model(inputs, layers.Dense(3, activation="relu")(inputs)))
-    for change in (activations.with_caps, activations.with_fused_caps, activations.with_whole_minimums):
+    for change in CHANGES:
         assert change(file) == file
     assert activations.minimums(file) == [] and len(activations.minimums(activations.with_caps(network))) == 4
