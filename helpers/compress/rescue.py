@@ -5,7 +5,8 @@
 
 Many processors have one scale for a whole kernel, under which networks collapse that lose nothing with a scale for each channel. The
 cures come in the order of what they cost: STEPS. Each is measured on selection data and stays if the answers come nearer to those
-of float32; the first that brings the file within the limit is the last.
+of float32; the first that brings the file within the limit is the last. Biases are corrected early: it costs nothing, and without it
+their shifts hide what the steps behind it bring.
 """
 
 import time
@@ -33,14 +34,14 @@ NOTHING = "per_tensor"  # the file before any step
 # Step -> what it does. Those of EXACT leave the function of the float file as it is.
 STEPS = {
     "cleared": "weights that read a channel which is always the same are zero",
-    "equalized": "neighbouring layers share out the ranges of channels",
+    "corrected": "biases make up for what rounding does to the mean of each channel, from here on: the float function changes by that",
+    "equalized": "channels are scaled so that rounding in layers and between them adds least noise",
     "capped": "the same through ReLU6, with a cap for each channel",
     "gated": "the same through swish, with a product before its sigmoid",
     "migrated": "channels with large activations move into the weights that read them",
-    "corrected": "biases make up for what rounding does to the mean of each channel; the float function changes",
     "per_channel": "the layers that lose most have a scale for each channel",
     "float": "the layers that lose most stay in float32",
-    "trained": "trained to answer as float32, without labels; the float function changes",
+    "trained": "trained to answer as float32, without labels",
 }
 EXACT = ("cleared", "equalized", "capped", "gated", "migrated")
 TOLERANCE = 1e-4  # share of the largest answer, by which float32 may round otherwise
@@ -67,14 +68,22 @@ class Rescued:
 
 @dataclass(frozen=True)
 class _State:
-    """A float file, and how it is to be quantized: bytes, formats of some layers as `requantize.apply` takes them, ranges."""
+    """A float file, and how it is to be quantized: bytes, formats of some layers as `requantize.apply` takes them, ranges, and the
+    samples by which its biases are corrected, or None."""
 
     model: bytes
     formats: dict
     ranges: dict
+    corrected_by: dict | None = None
 
     def quantized(self):
-        return requantize.apply(self.model, {requantize.EVERYTHING: PER_TENSOR, **self.formats}, self.ranges)
+        formats = {requantize.EVERYTHING: PER_TENSOR, **self.formats}
+        file = requantize.apply(self.model, formats, self.ranges)
+        if self.corrected_by is None:
+            return file
+        graph = tflite_graph.Graph(self.model)
+        graph.rounding_as(file).correct_biases(*(self.corrected_by[name] for name in graph.inputs))
+        return requantize.apply(graph.written(), formats, self.ranges)
 
 
 def rescue(model, calibration, selection, labels=None, limit=LIMIT, purpose=None, without=(), progress=iter, seed=0):
@@ -203,7 +212,10 @@ class _Ladder:
         file, table = made
         if not len(table):
             raise StructureError("there is nothing to change")
-        return _State(file, self.state.formats, requantize.calibrate(file, self.calibration)), what(table)
+        return replace(self.state, model=file, ranges=requantize.calibrate(file, self.calibration)), what(table)
+
+    def _few(self):
+        return own_data.part(self.calibration, slice(CORRECTED))
 
     def _cleared(self):
         return self._moved(
@@ -211,7 +223,9 @@ class _Ladder:
         )
 
     def _equalized(self):
-        return self._moved(tflite_equalization.equalize(self.state.model), lambda table: f"{_many(table)} scaled")
+        return self._moved(
+            tflite_equalization.equalize(self.state.model, self._few()), lambda table: f"{_many(table)} scaled"
+        )
 
     def _capped(self):
         return self._opened("MINIMUM", "ReLU6", capped=True)
@@ -221,7 +235,7 @@ class _Ladder:
 
     def _opened(self, kind, activation, **passing):
         """Equalized through an activation as well, which then has one operator of a kind more."""
-        file, table = tflite_equalization.equalize(self.state.model, **passing)
+        file, table = tflite_equalization.equalize(self.state.model, self._few(), **passing)
         added, before = (int((litert.operators(each).op == kind).sum()) for each in (file, self.state.model))
         if added == before:
             raise StructureError(f"there is no {activation} that a factor would have to pass")
@@ -231,11 +245,7 @@ class _Ladder:
         return self._moved(outliers.migrate(self.state.model, self.calibration), lambda table: f"{_many(table)} scaled")
 
     def _corrected(self):
-        graph = tflite_graph.Graph(self.state.model)
-        some = own_data.part(self.calibration, slice(CORRECTED))
-        graph.rounding_as(self.state.quantized()).correct_biases(*(some[name] for name in graph.inputs))
-        # Ranges stay: they are those of the float network.
-        return replace(self.state, model=graph.written()), "biases alone change"
+        return replace(self.state, corrected_by=self._few()), "of every layer, as it is quantized"
 
     def _per_channel(self):
         return self._protected(PER_CHANNEL, "with a scale for each channel")
@@ -282,7 +292,9 @@ class _Ladder:
         tflite_training.train(
             aware, taught, steps=TRAINING_STEPS, learning_rate=LEARNING_RATE, seed=self.seed, selection=kept
         )
-        return replace(self.state, model=aware.float32()), f"{TRAINING_STEPS} steps on {len(fit):,} samples"
+        return replace(
+            self.state, model=aware.float32(), corrected_by=None
+        ), f"{TRAINING_STEPS} steps on {len(fit):,} samples"
 
 
 def _many(table):

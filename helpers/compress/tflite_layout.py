@@ -11,12 +11,24 @@ from helpers.compress.tflite_operators import KERNEL_PLACE
 
 def largest(node, place, values, channels, reads=True):
     """The largest value of a constant for each channel: (channels,)."""
+    return by_channel(node, place, values, channels, reads).max(1)
+
+
+def summed(node, place, values, channels, reads=True):
+    """The sum of a constant's values for each channel: (channels,)."""
+    return by_channel(node, place, values, channels, reads).sum(1)
+
+
+def by_channel(node, place, values, channels, reads=True):
+    """A constant as (channels, values of each)."""
     if reads and node.kind == "DEPTHWISE_CONV_2D":
-        return values.max((0, 1, 2)).reshape(channels, -1).max(1)
+        return np.moveaxis(values, -1, 0).reshape(channels, -1)
     if reads and _is_grouped(node, values.shape, channels):
         groups = channels // values.shape[-1]
-        return values.reshape(groups, -1, values.shape[-1]).max(1).ravel()
-    return np.moveaxis(values, axis(node, place, values.shape, reads), -1).reshape(-1, channels).max(0)
+        parts = values.reshape(groups, -1, values.shape[-1])
+        return np.moveaxis(parts, -1, 1).reshape(channels, -1)
+    rows = np.moveaxis(values, axis(node, place, values.shape, reads), -1)
+    return np.moveaxis(rows.reshape(-1, channels), -1, 0)
 
 
 def spread(node, place, shape, factors, reads):

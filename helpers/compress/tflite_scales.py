@@ -82,11 +82,22 @@ class Passage:
         (channels,), empty where only normalizations do."""
         return self._ranges(plan, constants, self.made, False)
 
+    def kernels_reading(self, plan, constants):
+        """(number of its operator, values) of each such kernel."""
+        return [(at[0], _current(plan, constants, at)) for at in self._kernels(plan, self.read)]
+
+    def kernels_making(self, plan, constants):
+        """(number of its operator, values) of each such kernel."""
+        return [(at[0], _current(plan, constants, at)) for at in self._kernels(plan, self.made)]
+
+    def _kernels(self, plan, places):
+        kinds = ((at, plan.nodes[at[0]].kind) for at in places)
+        return [at for at, kind in kinds if kind in DATA_PLACE and at[1] == KERNEL_PLACE.get(kind, 1)]
+
     def _ranges(self, plan, constants, places, reads):
         return [
             tflite_layout.largest(plan.nodes[at[0]], at[1], np.abs(_current(plan, constants, at)), self.channels, reads)
-            for at in places
-            if plan.nodes[at[0]].kind in DATA_PLACE and at[1] == KERNEL_PLACE.get(plan.nodes[at[0]].kind, 1)
+            for at in self._kernels(plan, places)
         ]
 
 

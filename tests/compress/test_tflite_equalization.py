@@ -55,7 +55,7 @@ def noise(file, x=X):
 @pytest.mark.parametrize("capped", [False, True])
 def test_the_function_stays_bit_for_bit(activation, capped):
     file = quantize.convert(inverted(tf.nn.leaky_relu if activation == "leaky_relu" else activation, APART))
-    changed, table = tflite_equalization.equalize(file, capped)
+    changed, table = tflite_equalization.equalize(file, capped=capped)
     for x in (X, 20 * X):  # the second reaches caps
         np.testing.assert_array_equal(litert.predict(changed, x), litert.predict(file, x))
     assert (
@@ -67,7 +67,7 @@ def test_the_function_stays_bit_for_bit(activation, capped):
 @pytest.mark.parametrize("activation, capped", [("relu", False), ("relu6", True)])
 def test_ranges_are_shared_and_one_scale_suffices(activation, capped):
     file = quantize.convert(inverted(activation, APART))
-    changed, _ = tflite_equalization.equalize(file, capped)
+    changed, _ = tflite_equalization.equalize(file, capped=capped)
     plan = Plan(changed)
     for passage in tflite_scales.passages(plan):
         sides = [passage.making(plan, {}), passage.reading(plan, {})]
@@ -79,7 +79,7 @@ def test_ranges_are_shared_and_one_scale_suffices(activation, capped):
 
 def test_a_relu6_lets_no_factor_through_but_with_its_cap():
     file = quantize.convert(inverted("relu6", APART))
-    plain, capped = (set(tflite_equalization.equalize(file, each)[1].tensor) for each in (False, True))
+    plain, capped = (set(tflite_equalization.equalize(file, capped=each)[1].tensor) for each in (False, True))
     assert (
         len(plain) == 1 and len(capped) == 3
     )  # the residual stream; what is expanded, before the depthwise layer and behind
