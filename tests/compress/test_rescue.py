@@ -19,7 +19,6 @@ with runtime_env.quiet():
     import tensorflow as tf
 
 layers = tf.keras.layers
-APART = 2.0 ** np.linspace(-5, 5, 16).round()
 TEACHING = ("per_channel", "float", "trained")
 
 
@@ -27,21 +26,23 @@ def samples(number, seed=0):
     return np.random.default_rng(seed).normal(size=(number, 8, 8, 3)).astype("float32")
 
 
-def network(activation="relu", apart=APART):
-    """A small classifier, `apart` between its layers: the same function, but that one scale is too coarse for it."""
+def network(dead=300):
+    """A small classifier of noise, in four classes. dead: a channel of its first layer is always 0, and the weights that read it
+    are so large, beside which one scale tells little else, as weight decay and batch norms leave it; 0 for no such channel."""
     runtime_env.seed_everything(0)
     x = inputs = layers.Input((8, 8, 3))
-    x = layers.Conv2D(16, 3, activation=activation, name="first")(x)
-    x = layers.DepthwiseConv2D(3, activation=activation, name="depthwise")(x)
-    x = layers.Conv2D(12, 1, activation=activation, name="mixed")(x)
+    x = layers.Conv2D(16, 3, activation="relu", name="first")(x)
+    x = layers.DepthwiseConv2D(3, activation="relu", name="depthwise")(x)
+    x = layers.Conv2D(12, 1, activation="relu", name="mixed")(x)
     model = tf.keras.Model(inputs, layers.Dense(4, name="answer")(layers.GlobalAveragePooling2D()(x)))
-    for layer in model.layers:
-        if layer.weights:
-            layer.set_weights([layer.get_weights()[0], np.random.default_rng(1).normal(0, 0.2, layer.bias.shape)])
-    kernel, bias = model.get_layer("first").get_weights()
-    model.get_layer("first").set_weights([kernel * apart, bias * apart])
-    kernel, bias = model.get_layer("depthwise").get_weights()
-    model.get_layer("depthwise").set_weights([kernel / apart[:, None], bias])
+    first, depthwise, answer = (model.get_layer(name) for name in ("first", "depthwise", "answer"))
+    logits = model(samples(300, 3)).numpy()  # so that it is decided, and every class comes up
+    answer.set_weights([answer.get_weights()[0] * 4 / logits.std(0), -4 * (logits / logits.std(0)).mean(0)])
+    if dead:
+        (kernel, bias), (reading, *rest) = first.get_weights(), depthwise.get_weights()
+        kernel[..., 3], bias[3], reading[:, :, 3] = 1e-12, -1, dead
+        first.set_weights([kernel, bias])
+        depthwise.set_weights([reading, *rest])
     return model
 
 
@@ -88,6 +89,7 @@ def test_each_step_is_told_and_the_first_that_suffices_is_the_last(file):
     table = saved.table
     assert list(table.index) == ["float32", "per_tensor", *list(rescue.STEPS)[: len(table) - 2]]
     assert saved.reached and saved.last == table.index[-1] and one_scale_each(saved)
+    assert table.change["per_tensor"] < -0.2
     assert table.damage[saved.last] < table.damage["per_tensor"] / 4
     exact = table.loc[table.index.isin(rescue.EXACT) & table.kept.astype(bool), "shift"]
     assert len(exact) and (exact <= 1e-6).all()
@@ -95,7 +97,7 @@ def test_each_step_is_told_and_the_first_that_suffices_is_the_last(file):
 
 
 def test_what_did_not_collapse_is_left_as_it_was():
-    calm = quantize.convert(network(apart=np.ones(16)))
+    calm = quantize.convert(network(dead=0))
     saved = rescue.rescue(calm, samples(60), samples(100, 1), limit=0.05)
     assert saved.reached and saved.last == rescue.NOTHING and list(saved.table.index) == ["float32", "per_tensor"]
     form = {requantize.EVERYTHING: requantize.Format(per_channel=False)}
@@ -112,7 +114,7 @@ def test_labels_judge_where_they_are_known(file):
 
 
 def test_layers_are_named_only_where_nothing_else_helps(file):
-    without = ("cleared", "equalized", "capped", "gated", "migrated", "corrected")
+    without = (*rescue.EXACT, "corrected")
     saved = rescue.rescue(file, samples(60), samples(200, 1), without=without)
     assert saved.reached and saved.last == "per_channel"
     table, several = saved.table, litert.kernels_in(saved.file)["scales"].map(len) > 1
@@ -122,15 +124,16 @@ def test_layers_are_named_only_where_nothing_else_helps(file):
     assert alone.last == "float" and alone.table.in_float["float"] >= len(alone.named) >= 1
 
 
-def test_training_is_the_last_resort(file):
-    without = tuple(step for step in rescue.STEPS if step != "trained")
+def test_training_is_the_last_resort():
+    """It cannot make the largest weight smaller, but suits all others to the scale."""
+    file, without = quantize.convert(network(dead=10)), tuple(step for step in rescue.STEPS if step != "trained")
     saved = rescue.rescue(file, samples(100), samples(200, 1), without=without)
     assert list(saved.table.index) == ["float32", "per_tensor", "trained"] and one_scale_each(saved)
-    assert saved.table.damage["trained"] < saved.table.damage["per_tensor"]
+    assert saved.table.damage["trained"] < 0.8 * saved.table.damage["per_tensor"] and saved.last == "trained"
 
 
 def test_a_limit_that_no_step_reaches_leaves_the_best(file):
-    saved = rescue.rescue(file, samples(60), samples(200, 1), limit=0, without=("capped", *TEACHING))
+    saved = rescue.rescue(file, samples(60), samples(200, 1), limit=0, without=TEACHING)
     table = saved.table
     assert not saved.reached and table.damage[saved.last] == table.damage[1:].min()
     [_, sentence] = rescue_files.sentences(saved, 0.0)
@@ -142,7 +145,7 @@ def test_a_limit_that_no_step_reaches_leaves_the_best(file):
     [
         ({"limit": 1.5}, r"limit=1.5 must be a share in \[0, 1\): 0.01 is 1 point"),
         ({"limit": -0.1}, r"limit=-0.1 must be a share"),
-        ({"without": ("equalised",)}, "without='equalised' is no step: choose of cleared, equalized"),
+        ({"without": ("equalised",)}, "without='equalised' is no step: choose of cleared, corrected, equalized"),
     ],
 )
 def test_settings_that_make_no_sense(file, settings, message):
@@ -215,4 +218,4 @@ def test_the_command_refuses_in_one_sentence_and_writes_nothing(folder):
         assert done.exit_code == 2 and message in done.output, done.output
         assert not (folder / "out.tflite").exists()
     done = run(folder, "model.tflite", "--calibration", "calibration.npz", "--output", "model.tflite")
-    assert done.exit_code == 2 and "name another file than the model" in done.output
+    assert done.exit_code == 2 and "is the model itself: name another file" in done.output
