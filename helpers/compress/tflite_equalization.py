@@ -12,17 +12,16 @@ import pandas as pd
 
 from helpers.base import runtime_env
 from helpers.base.errors import StructureError
-from helpers.compress import tflite_layout, tflite_noise, tflite_scales
+from helpers.compress import tflite_noise, tflite_scales
 from helpers.compress.tflite_operators import BIAS_PLACE, KERNEL_PLACE
 from helpers.compress.tflite_plan import Plan, opened
-from helpers.tflite import activations, inside, rewrite
+from helpers.tflite import activations, rewrite
 
 with runtime_env.quiet():
     from ai_edge_litert import schema_py_generated as schema
 
 DEAD = 1e-6  # share of its kernel's largest range below which a channel carries nothing
 SWEEPS, CONVERGED = 50, 0.05
-GAINS, TINY = 3, 1e-30
 COLUMNS = ["tensor", "channel", "factor"]
 # What makes the same of a channel that is the same everywhere, along a last axis that it keeps.
 KEEPS = (
@@ -64,6 +63,8 @@ def equalize(model, samples=None, capped=False, gated=False):
     before and r2 behind (Nagel et al. 2019, equation 11; each as a share of its kernel's largest, since several kernels may make or
     read a tensor, as in a residual stream), for every `tflite_scales.Passage`, repeated until the ranges stand still. Factors
     are rounded to powers of two, which change no bit of float32 and leave ranges at most 1.4 times apart on either side.
+    samples: some dozen, (n, ...) as the model takes them, or name of an input -> such an array: factors are then those that leave least
+    noise, in kernels and in the tensors between them, as these samples show it (`tflite_noise`).
     capped: also through ReLU6, whose cap is scaled along, channel by channel (`activations.with_caps`: a minimum behind it). Nagel et
     al. replace ReLU6 by ReLU, which changes the function. gated: also through swish, whose sigmoid is given what it was given before
     (`activations.with_gates`: a product before it).
@@ -82,7 +83,7 @@ def equalize(model, samples=None, capped=False, gated=False):
             "cap, swish with a gate): there is nothing to equalize. Quantize it per-channel, or keep its sensitive layers in float."
         )
     exponents = [np.zeros(each.channels) for each in found]
-    balance = _Alike(plan) if samples is None else _LeastNoise(plan, found, exponents, file, samples)
+    balance = _Alike(plan) if samples is None else tflite_noise.LeastNoise(plan, found, exponents, file, samples)
     operands, rows = {}, []
     for _ in range(balance.sweeps):
         largest = 0.0
@@ -123,97 +124,6 @@ class _Alike:
             step[carried] = (np.log2(behind[carried]) - np.log2(before[carried])) / 2
             step[~carried] = np.median(step[carried])
         return step
-
-
-class _LeastNoise:
-    """What rounding adds is made small, as some samples show it (`tflite_noise`)."""
-
-    sweeps = 4
-
-    def __init__(self, plan, found, exponents, file, samples):
-        self.plan = plan
-        self.largest = inside.maxima_by_index(file, samples)
-        self.powers = inside.powers_by_index(file, samples)
-        # Number of an operator -> what is done to the channels that it reads, or makes.
-        self.upstream, self.downstream = {}, {}
-        for place, passage in enumerate(found):
-            self.upstream |= {number: exponents[place] for number, _ in passage.read}
-            self.downstream |= {number: place for number, _ in passage.made}
-        self.exponents = exponents
-        self.gains = [np.ones(each.channels) for each in found]
-        for _ in range(GAINS):
-            for place in reversed(range(len(found))):
-                self.gains[place] = self._gain(found[place])
-
-    def _gain(self, passage):
-        """How much of the power of an error in a channel arrives in what reads it, and further on: (channels,), 1 on average."""
-        total = np.zeros(passage.channels)
-        power = self._power(passage)
-        for number, kernel in passage.kernels_reading(self.plan, {}):
-            arriving, _ = self._arriving(passage, number, kernel)
-            total += arriving / max(float(arriving @ power), TINY)
-        return total / (total.mean() or 1)
-
-    def _power(self, passage):
-        return self.powers[passage.tensor].reshape(-1, passage.channels).mean(0)
-
-    def _arriving(self, passage, number, kernel):
-        """Of a kernel that reads a passage: for each channel the sum of its squared weights, and how many there are, both in
-        proportion to what an error in the number that a weight contributes to means."""
-        node, place = self.plan.nodes[number], self.downstream.get(number)
-        counts = np.ones_like(kernel, dtype=np.float64)
-        if place is not None:
-            gains = self.gains[place] * 4.0 ** -self.exponents[place]
-            counts = counts * tflite_layout.spread(node, KERNEL_PLACE[node.kind], kernel.shape, gains, False)
-        at = KERNEL_PLACE.get(node.kind, 1)
-        return tuple(
-            tflite_layout.summed(node, at, each, passage.channels)
-            for each in (counts * kernel.astype(float) ** 2, counts)
-        )
-
-    def step(self, passage, sum_of, operands):
-        """As above; sum_of: what its channels were multiplied by so far."""
-        plan, channels = self.plan, passage.channels
-        range_of = self.largest[passage.tensor].reshape(-1, channels).max(0) * 2.0**sum_of
-        power = self._power(passage) * 4.0**sum_of
-        sides = 1 if self._is_positive(passage.tensor) else 2
-        arriving, terms = np.zeros(channels), []
-        for number, kernel in passage.kernels_reading(plan, operands):
-            squares, many = self._arriving(passage, number, kernel)
-            node, answers = plan.nodes[number], max(float(squares @ power), TINY)
-            ranges = tflite_layout.largest(node, KERNEL_PLACE.get(node.kind, 1), np.abs(kernel), channels)
-            terms.append(tflite_noise.Term(power * many / answers, ranges * 2 / tflite_noise.STEPS_OF_KERNELS, -1))
-            arriving += squares / answers
-        terms.append(tflite_noise.Term(arriving, range_of * sides / tflite_noise.STEPS_OF_TENSORS, 1))
-        for number, kernel in passage.kernels_making(plan, operands):
-            node, received = plan.nodes[number], self._received(number, channels)
-            ranges = tflite_layout.largest(node, KERNEL_PLACE[node.kind], np.abs(kernel), channels, False)
-            terms.append(tflite_noise.Term(arriving * received, ranges * 2 / tflite_noise.STEPS_OF_KERNELS, 1))
-        return tflite_noise.least(terms, channels)
-
-    def _received(self, number, channels):
-        """The power of all that goes into one number of each channel that a layer makes: (channels,) or a number."""
-        node = self.plan.nodes[number]
-        kernel = self.plan.constants[node.inputs[KERNEL_PLACE[node.kind]]]
-        source = node.inputs[tflite_scales.DATA_PLACE[node.kind]]
-        power = self.powers[source]
-        moved = self.upstream.get(number)
-        if moved is not None and len(power) % len(moved) == 0:
-            power = power * np.tile(4.0**moved, len(power) // len(moved))
-        if node.kind == "DEPTHWISE_CONV_2D":
-            each = np.repeat(power, kernel.shape[-1] // len(power)) * np.prod(kernel.shape[1:3])
-            return each.reshape(-1, channels).mean(0)
-        return float(power.mean() * np.prod(kernel.shape[1:]))
-
-    def _is_positive(self, index):
-        for node in self.plan.nodes:
-            if index in node.outputs:
-                fused = getattr(node.options, "fusedActivationFunction", schema.ActivationFunctionType.NONE)
-                return node.kind in ("RELU", "RELU6", "MINIMUM") or fused in (
-                    schema.ActivationFunctionType.RELU,
-                    schema.ActivationFunctionType.RELU6,
-                )
-        return False
 
 
 class _Constant:
