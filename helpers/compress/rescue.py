@@ -153,25 +153,29 @@ class _Ladder:
 
     def take(self, name):
         """Try a step; it stays if it brings the answers nearer to those of float32."""
-        started, shift, note = time.monotonic(), np.nan, ""
+        started = time.monotonic()
         try:
-            state, note = (self.state, "") if name == NOTHING else getattr(self, f"_{name}")()
-            shift = self.shift(state.model) if name in EXACT else np.nan
+            state, row = self._tried(name)
         except InputError as why:  # there is nothing to do for this step, or no way to do it
             if name == NOTHING:
                 raise
-            state, note = None, str(why)
-        if state is not None and shift > TOLERANCE:
-            state, note = None, f"the float file would answer otherwise, by {shift:.1g} of its largest answer"
-        row = {"kept": False, "shift": shift, "note": note}
-        if state is not None:
-            file = state.quantized()
-            _check_scales(file, state)
-            row |= self.measured(file)
-            if self.file is None or row["damage"] < self.rows[self.last]["damage"]:
-                self.file, self.state, self.last, row["kept"] = file, state, name, True
-                self.reached = self.within(row)
+            state, row = None, {"shift": np.nan, "note": str(why)}
+        row["kept"] = state is not None and (self.last is None or row["damage"] < self.rows[self.last]["damage"])
+        if row["kept"]:
+            self.file, self.state, self.last = row.pop("file"), state, name
+            self.reached = self.within(row)
+        row.pop("file", None)
         self.rows[name] = row | {"seconds": time.monotonic() - started}
+
+    def _tried(self, name):
+        """What a step makes of the state, and its row, with the file. Raises InputError where it cannot be taken."""
+        state, note = (self.state, "") if name == NOTHING else getattr(self, f"_{name}")()
+        shift = self.shift(state.model) if name in EXACT else np.nan
+        if shift > TOLERANCE:
+            raise StructureError(f"the float file would answer otherwise, by {shift:.1g} of its largest answer")
+        file = state.quantized()
+        _check_scales(file, state)
+        return state, {**self.measured(file), "shift": shift, "note": note, "file": file}
 
     def within(self, row):
         return row["change"] >= -self.limit
@@ -254,24 +258,23 @@ class _Ladder:
         return self._protected(None, "in float32")
 
     def _protected(self, form, how):
-        """As few layers as will do, those first that do most damage alone; all of them at the most."""
-        order = self._order()
-        order = [name for name in order if form is None or self.state.formats.get(name, PER_TENSOR) == PER_TENSOR]
-        if not order:
-            raise StructureError("no layer is left")
+        """As few layers as will do, those first that do most damage alone; a quarter of them at the most."""
+        order, layers = self._order(), len(litert.weight_layers(self.state.model))
+        most = max(1, layers // 4)
         best = None
-        for many in _rising(len(order)):
-            state = replace(self.state, formats={**self.state.formats, **dict.fromkeys(order[:many], form)})
+        for many in _rising(min(most, len(order))):
+            state = replace(self.state, formats={**self.state.formats, **dict.fromkeys(order["name"][:many], form)})
             row = self.measured(state.quantized())
             if best is None or row["damage"] < best[0]:
                 best = row["damage"], state, many
             if self.within(row):
                 break
         _, state, many = best
-        return state, f"{many} of {len(order)} {how}: {', '.join(order[:many][:3])}{', …' if many > 3 else ''}"
+        told = ", ".join(order["layer"][: min(many, 4)]) + (", …" if many > 4 else "")
+        return state, f"{many} of {layers} {how}: {told}"
 
     def _order(self):
-        """Names of the layers' outputs, those first that do most damage alone."""
+        """The layers, a row each, those first that do most damage alone: layer, name (of its output)."""
         table = sensitivity.sweep(
             self.state.model,
             self.calibration,
@@ -280,7 +283,7 @@ class _Ladder:
             modes=(sensitivity.ALONE,),
             ranges=self.state.ranges,
         )
-        return list(sensitivity.order(table, per_byte=False)["name"])
+        return sensitivity.order(table, per_byte=False)
 
     def _trained(self):
         formats = {requantize.EVERYTHING: PER_TENSOR, **self.state.formats}

@@ -24,6 +24,7 @@ from helpers.tflite import flatbuffer, interpreting, litert, rewrite
 with runtime_env.quiet():
     import tensorflow as tf
 
+ONE_BY_ONE = 16  # samples by which biases are corrected where each is computed for itself
 TINY = 1e-20  # a channel without weights has a range all the same
 
 
@@ -229,20 +230,25 @@ class Simulation:
         """Move every bias of the graph by what rounding does to the mean of its channel, over some inputs and all places: layer after
         layer, so that each makes up for what the corrected ones before it still do (Nagel et al. 2019, *Data-free quantization
         through weight equalization and bias correction*, section 4.2 and appendix D: the empirical variant). What the float file
-        answers changes by that. A layer without a bias stays. Raises StructureError for a file that takes one sample at a time."""
-        if not self.graph.takes_batches():
-            raise StructureError("biases are corrected over many samples at once, and this file takes one at a time.")
+        answers changes by that. A layer without a bias stays. inputs: as the graph is called with; a file that takes one sample at a
+        time is shown ONE_BY_ONE of them."""
         exact_plan, plan = self.graph.opened(self.graph.file), self._plan  # with the biases that the file has
-        exact, rough = dict(exact_plan.constants), {**plan.constants, **self._weights()}
-        for index, twin, value in zip(exact_plan.inputs, plan.inputs, inputs, strict=True):
-            exact[index], rough[twin] = value, self._rounded(twin, tf.convert_to_tensor(value))
+        parts = [inputs]
+        if not self.graph.takes_batches():
+            parts = [[each[i : i + 1] for each in inputs] for i in range(min(ONE_BY_ONE, len(inputs[0])))]
+        exact = [{**exact_plan.constants, **dict(zip(exact_plan.inputs, part, strict=True))} for part in parts]
+        rough = [{**plan.constants, **self._weights()} for _ in parts]
+        for values, part in zip(rough, parts, strict=True):
+            values |= {i: self._rounded(i, tf.convert_to_tensor(x)) for i, x in zip(plan.inputs, part, strict=True)}
         ahead, corrected = iter(exact_plan.nodes), set()
         for twin in plan.nodes:
             if twin.kind not in CONVERSIONS:
                 node = next(ahead)
                 self._correct_bias(exact_plan, node, twin, exact, rough, corrected)
-                self._take(exact_plan, node, exact, lambda index, value: value)
-            self._take(plan, twin, rough, self._rounded)
+                for values in exact:
+                    self._take(exact_plan, node, values, lambda index, value: value)
+            for values in rough:
+                self._take(plan, twin, values, self._rounded)
 
     def _correct_bias(self, exact_plan, node, twin, exact, rough, corrected):
         place = BIAS_PLACE.get(node.kind, len(node.inputs))
@@ -251,13 +257,13 @@ class Simulation:
             return
         corrected.add(index)  # one that several layers share is corrected for the first
         # Before the activation: where it cuts off, a mean tells nothing of the shift.
-        [wanted], [found] = (
-            each.computed(without_activation(of), values)
-            for each, of, values in ((exact_plan, node, exact), (self._plan, twin, rough))
-        )
-        shift = tf.reduce_mean(wanted - found, range(len(found.shape) - 1))
-        self.graph.weights[index].assign_add(shift)
-        rough[twin.inputs[place]] = self._made[twin.inputs[place]]()
+        bare, shifts = [without_activation(each) for each in (node, twin)], []
+        for wanted, found in zip(exact, rough, strict=True):
+            [wanted], [found] = exact_plan.computed(bare[0], wanted), self._plan.computed(bare[1], found)
+            shifts.append(tf.reduce_mean(wanted - found, range(len(found.shape) - 1)))
+        self.graph.weights[index].assign_add(tf.reduce_mean(shifts, 0))
+        for values in rough:
+            values[twin.inputs[place]] = self._made[twin.inputs[place]]()
 
     @staticmethod
     def _take(plan, node, values, rounded):
