@@ -164,7 +164,7 @@ def train(model, data, test, tasks, metric, weights, per_tensor, output, code, s
     "--without",
     multiple=True,
     metavar="STEP",
-    help="Leave a step out: cleared, equalized, capped, gated, migrated, corrected, per_channel, float or trained; may be repeated.",
+    help="Leave a step out: cleared, corrected, equalized, migrated, capped, gated, per_channel, float or trained; may be repeated.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the halves of the samples, and of training.")
 @click.option("--output", default="rescued.tflite", show_default=True)
@@ -205,7 +205,7 @@ def rescue(model, calibration, test, limit, without, seed, tasks, metric, output
     )
     for note in own.notes:
         click.echo(note)
-    shown = Table("step", "", "change, points", "same", "damage", "bytes", "one scale", "in float", "s", "what")
+    shown = Table("step", "", "change, points", "same", "damage", "kB", "one scale")
     for name, row in saved.table.iterrows():
         shown.add_row(name, *rescue_files.told(row))
     Console(markup=False, highlight=False).print(shown)

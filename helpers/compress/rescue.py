@@ -5,8 +5,8 @@
 
 Many processors have one scale for a whole kernel, under which networks collapse that lose nothing with a scale for each channel. The
 cures come in the order of what they cost: STEPS. Each is measured on selection data and stays if the answers come nearer to those
-of float32; the first that brings the file within the limit is the last. Biases are corrected early: it costs nothing, and without it
-their shifts hide what the steps behind it bring.
+of float32. Those that are FREE go on until the file is surely within the limit, with the whole interval; all others are tried only
+as long as it is not within the limit at all. Biases are corrected early: their shifts would hide what the steps behind bring.
 """
 
 import time
@@ -36,13 +36,14 @@ STEPS = {
     "cleared": "weights that read a channel which is always the same are zero",
     "corrected": "biases make up for what rounding does to the mean of each channel, from here on: the float function changes by that",
     "equalized": "channels are scaled so that rounding in layers and between them adds least noise",
+    "migrated": "channels with large activations move into the weights that read them",
     "capped": "the same through ReLU6, with a cap for each channel",
     "gated": "the same through swish, with a product before its sigmoid",
-    "migrated": "channels with large activations move into the weights that read them",
     "per_channel": "the layers that lose most have a scale for each channel",
     "float": "the layers that lose most stay in float32",
     "trained": "trained to answer as float32, without labels",
 }
+FREE = ("cleared", "corrected", "equalized", "migrated")  # the file keeps its operators, and its speed
 EXACT = ("cleared", "equalized", "capped", "gated", "migrated")
 TOLERANCE = 1e-4  # share of the largest answer, by which float32 may round otherwise
 LIMIT = 0.01
@@ -113,7 +114,7 @@ def rescue(model, calibration, selection, labels=None, limit=LIMIT, purpose=None
     calibration, selection = (_named(file, each) for each in (calibration, selection))
     ladder = _Ladder(file, calibration, selection, labels, limit, purpose, seed)
     for name in progress([NOTHING, *(step for step in STEPS if step not in without)]):
-        if not ladder.reached:
+        if not (ladder.sure if name in FREE else ladder.reached):
             ladder.take(name)
     table = pd.DataFrame.from_dict(ladder.rows, orient="index")
     return Rescued(
@@ -148,7 +149,7 @@ class _Ladder:
             own_data.part(calibration, slice(TRIED)),
             _random_like(own_data.part(calibration, slice(TRIED)), random),
         ]
-        self.rows, self.file, self.last, self.reached = {}, None, None, False
+        self.rows, self.file, self.last, self.reached, self.sure = {}, None, None, False, False
         self.rows["float32"] = {"kept": True, **self.measured(file), "shift": np.nan, "seconds": np.nan, "note": ""}
 
     def take(self, name):
@@ -163,7 +164,7 @@ class _Ladder:
         row["kept"] = state is not None and (self.last is None or row["damage"] < self.rows[self.last]["damage"])
         if row["kept"]:
             self.file, self.state, self.last = row.pop("file"), state, name
-            self.reached = self.within(row)
+            self.reached, self.sure = self.within(row), row["low"] >= -self.limit
         row.pop("file", None)
         self.rows[name] = row | {"seconds": time.monotonic() - started}
 

@@ -43,37 +43,38 @@ def of_file(
 def told(row):
     """The cells of a row of the table, for people: list of str."""
     if np.isnan(row["change"]):
-        return ["left out", *[""] * 6, f"{row['seconds']:.1f}", row["note"]]
+        return ["left out", *[""] * 5]
     change = stats.Estimate(row["change"], row["low"], row["high"])
     return [
         "kept" if row["kept"] else "worse",
         f"{change:points}".replace(" points", ""),
         "" if np.isnan(row["same"]) else f"{row['same']:.1%}",
         f"{row['damage']:.3g}",
-        f"{row['bytes']:,.0f}",
+        f"{row['bytes'] / 1000:,.0f}",
         f"{row['one_scale']:.0f} of {row['kernels']:.0f}",
-        f"{row['in_float']:.0f}",
-        "" if np.isnan(row["seconds"]) else f"{row['seconds']:.1f}",
-        row["note"],
     ]
 
 
 def sentences(saved, limit):
     """What became of it, for people: list of str."""
-    row = saved.table.loc[saved.last]
-    change = stats.Estimate(row["change"], row["low"], row["high"])
-    found = [f"Task: {saved.judged}. Changes are measured on the samples that choose{_expected(saved)}."]
-    if saved.reached and saved.last == rescue.NOTHING:
-        found.append(f"One scale for each kernel costs {change:points}: there is no collapse, and nothing was changed.")
-    elif saved.reached:
-        found.append(f"Within {100 * limit:g} points of float32 after the step {saved.last}: {change:points}.")
+    row, first = saved.table.loc[saved.last], saved.table.loc[rescue.NOTHING]
+    change, before = (stats.Estimate(*each[["change", "low", "high"]]) for each in (row, first))
+    expected = ", as float32's own probabilities let expect" if saved.expected else ""
+    found = [f"{name}: {note}." for name, note in saved.table["note"].items() if note]
+    found.append(f"Task: {saved.judged}. Changes are measured on the samples that choose{expected}.")
+    if before.value >= -limit:
+        found.append(f"There is no collapse: one scale for each kernel costs {before:points}.")
+    if saved.reached:
+        found.append(f"Within {_points(limit)} of float32 after the step {saved.last}: {change:points}.")
     else:
         found.append(
-            f"No step brings it within {100 * limit:g} points of float32: the best, after the step {saved.last}, is {change:points}; "
-            "allow more by --limit, or convert it with a scale for each channel (compression-lab convert)."
+            f"No step brings it within {_points(limit)} of float32: the best, after the step {saved.last}, is {change:points}; allow "
+            "more by --limit, or convert it with a scale for each channel (compression-lab convert)."
         )
+    if row["in_float"]:
+        found.append(f"{row['in_float']:.0f} operators compute in float32.")
     return found
 
 
-def _expected(saved):
-    return ", as float32's own probabilities let expect" if saved.expected else ""
+def _points(limit):
+    return "1 point" if limit == 0.01 else f"{100 * limit:g} points"
