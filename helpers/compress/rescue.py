@@ -49,6 +49,7 @@ TOLERANCE = 1e-4  # share of the largest answer, by which float32 may round othe
 LIMIT = 0.01
 CALIBRATED, SELECTED, CORRECTED, SWEPT, TRIED = 200, 1000, 64, 200, 32  # samples, at most, that are used for each
 TRAINING_STEPS, LEARNING_RATE = 100, 1e-4
+WORTH, TINY = 0.9, 1e-30  # share of the damage that a step may leave which makes the file slower
 
 
 @dataclass(frozen=True)
@@ -161,12 +162,17 @@ class _Ladder:
             if name == NOTHING:
                 raise
             state, row = None, {"shift": np.nan, "note": str(why)}
-        row["kept"] = state is not None and (self.last is None or row["damage"] < self.rows[self.last]["damage"])
+        row["kept"] = state is not None and (name == NOTHING or self._better(name, row))
         if row["kept"]:
             self.file, self.state, self.last = row.pop("file"), state, name
             self.reached, self.sure = self.within(row), row["low"] >= -self.limit
         row.pop("file", None)
         self.rows[name] = row | {"seconds": time.monotonic() - started}
+
+    def _better(self, name, row):
+        """What makes a file slower must bring it within the limit, or at least much nearer to it."""
+        less = row["damage"] / max(self.rows[self.last]["damage"], TINY)
+        return less < 1 and (name in FREE or self.within(row) or less < WORTH)
 
     def _tried(self, name):
         """What a step makes of the state, and its row, with the file. Raises InputError where it cannot be taken."""
@@ -174,9 +180,16 @@ class _Ladder:
         shift = self.shift(state.model) if name in EXACT else np.nan
         if shift > TOLERANCE:
             raise StructureError(f"the float file would answer otherwise, by {shift:.1g} of its largest answer")
-        file = state.quantized()
-        _check_scales(file, state)
-        return state, {**self.measured(file), "shift": shift, "note": note, "file": file}
+        states = [(state, note)]
+        if name in EXACT and state.corrected_by is None and "damage" in self.rows.get("corrected", {}):
+            # What did not pay before may pay now.
+            states.append((replace(state, corrected_by=self._few()), f"{note}, biases corrected"))
+        found = []
+        for each, told in states:
+            file = each.quantized()
+            _check_scales(file, each)
+            found.append((each, {**self.measured(file), "shift": shift, "note": told, "file": file}))
+        return min(found, key=lambda pair: pair[1]["damage"])
 
     def within(self, row):
         return row["change"] >= -self.limit

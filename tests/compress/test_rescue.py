@@ -10,10 +10,10 @@ from click.testing import CliRunner
 from helpers.__main__ import main
 from helpers.base import runtime_env
 from helpers.base.errors import InputError
-from helpers.compress import quantize, requantize, rescue, rescue_files
+from helpers.compress import quantize, requantize, rescue, rescue_files, tflite_graph
 from helpers.evidence import stats
 from helpers.networks import checkpoints, data, models
-from helpers.tflite import litert
+from helpers.tflite import heads, litert
 
 with runtime_env.quiet():
     import tensorflow as tf
@@ -161,6 +161,44 @@ def test_files_that_cannot_be_rescued(file):
     bare = quantize.convert(tf.keras.Model(inputs, layers.ReLU()(layers.MaxPooling2D()(inputs))))
     with pytest.raises(InputError, match="no convolution or dense layer: there is nothing to quantize"):
         rescue.rescue(bare, samples(10), samples(10))
+
+
+@pytest.mark.parametrize("at_once", [None, 1])
+def test_corrected_biases_bring_means_back(at_once):
+    """Of the outputs and of every layer; a file that takes one sample at a time is corrected by a few of them."""
+    model = network(dead=10)
+    frozen = quantize.freeze(model)
+    if at_once:
+        made = tf.function(model).get_concrete_function(tf.TensorSpec((1, 8, 8, 3)))
+        with runtime_env.quiet():
+            file = tf.lite.TFLiteConverter.from_concrete_functions([made], tf.Module()).convert()
+    else:
+        file = quantize.convert(frozen)
+    graph, x = tflite_graph.Graph(file), samples(64)
+    ranges, form = requantize.calibrate(graph.file, x), {requantize.EVERYTHING: rescue.PER_TENSOR}
+    before = requantize.apply(graph.file, form, ranges)
+    graph.rounding_as(before).correct_biases(x)
+    after = requantize.apply(graph.written(), form, ranges)
+    means = [litert.predict(each, x).mean(0) for each in (graph.file, before, after)]
+    assert np.abs(means[2] - means[0]).max() < np.abs(means[1] - means[0]).max() / (3 if at_once is None else 1.5)
+    kinds = [litert.kernels_in(each)["integers"] for each in (before, after)]
+    assert all(np.array_equal(*pair) for pair in zip(*kinds, strict=True))  # biases alone change
+
+
+def test_expected_changes_are_those_of_a_model_that_knows_how_sure_it_is():
+    """Labels drawn by the float model's own probabilities: what its changed answers cost is what was expected."""
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(20_000, 5)).astype("float32")
+    rough = logits + random.normal(scale=0.7, size=logits.shape).astype("float32")
+    [head] = heads.heads({"out": logits}, None)
+    likely = [head.task.likely({"out": logits}, {"out": each}) for each in (logits, rough)]
+    share = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    y = np.array([random.choice(5, p=each / each.sum()) for each in share.astype(float)])
+    costs = stats.paired_difference(logits.argmax(1) == y, rough.argmax(1) == y)
+    assert costs.low < likely[1].mean() - likely[0].mean() < costs.high and costs.value < -0.05
+    np.testing.assert_allclose(likely[0], share.max(1), rtol=1e-5)
+    again = head.task.likely({"out": share}, {"out": share})  # probabilities are taken as they are
+    np.testing.assert_allclose(again, share.max(1), rtol=1e-5)
 
 
 # --- the command
