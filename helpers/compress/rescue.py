@@ -49,7 +49,8 @@ TOLERANCE = 1e-4  # share of the largest answer, by which float32 may round othe
 LIMIT = 0.01
 CALIBRATED, SELECTED, CORRECTED, SWEPT, TRIED = 200, 1000, 64, 200, 32  # samples, at most, that are used for each
 TRAINING_STEPS, LEARNING_RATE = 100, 1e-4
-WORTH, TINY = 0.9, 1e-30  # share of the damage that a step may leave which makes the file slower
+WORTH = 0.9  # share of the damage that a step may leave, if it makes the file slower
+TINY = 1e-30
 
 
 @dataclass(frozen=True)
