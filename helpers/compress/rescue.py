@@ -37,8 +37,8 @@ STEPS = {
     "corrected": "biases make up for what rounding does to the mean of each channel, from here on: the float function changes by that",
     "equalized": "channels are scaled so that rounding in layers and between them adds least noise",
     "migrated": "channels with large activations move into the weights that read them",
-    "capped": "the same through ReLU6, with a cap for each channel",
-    "gated": "the same through swish, with a product before its sigmoid",
+    "capped": "channels are scaled through ReLU6 as well, with a cap for each: an operator more",
+    "gated": "channels are scaled through swish as well, with a product before its sigmoid",
     "per_channel": "the layers that lose most have a scale for each channel",
     "float": "the layers that lose most stay in float32",
     "trained": "trained to answer as float32, without labels",
@@ -106,11 +106,7 @@ def rescue(model, calibration, selection, labels=None, limit=LIMIT, purpose=None
     largest answer; NaN for a step that is not exact), seconds, note.
     Raises InputError for an unusable or a quantized file, one without layers of weights, and samples that do not fit.
     """
-    unknown = [name for name in without if name not in STEPS]
-    if unknown:
-        raise InputError(f"without={unknown[0]!r} is no step: choose of {', '.join(STEPS)}.")
-    if not 0 <= limit < 1:
-        raise InputError(f"limit={limit!r} must be a share in [0, 1): 0.01 is 1 point.")
+    check_settings(limit, without)
     file, _, _ = opened(model)
     sensitivity.weight_layers(file)
     calibration, selection = (_named(file, each) for each in (calibration, selection))
@@ -122,6 +118,15 @@ def rescue(model, calibration, selection, labels=None, limit=LIMIT, purpose=None
     return Rescued(
         ladder.file, ladder.reached, table, ladder.judged, ladder.last, ladder.state.formats, ladder.expected
     )
+
+
+def check_settings(limit, without):
+    """Raises InputError for a limit or names of steps that `rescue` does not take."""
+    unknown = [name for name in without if name not in STEPS]
+    if unknown:
+        raise InputError(f"without={unknown[0]!r} is no step: choose of {', '.join(STEPS)}.")
+    if not 0 <= limit < 1:
+        raise InputError(f"limit={limit!r} must be a share in [0, 1): 0.01 is 1 point.")
 
 
 def _named(file, samples):

@@ -20,6 +20,7 @@ def of_file(
     not. Returns (the Model, the Rescued, the samples to be judged on: of test, or else those that chose; and their labels, or None).
     Raises InputError for files that cannot be used; nothing is written then.
     """
+    rescue.check_settings(limit, without)
     reports.check_output(path, Path(output))
     own = own_model.load(path, **options)
     x, y = own_data.samples(calibration, own, parameter="calibration")
