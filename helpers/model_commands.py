@@ -241,4 +241,74 @@ def search(
     sys.exit(0 if report.found.reached else 1)
 
 
-COMMANDS = (convert, train, search, prune_channels)
+@click.command()
+@click.argument("model", type=click.Path())
+@click.option(
+    "--calibration", required=True, metavar="FILE.npz", help="x, or an array for each input; y: labels, if known."
+)
+@click.option("--test", metavar="FILE.npz", help="The same, to judge once; default: the half that chooses.")
+@click.option(
+    "--limit", type=float, default=0.01, show_default=True, help="By how much the score may fall; 0.01 is 1 point."
+)
+@click.option(
+    "--without",
+    multiple=True,
+    metavar="STEP",
+    help="Leave a step out: cleared, corrected, equalized, migrated, capped, gated, per_channel, float or trained; may be repeated.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of the halves of the samples, and of training.")
+@click.option("--output", default="rescued.tflite", show_default=True)
+@for_a_purpose
+@opened
+@tables
+def rescue(model, calibration, test, limit, without, seed, tasks, metric, output, code, signature, csv, as_json):
+    """Make a working int8 .tflite with one scale for each kernel of MODEL (.tflite, .keras, .h5 or a SavedModel, float32).
+
+    Cures are tried in the order of what they cost, until the answers are within the limit of float32's: exit code 0. If none
+    brings them there, the best file is written all the same: exit code 1. It needs no labels. Half of the calibration samples set
+    ranges, and the other half chooses: give some hundreds.
+    """
+    import sys
+
+    from rich.console import Console
+    from rich.progress import track
+    from rich.table import Table
+
+    from helpers.compress import rescue_files
+    from helpers.deploy import gate, gate_report
+    from helpers.deploy.policy import Policy
+    from helpers.tflite.heads import Purpose
+
+    purpose = Purpose(pairs(tasks, "task"), metric)
+    own, saved, judged, known = rescue_files.of_file(
+        model,
+        calibration,
+        output,
+        test,
+        limit,
+        purpose,
+        without,
+        lambda steps: track(steps, "steps", transient=True),
+        seed,
+        code=code,
+        signature=signature,
+    )
+    for note in own.notes:
+        click.echo(note)
+    shown = Table("step", "", "change, points", "same", "damage", "kB", "one scale")
+    for name, row in saved.table.iterrows():
+        shown.add_row(name, *rescue_files.told(row))
+    Console(markup=False, highlight=False).print(shown)
+    for sentence in rescue_files.sentences(saved, limit):
+        click.echo(sentence)
+    samples = judged if isinstance(judged, dict) else {own.inputs[0].name: judged}
+    decision = gate.judge(saved.file, own.file, samples, known, Policy(max_drop=limit), purpose=purpose, speed=False)
+    how = "of --test, which nothing was chosen by" if test else "that chose: judge once on others (--test FILE.npz)"
+    click.echo(f"{output}: {len(saved.file):,} bytes. The gate, on {decision.data['samples']:,} samples {how}.")
+    click.echo(f"Task: {decision.judged}.")
+    click.echo(gate_report.summary(decision))
+    written(saved.table, csv, as_json)
+    sys.exit(int(not saved.reached or (test is not None and known is not None and decision.outcome == gate.REJECTED)))
+
+
+COMMANDS = (convert, train, search, rescue, prune_channels)

@@ -121,7 +121,7 @@ def convert_file(path, output, recipe, calibration=None, per_channel=True, **ope
     calibration samples). Raises InputError; nothing is written before all else has worked.
     """
     output = Path(output)
-    _check_output(path, output)
+    check_output(path, output)
     known = [name for name in quantize.RECIPES if name != "qat"]  # that one is for a model in training, not for a file
     if recipe not in known:
         raise InputError(f"recipe={recipe!r} is unknown: choose one of {', '.join(known)}.")
@@ -167,7 +167,7 @@ def train_file(path, data, output, lesson=None, test=None, progress=iter, purpos
     InputError and StructureError; nothing is written before all else has worked.
     """
     lesson, output = lesson or Lesson(), Path(output)
-    _check_output(path, output)
+    check_output(path, output)
     own = own_model.load(path, **opened)
     x, y = _labelled(data, own, "data")
     if lesson.teacher == "labels" and y is None:
@@ -266,7 +266,8 @@ def _judged(files, samples, known, purpose):
     return pd.DataFrame.from_dict(rows, orient="index").join(times[["milliseconds", "ratio", "low", "high"]])
 
 
-def _check_output(path, output):
+def check_output(path, output):
+    """Raises InputError unless the file to be written, a Path, is a `.tflite`, and another one than the model that is read."""
     if output.suffix != ".tflite":
         raise InputError(f"output={str(output)!r} must end in .tflite.")
     if output.resolve() == Path(path).resolve():

@@ -14,7 +14,7 @@ import numpy as np
 
 from helpers.base import runtime_env
 from helpers.base.errors import InputError, StructureError
-from helpers.tflite import flatbuffer, inputs, inside, litert, rewrite
+from helpers.tflite import activations, flatbuffer, inputs, inside, litert, rewrite
 
 with runtime_env.quiet():
     from ai_edge_litert import schema_py_generated as schema
@@ -75,7 +75,8 @@ def calibrate(model, calibration):
 
     calibration: (samples, ...), float32 where the model takes that; for a model of several inputs name -> such an array.
     The smallest and the largest value over all samples, as in the converter's PTQ. Of a tensor that is 0 for all of them nothing
-    is known: it gets 0 to 1. What a fused ReLU6 leaves reaches LEAST. Samples are shown in parts, so that
+    is known: it gets 0 to 1. What a fused ReLU6 leaves reaches LEAST. What a minimum with a constant reads reaches as far as what it
+    makes, so that integers can pass with one scale. Samples are shown in parts, so that
     memory does not grow with their number, and one at a time to a file that is made for one.
     Raises what `litert.interpreter` raises for an unusable file and `inputs.representative` for an unusable set.
     """
@@ -113,6 +114,10 @@ def calibrate(model, calibration):
         zero = bool(seen) and not np.any([seen["min"], seen["max"]])
         if zero or (seen and tensor in capped):
             ranges[tensor] = _widened(seen, {"min": np.float32(0), "max": np.float32(1 if zero else LEAST)})
+    for source, made in activations.minimums(model):
+        if ranges.get(source) and ranges.get(made):  # what lies above the largest cap is cut off anyway
+            shared = {"min": np.minimum(ranges[source]["min"], ranges[made]["min"]), "max": ranges[made]["max"]}
+            ranges[source] = ranges[made] = shared
     return ranges
 
 
@@ -156,7 +161,7 @@ def apply(model, formats, ranges=None):
     if runner.need_calibration and not ranges:
         raise InputError("ranges is empty: formats with activations need the result of calibrate(model, samples).")
     with _silence():
-        made = bytes(runner.quantize(ranges).quantized_model)
+        made = activations.with_whole_minimums(bytes(runner.quantize(ranges).quantized_model))
     return rewrite.with_sizes(made, sizes, signatures) if sizes else made
 
 

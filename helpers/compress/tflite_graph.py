@@ -17,13 +17,14 @@ import numpy as np
 
 from helpers.base import runtime_env
 from helpers.base.errors import StructureError
-from helpers.compress.tflite_operators import KERNEL_PLACE
+from helpers.compress.tflite_operators import BIAS_PLACE, KERNEL_PLACE, without_activation
 from helpers.compress.tflite_plan import CONVERSIONS, Plan, opened, places_of_weights
 from helpers.tflite import flatbuffer, interpreting, litert, rewrite
 
 with runtime_env.quiet():
     import tensorflow as tf
 
+ONE_BY_ONE = 16  # samples by which biases are corrected where each is computed for itself
 TINY = 1e-20  # a channel without weights has a range all the same
 
 
@@ -84,6 +85,10 @@ class Graph(tf.Module):
         """The Plan of a file that has the same operators as this one, open as this one is."""
         plan = Plan(blob)
         return plan.open_reshapes() if self._opened else plan
+
+    def takes_batches(self):
+        """Whether several samples are computed together."""
+        return self._batched
 
     def __call__(self, *inputs):
         return self.called(self._plan, self.weights, inputs, lambda index, value: value)
@@ -220,6 +225,50 @@ class Simulation:
                 index: constants[index] if index in constants else real(index) for index in node.inputs if index >= 0
             }
             yield node, self._rounded(node.outputs[0], self._plan.computed(node, given)[0])
+
+    def correct_biases(self, *inputs):
+        """Move every bias of the graph by what rounding does to the mean of its channel, over some inputs and all places: layer after
+        layer, so that each makes up for what the corrected ones before it still do (Nagel et al. 2019, *Data-free quantization
+        through weight equalization and bias correction*, section 4.2 and appendix D: the empirical variant). What the float file
+        answers changes by that. A layer without a bias stays. inputs: as the graph is called with; a file that takes one sample at a
+        time is shown ONE_BY_ONE of them."""
+        exact_plan, plan = self.graph.opened(self.graph.file), self._plan  # with the biases that the file has
+        parts = [inputs]
+        if not self.graph.takes_batches():
+            parts = [[each[i : i + 1] for each in inputs] for i in range(min(ONE_BY_ONE, len(inputs[0])))]
+        exact = [{**exact_plan.constants, **dict(zip(exact_plan.inputs, part, strict=True))} for part in parts]
+        rough = [{**plan.constants, **self._weights()} for _ in parts]
+        for values, part in zip(rough, parts, strict=True):
+            values |= {i: self._rounded(i, tf.convert_to_tensor(x)) for i, x in zip(plan.inputs, part, strict=True)}
+        ahead, corrected = iter(exact_plan.nodes), set()
+        for twin in plan.nodes:
+            if twin.kind not in CONVERSIONS:
+                node = next(ahead)
+                self._correct_bias(exact_plan, node, twin, exact, rough, corrected)
+                for values in exact:
+                    self._take(exact_plan, node, values, lambda index, value: value)
+            for values in rough:
+                self._take(plan, twin, values, self._rounded)
+
+    def _correct_bias(self, exact_plan, node, twin, exact, rough, corrected):
+        place = BIAS_PLACE.get(node.kind, len(node.inputs))
+        index = node.inputs[place] if place < len(node.inputs) else -1
+        if index not in self.graph.weights or index in corrected or twin.inputs[place] not in self._made:
+            return
+        corrected.add(index)  # one that several layers share is corrected for the first
+        # Before the activation: where it cuts off, a mean tells nothing of the shift.
+        bare, shifts = [without_activation(each) for each in (node, twin)], []
+        for wanted, found in zip(exact, rough, strict=True):
+            [wanted], [found] = exact_plan.computed(bare[0], wanted), self._plan.computed(bare[1], found)
+            shifts.append(tf.reduce_mean(wanted - found, range(len(found.shape) - 1)))
+        self.graph.weights[index].assign_add(tf.reduce_mean(shifts, 0))
+        for values in rough:
+            values[twin.inputs[place]] = self._made[twin.inputs[place]]()
+
+    @staticmethod
+    def _take(plan, node, values, rounded):
+        for index, value in zip(node.outputs, plan.computed(node, values), strict=True):
+            values[index] = rounded(index, value)
 
     def _bits(self, index):
         return self._ranges[index][2] if index in self._ranges else None

@@ -5,7 +5,8 @@ the order of the file, None where an optional one is left out; node.options are 
 its first output. Several outputs are a list.
 """
 
-from dataclasses import dataclass, field
+import copy
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -61,6 +62,13 @@ def why_not(node):
         return f"{node.kind} has no rule here" if node.kind != "CUSTOM" else "a custom operator has no rule here"
     fused = getattr(node.options, "fusedActivationFunction", schema.ActivationFunctionType.NONE)
     return "" if fused in _ACTIVATION else f"the activation that is fused into {node.kind} has no rule here"
+
+
+def without_activation(node):
+    """The node of a layer that fuses no activation; nothing else of it is changed."""
+    options = copy.copy(node.options)
+    options.fusedActivationFunction = schema.ActivationFunctionType.NONE
+    return replace(node, options=options)
 
 
 def _fused(node, y):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from helpers.base import runtime_env
+from helpers.compress import tflite_layout
 from helpers.compress.tflite_operators import KERNEL_PLACE
 from helpers.compress.tflite_plan import places_of_weights
 
@@ -17,10 +18,20 @@ with runtime_env.quiet():
 
 NORMALIZATION, SCALE, WEIGHTS = "normalization", "scale", "weights"
 DATA_PLACE = {**dict.fromkeys(KERNEL_PLACE, 0), "TRANSPOSE_CONV": 2, "BATCH_MATMUL": 0}
-SUMS, ROOTS = ("ADD", "SUB"), ("RSQRT", "SQRT", "POW")
-SAME_ORDER = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "RELU", "LEAKY_RELU", "ABS", "NEG")  # each number stays where it is
+SUMS, ROOTS = ("ADD", "SUB", "MINIMUM", "MAXIMUM"), ("RSQRT", "SQRT", "POW")  # both operands are scaled alike
+SAME_ORDER = (
+    "RESHAPE",
+    "SQUEEZE",
+    "EXPAND_DIMS",
+    "RELU",
+    "LEAKY_RELU",
+    "PRELU",
+    "ABS",
+    "NEG",
+)  # numbers stay where they are
 PLACEWISE = ("MAX_POOL_2D", "AVERAGE_POOL_2D", "PAD", "MIRROR_PAD", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR")
 SOME_OF = ("SLICE", "STRIDED_SLICE", "GATHER")  # such as the token that stands for a class
+GATES = ("LOGISTIC", "TANH")  # no factor passes; a constant that multiplies what goes in can take it back
 OVER_AXES = ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN")
 HOMOGENEOUS = (schema.ActivationFunctionType.NONE, schema.ActivationFunctionType.RELU)
 NEAR = 12  # operators between a normalization's root and what it puts out
@@ -44,8 +55,8 @@ class Passage:
         found = dict(constants)
         for places, each in ((self.made, np.asarray(factors)), (self.read, 1 / np.asarray(factors))):
             for at in places:
-                values = found.get(at, plan.constants[plan.nodes[at[0]].inputs[at[1]]])
-                along = _spread(plan.nodes[at[0]], at[1], values.shape, each, places is self.read)
+                values = _current(plan, found, at)
+                along = tflite_layout.spread(plan.nodes[at[0]], at[1], values.shape, each, places is self.read)
                 found[at] = (values * along).astype(values.dtype)
         return found
 
@@ -60,12 +71,34 @@ class Passage:
 
     def largest_weights(self, plan, constants):
         """The largest absolute weight that reads each channel: (channels,). constants: as in `moved`."""
-        found = []
-        for number, place in self.read:
-            node = plan.nodes[number]
-            values = constants.get((number, place), plan.constants[node.inputs[place]])
-            found.append(_largest(node, place, np.abs(values), self.channels))
-        return np.max(found, axis=0)
+        return np.max(self.reading(plan, constants), axis=0)
+
+    def reading(self, plan, constants):
+        """Of each kernel that reads the tensor the largest absolute weight for each channel: list of (channels,)."""
+        return self._ranges(plan, constants, self.read, True)
+
+    def making(self, plan, constants):
+        """Of each kernel that makes the tensor, or a part of it, the largest absolute weight for each channel: list of
+        (channels,), empty where only normalizations do."""
+        return self._ranges(plan, constants, self.made, False)
+
+    def kernels_reading(self, plan, constants):
+        """(number of its operator, values) of each such kernel."""
+        return [(at[0], _current(plan, constants, at)) for at in self._kernels(plan, self.read)]
+
+    def kernels_making(self, plan, constants):
+        """(number of its operator, values) of each such kernel."""
+        return [(at[0], _current(plan, constants, at)) for at in self._kernels(plan, self.made)]
+
+    def _kernels(self, plan, places):
+        kinds = ((at, plan.nodes[at[0]].kind) for at in places)
+        return [at for at, kind in kinds if kind in DATA_PLACE and at[1] == KERNEL_PLACE.get(kind, 1)]
+
+    def _ranges(self, plan, constants, places, reads):
+        return [
+            tflite_layout.largest(plan.nodes[at[0]], at[1], np.abs(_current(plan, constants, at)), self.channels, reads)
+            for at in self._kernels(plan, places)
+        ]
 
 
 def passages(plan):
@@ -257,6 +290,9 @@ class _Closure:
             self._check_kernel(node)
             self.read.add((number, KERNEL_PLACE.get(node.kind, 1)))
             return []
+        if node.kind == "MUL" and self._takes_back(node, 1 - place):
+            self.read.add((number, 1 - place))
+            return []
         if node.kind in (*SUMS, "MUL", "DIV"):
             fits = self._is_full(node.inputs[place])
             fits = fits and (node.kind != "DIV" or place == 0) and (node.kind != "MUL" or self._is_one_of_two(number))
@@ -265,6 +301,14 @@ class _Closure:
         if not fits:
             raise _Stuck
         return [node.outputs[0]]
+
+    def _takes_back(self, node, place):
+        """Whether an operand of a product is a constant for each channel, and only gates read the product."""
+        values = self.graph.constant(node.inputs[place])
+        kinds = [self.graph.plan.nodes[number].kind for number, _ in self.graph.reading.get(node.outputs[0], [])]
+        plain = not node.options.fusedActivationFunction and node.outputs[0] not in self.graph.plan.outputs
+        whole = values is not None and values.shape == (self.channels,) and self._is_full(node.outputs[0])
+        return whole and plain and bool(kinds) and set(kinds) <= set(GATES)
 
     def _is_one_of_two(self, number):
         node = self.graph.plan.nodes[number]
@@ -333,36 +377,7 @@ def _keeps_last_axis(node, shape, given):
     return bool(everything and given[2] is not None and given[2][axis] == 1 and not options.shrinkAxisMask >> axis & 1)
 
 
-def _largest(node, place, values, channels):
-    """Of a kernel that reads channels the largest value for each."""
-    if node.kind == "DEPTHWISE_CONV_2D":
-        return values.max((0, 1, 2)).reshape(channels, -1).max(1)
-    if _is_grouped(node, values.shape, channels):
-        groups = channels // values.shape[-1]
-        return values.reshape(groups, -1, values.shape[-1]).max(1).ravel()
-    rows = np.moveaxis(values, _axis(node, place, values.shape, True), -1)
-    return rows.reshape(-1, channels).max(0)
-
-
-def _spread(node, place, shape, factors, reads):
-    """Factors of channels, laid out so that they multiply a constant of this shape."""
-    if reads and node.kind == "DEPTHWISE_CONV_2D":
-        return np.repeat(factors, shape[-1] // len(factors))
-    if reads and _is_grouped(node, shape, len(factors)):
-        groups = np.reshape(factors, (-1, 1, 1, shape[-1]))
-        return np.repeat(groups, shape[0] // len(groups), 0)
-    along, axis = [1] * len(shape), _axis(node, place, shape, reads)
-    along[axis] = -1
-    return np.tile(factors, shape[axis] // len(factors)).reshape(along)
-
-
-def _is_grouped(node, shape, channels):
-    return node.kind == "CONV_2D" and shape[-1] < channels
-
-
-def _axis(node, place, shape, reads):
-    """Along which axis of a constant the channels lie that it makes, or reads."""
-    if reads and node.kind == "BATCH_MATMUL":
-        return len(shape) - (1 if node.options.adjY else 2)
-    makes_first = node.kind in KERNEL_PLACE and node.kind != "DEPTHWISE_CONV_2D" and place == KERNEL_PLACE[node.kind]
-    return 0 if makes_first and not reads else len(shape) - 1
+def _current(plan, constants, at):
+    """The values of an operator's constant, as changed so far."""
+    number, place = at
+    return constants.get(at, plan.constants[plan.nodes[number].inputs[place]])

@@ -43,6 +43,11 @@ class Classification(Classes):
     def own(self, answers):
         return answers[self.output].argmax(axis=-1)
 
+    def likely(self, exact, answers):
+        given, found = self.own(answers), exact[self.output]
+        likely = found if is_distribution(found) else np.exp(_log_probabilities(found, False))
+        return likely[np.arange(len(given)), given].astype(float)
+
     def uninformed(self, answers, truth):
         # What permuted labels leave; for a model that always names one class, that class's share of the labels.
         given = self.own(answers)

@@ -33,11 +33,16 @@ def maxima_by_index(model, samples):
 
 def channel_powers(model, samples):
     """The mean square of every channel, otherwise as `channel_maxima`: name -> float64 (channels,)."""
+    return _by_name(model, powers_by_index(model, samples))
+
+
+def powers_by_index(model, samples):
+    """`channel_powers`, by the index of each tensor in the main graph."""
     sums, numbers = {}, {}
     for index, rows in _shown(model, samples):
         sums[index] = sums.get(index, 0) + (rows.astype(np.float64) ** 2).sum(0)
         numbers[index] = numbers.get(index, 0) + len(rows)
-    return _by_name(model, {index: sums[index] / max(1, numbers[index]) for index in sums})
+    return {index: sums[index] / max(1, numbers[index]) for index in sums}
 
 
 def _by_name(model, values):

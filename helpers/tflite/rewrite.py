@@ -36,13 +36,13 @@ def with_signature(model):
         return blob
     with flatbuffer.unpacked(blob) as content:
         if signed:
-            return _packed(content, blob)
+            return packed(content, blob)
         graph = content.subgraphs[0]
         signature = schema.SignatureDefT()
         signature.signatureKey, signature.subgraphIndex = SIGNATURE.encode(), 0
         signature.inputs, signature.outputs = (_named(graph, ends) for ends in (graph.inputs, graph.outputs))
         content.signatureDefs = [signature]
-        return _packed(content, blob)
+        return packed(content, blob)
 
 
 def with_sizes(model, shapes, signatures=None):
@@ -56,7 +56,7 @@ def with_sizes(model, shapes, signatures=None):
             tensor = graph.tensors[index]
             name = tensor.name.decode()
             tensor.shape, tensor.shapeSignature = list(shapes[name]), list(signatures[name]) if signatures else None
-        return _packed(content, blob)
+        return packed(content, blob)
 
 
 def with_plain_weights(model):
@@ -71,7 +71,7 @@ def with_plain_weights(model):
         sparse = [tensor for tensor in graph.tensors if tensor.sparsity is not None]
         for tensor in sparse:
             values = flatbuffer.stored(content.buffers[tensor.buffer], blob).view(_numpy_type(tensor))
-            _store(content, tensor, _filled(tensor, values))
+            store(content, tensor, _filled(tensor, values))
             tensor.sparsity = None
         if sparse:
             notes.append(f"Sparse weights ({len(sparse)} tensors) were filled up with their zeros.")
@@ -84,7 +84,7 @@ def with_plain_weights(model):
                 target = graph.tensors[operator.outputs[0]]
                 values = data.view(_numpy_type(source)).astype(_numpy_type(target))
                 target.quantization = None
-                _store(content, target, values)
+                store(content, target, values)
                 widened += source.type != target.type
             else:
                 kept.append(operator)
@@ -93,7 +93,7 @@ def with_plain_weights(model):
         if not sparse and len(kept) == len(graph.operators):
             return blob, []
         graph.operators = kept
-        return _packed(content, blob), notes
+        return packed(content, blob), notes
 
 
 def with_constants(model, constants):
@@ -123,11 +123,7 @@ def with_operands(model, operands):
                 continue
             known = (index, values.tobytes())
             if known not in twins:
-                twin = schema.TensorT()
-                vars(twin).update(vars(graph.tensors[index]))
-                twin.name += f"_twin_{len(graph.tensors)}".encode()
-                graph.tensors.append(twin)
-                twins[known] = len(graph.tensors) - 1
+                twins[known] = twin(graph, index, f"_twin_{len(graph.tensors)}".encode())
                 fresh[twins[known]] = values
             operator.inputs = [twins[known] if at == place else each for at, each in enumerate(operator.inputs)]
         return _with_values(content, fresh, blob)
@@ -140,11 +136,21 @@ def _with_values(content, constants, blob):
             raise InputError(
                 f"{tensor.name.decode()} cannot hold {values.dtype} of shape {values.shape}: it has another form."
             )
-        _store(content, tensor, values)
-    return _packed(content, blob)
+        store(content, tensor, values)
+    return packed(content, blob)
 
 
-def _store(content, tensor, values):
+def twin(graph, index, suffix):
+    """The number of a new tensor, like another one but for its name."""
+    tensor = schema.TensorT()
+    vars(tensor).update(vars(graph.tensors[index]))
+    tensor.name = bytes(tensor.name) + suffix
+    graph.tensors.append(tensor)
+    return len(graph.tensors) - 1
+
+
+def store(content, tensor, values):
+    """Give a tensor of an unpacked file other values, in a buffer of its own. values: an array of the tensor's dtype and shape."""
     buffer = schema.BufferT()
     buffer.data = np.ascontiguousarray(values).view(np.uint8).ravel()
     content.buffers.append(buffer)
@@ -204,8 +210,8 @@ def _named(graph, indices):
     return entries
 
 
-def _packed(content, blob):
-    """The bytes of a parsed file, without what no operator reads."""
+def packed(content, blob):
+    """The bytes of an unpacked file that was read from `blob`, without what no operator reads."""
     for code in content.operatorCodes:
         code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
     for number, graph in enumerate(content.subgraphs):

@@ -53,6 +53,9 @@ class Task:
         """By how much answers differ from those of the float model, without labels: float (n,), 0 where they are the same."""
         return sum(noise(exact[name], answers[name]) for name in self.shapes) / len(self.shapes)
 
+    def likely(self, exact, answers):
+        """How likely each of some answers is right, by the float model's own probabilities: float (n,); None where it gives none."""
+
     def uninformed(self, answers, truth):
         """What a model scores that does not look at the samples: as `scores`, those of these answers given to other samples; or their
         mean, where that can be known; None where nobody knows."""

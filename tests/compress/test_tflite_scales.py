@@ -113,8 +113,10 @@ def test_a_normalization_over_tokens_stays():
         lambda y: y[:, 0],
         lambda y: y[:, 2:9:3, :],
         lambda y: tf.gather(y, [1, 4], axis=1),
+        lambda y: tf.minimum(tf.maximum(y, constant(8, seed=7) - 1), constant(8, seed=8) + 1),
+        lambda y: y * tf.sigmoid(y * constant(8, seed=7)),
     ],
-    ids=["mean", "laid flat", "transposed", "largest", "first", "some", "gathered"],
+    ids=["mean", "laid flat", "transposed", "largest", "first", "some", "gathered", "between limits", "gated"],
 )
 def test_what_lets_a_factor_through(between):
     def function(x):

@@ -80,6 +80,11 @@ def files(tmp_path_factory):
         ("train {text.keras} --data {text.npz}", REFUSED, "cannot be loaded"),
         ("train {text.keras} --data {text.npz} --output model.onnx", REFUSED, "must end in .tflite"),
         ("train {text.keras} --data {text.npz} --teacher me", REFUSED, "teacher='me' must be self or labels"),
+        ("rescue {missing} --calibration {good.npz}", REFUSED, "does not exist"),
+        ("rescue {text.keras} --calibration {good.npz}", REFUSED, "cannot be loaded"),
+        ("rescue {text.keras} --calibration {good.npz} --output model.onnx", REFUSED, "must end in .tflite"),
+        ("rescue {text.keras} --calibration {good.npz} --without equalised", REFUSED, "is no step: choose of cleared"),
+        ("rescue {text.keras} --calibration {good.npz} --limit 2", REFUSED, "limit=2.0 must be a share"),
         ("convert {text.keras} --code {missing}", REFUSED, "cannot be read"),
         (
             "prune-channels {text.keras} --ratio 0.5 --criterion activation --calibration {text.npz}",
