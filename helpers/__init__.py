@@ -35,6 +35,7 @@ ROOMS = {
         "bits_rivals",
         "channels",
         "equalization",
+        "lowbit",
         "minilm_variants",
         "outliers",
         "own_data",

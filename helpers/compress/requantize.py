@@ -1,4 +1,4 @@
-"""Quantize a float `.tflite` instead of a Keras model: operator by operator, per-tensor or per-channel, to 8 or 4 bits.
+"""Quantize a float `.tflite` instead of a Keras model: operator by operator, per-tensor or per-channel, to 8, 4 or 2 bits.
 
 Thin over litert-quantizer. No Keras model and no conversion are needed, so that a variant takes a tenth of a second;
 calibrate once, quantize many times.
@@ -21,9 +21,22 @@ with runtime_env.quiet():
     from litert_quantizer import Quantizer
     from litert_quantizer.algorithm_manager import AlgorithmName
     from litert_quantizer.qtyping import QuantGranularity, TFLOperationName
+    from litert_quantizer.recipe_manager import RecipeManager
 
 EVERYTHING, DEPTHWISE = "*", "DEPTHWISE_CONV_2D"
 OSCAR, HADAMARD = "oscar", "hadamard"  # what `dynamic` can do against outliers
+MIN_MAX, GPTQ = "min_max", "gptq"
+# How scales and integers of weights are chosen: a word of ours -> litert-quantizer's.
+ALGORITHMS = {
+    MIN_MAX: AlgorithmName.MIN_MAX_UNIFORM_QUANT,
+    "mse": AlgorithmName.MSE,
+    "octav": AlgorithmName.OCTAV,
+    GPTQ: AlgorithmName.GPTQ,
+    HADAMARD: AlgorithmName.DECOMPOSED_HADAMARD_ROTATION,
+    OSCAR: AlgorithmName.OSCAR,
+}
+# The fewest bits of which a kind of operator has kernels that answer right: a convolution of 2 bits runs, and answers nonsense.
+FEWEST_BITS = {"CONV_2D": 4, DEPTHWISE: 8}
 # Of the range of what is capped at 6: built-in kernels of 16 bits refuse a file in which 6 is more than 2**31 steps away.
 LEAST = 1e-4
 DYNAMIC = "dynamic"  # of a Format's activations
@@ -31,27 +44,27 @@ DYNAMIC = "dynamic"  # of a Format's activations
 
 @dataclass(frozen=True)
 class Format:
-    """How an operator is quantized. weights: bits, 8 or 4. activations: bits, 8 or 16; DYNAMIC for 8 bits with a scale for each
+    """How an operator is quantized. weights: bits, 8, 4 or 2. activations: bits, 8 or 16; DYNAMIC for 8 bits with a scale for each
     row, found as the file runs, between float32 tensors; or None to compute in float32 from weights that are unpacked first.
     per_channel: a scale for each output channel, or one for the whole kernel. block: a scale for each block of 32 or 64 weights
-    that one output adds up, as dense layers in dynamic range have it at 4 bits; None for none."""
+    that one output adds up, as dense layers in dynamic range have it at 4 bits; None for none. algorithm: a key of ALGORITHMS,
+    best asked of those kinds of operators, by name, that it is for. Not all of these go together; `exists` says which."""
 
     weights: int = 8
     activations: int | str | None = 8
     per_channel: bool = True
     block: int | None = None
+    algorithm: str = MIN_MAX
 
     def __post_init__(self):
-        if self.weights not in (4, 8):
-            raise InputError(f"weights={self.weights} must be 4 or 8 bits.")
+        if self.weights not in (2, 4, 8):
+            raise InputError(f"weights={self.weights} must be 2, 4 or 8 bits.")
         if self.activations not in (8, 16, DYNAMIC, None):
             raise InputError(f"activations={self.activations} must be 8 or 16 bits, {DYNAMIC!r}, or None for float32.")
         if self.block not in (None, 32, 64):
             raise InputError(f"block={self.block} must be 32 or 64 weights, or None.")
-        if self.block and (self.weights, self.activations) != (4, DYNAMIC):
-            raise InputError(
-                f"block={self.block} has kernels for weights=4 and activations={DYNAMIC!r} alone: say both, or leave it out."
-            )
+        if self.algorithm not in ALGORITHMS:
+            raise InputError(f"algorithm={self.algorithm!r} must be one of {', '.join(ALGORITHMS)}.")
 
 
 @dataclass(frozen=True)
@@ -66,8 +79,19 @@ class Scheme:
 
 
 def available(form, op):
-    """The format of an operator where `form` is asked of everything: depthwise kernels have 8 bits where it says 4."""
-    return replace(form, weights=8) if op == DEPTHWISE else form
+    """The format of an operator where `form` is asked of everything: depthwise kernels have 8 bits where it says fewer, those of
+    other convolutions 4 (FEWEST_BITS), by min-max."""
+    least = FEWEST_BITS.get(op, 0)
+    return form if form.weights >= least else replace(form, weights=least, algorithm=MIN_MAX, block=None)
+
+
+def exists(form, op):
+    """Whether litert-quantizer has a format for an operator, such as "CONV_2D". What it has may still fail for a model."""
+    try:
+        _ask(RecipeManager(), ".*", TFLOperationName(op), form)
+    except ValueError:
+        return False
+    return True
 
 
 def calibrate(model, calibration):
@@ -145,13 +169,29 @@ def _widened(known, seen):
     return {"min": np.minimum(known["min"], seen["min"]), "max": np.maximum(known["max"], seen["max"])}
 
 
+def known_to(algorithm, model, calibration):
+    """What an algorithm goes by besides the weights: name of a tensor -> the powers of its channels for OSCAR ("mu2", (channels,)),
+    the mean products of every two of them for GPTQ ("hessian", twice that, float32 (channels, channels)); nothing for others.
+
+    calibration: samples as `calibrate` takes them. litert-quantizer's own gathers nothing for OSCAR where activations have no
+    ranges. Raises as `inside.channel_powers`.
+    """
+    if algorithm == OSCAR:
+        return {name: {"mu2": power} for name, power in inside.channel_powers(model, calibration).items()}
+    if algorithm == GPTQ:
+        products = inside.channel_products(model, calibration)
+        return {name: {"hessian": (2 * product).astype(np.float32)} for name, product in products.items()}
+    return {}
+
+
 def apply(model, formats, ranges=None):
     """A float `.tflite` -> the bytes of a quantized one; input and output stay float32.
 
     formats: operator as in `litert.operators` (such as "DEPTHWISE_CONV_2D"), name of one operator's output tensor, or "*"
     for all that can be quantized (see `available`) -> Format, or None for float; later entries win over earlier ones.
-    ranges: what `calibrate` returned; needed where a format has activations. Another operator that has no kernel for the
-    format of "*" stays float: name it to be told.
+    ranges: what `calibrate` returned, needed where a format has activations; and, by the same names, what is `known_to` an
+    algorithm. Another operator that has no kernel for the format of "*" stays float: name it to be told. HADAMARD takes a
+    file that is made for one sample.
     Raises InputError for an unusable file; ValueError for one that is quantized already, for an operator that does
     not exist, or for a format that it does not have, such as depthwise kernels of 4 bits.
     """
@@ -160,8 +200,10 @@ def apply(model, formats, ranges=None):
     runner = _quantizer(rewrite.with_sizes(model, sizes) if sizes else model, formats)
     if runner.need_calibration and not ranges:
         raise InputError("ranges is empty: formats with activations need the result of calibrate(model, samples).")
+    # litert-quantizer changes what GPTQ knows as it goes by it.
+    ranges = {name: {key: np.copy(of) for key, of in seen.items()} for name, seen in (ranges or {}).items()}
     with _silence():
-        made = activations.with_whole_minimums(bytes(runner.quantize(ranges).quantized_model))
+        made = activations.with_whole_minimums(bytes(runner.quantize(ranges or None).quantized_model))
     return rewrite.with_sizes(made, sizes, signatures) if sizes else made
 
 
@@ -188,18 +230,10 @@ def dynamic(model, weights=8, against=None, calibration=None):
             "against='hadamard' writes the shapes of tensors into the file, and this one leaves the number of samples open: "
             "convert the model for one sample, or take against='oscar'."
         )
-    runner = _quantizer(model, {})
-    runner.add_dynamic_config(".*", TFLOperationName.ALL_SUPPORTED, weights)
-    runner.add_dynamic_config(".*", TFLOperationName(DEPTHWISE), available(Format(weights), DEPTHWISE).weights)
-    powers = None
+    formats = {EVERYTHING: Format(weights, DYNAMIC)}
     if against is not None:
-        algorithm = AlgorithmName.OSCAR if against == OSCAR else AlgorithmName.DECOMPOSED_HADAMARD_ROTATION
-        runner.add_dynamic_config(".*", TFLOperationName.FULLY_CONNECTED, weights, algorithm_key=algorithm)
-    if against == OSCAR:
-        # Its own `calibrate` gathers nothing where activations have no ranges.
-        powers = {name: {"mu2": power} for name, power in inside.channel_powers(model, calibration).items()}
-    with _silence():
-        made = bytes(runner.quantize(powers).quantized_model)
+        formats["FULLY_CONNECTED"] = Format(weights, DYNAMIC, algorithm=against)
+    made = apply(model, formats, known_to(against, model, calibration))
     trace = {None: lambda file: 0, OSCAR: _factors, HADAMARD: _rotations}[against]
     if against is not None and trace(made) <= trace(model):
         raise StructureError(
@@ -265,28 +299,39 @@ def _quantizer(model, formats):
         if form is None:
             runner.update_quantization_recipe(where, kind, algorithm_key="no_quantize")
             continue
-        scales = f"BLOCKWISE_{form.block}" if form.block else "CHANNELWISE" if form.per_channel else "TENSORWISE"
-        granularity = QuantGranularity[scales]
         try:
-            if form.activations is None:
-                runner.add_weight_only_config(where, kind, form.weights, granularity)
-            elif form.activations == DYNAMIC:
-                runner.add_dynamic_config(where, kind, form.weights, granularity)
-            else:
-                runner.add_static_config(where, kind, form.activations, form.weights, granularity)
+            _ask(runner, where, kind, form)
+            if kind == EVERYTHING:  # which litert-quantizer does not check; dense layers have whatever others have
+                _ask(RecipeManager(), where, TFLOperationName.FULLY_CONNECTED, form)
         except ValueError as error:
+            if form.block:
+                raise InputError(
+                    f"block={form.block} has kernels for weights=4 and activations={DYNAMIC!r} alone: say both, or leave it out."
+                ) from error
             raise InputError(f"formats asks {form} of {operator}, which has no such kernel: try 8 bits.") from error
     for end in (TFLOperationName.INPUT, TFLOperationName.OUTPUT):
         runner.update_quantization_recipe(".*", end, algorithm_key="no_quantize")
     return runner
 
 
+def _ask(recipe, where, kind, form):
+    """Add a format to a recipe. Raises ValueError where litert-quantizer has none such for this kind of operator."""
+    name = f"BLOCKWISE_{form.block}" if form.block else "CHANNELWISE" if form.per_channel else "TENSORWISE"
+    how = QuantGranularity(name), ALGORITHMS[form.algorithm]
+    if form.activations is None:
+        recipe.add_weight_only_config(where, kind, form.weights, *how)
+    elif form.activations == DYNAMIC:
+        recipe.add_dynamic_config(where, kind, form.weights, *how)
+    else:
+        recipe.add_static_config(where, kind, form.activations, form.weights, *how)
+
+
 def _in_full(formats):
-    """(operator, Format) one by one, with what "*" means for depthwise kernels said after it."""
+    """(operator, Format) one by one, with what "*" means for convolutions said after it."""
     for operator, form in formats.items():
         yield operator, form
-        if operator == EVERYTHING and form is not None and form.weights == 4:
-            yield DEPTHWISE, available(form, DEPTHWISE)
+        if operator == EVERYTHING and form is not None:
+            yield from ((op, available(form, op)) for op in FEWEST_BITS if available(form, op) != form)
 
 
 @contextlib.contextmanager

@@ -6,13 +6,14 @@ from matplotlib.ticker import PercentFormatter
 
 from helpers.evidence import style
 from helpers.evidence.style import export, write
-from helpers.evidence.tables import guide, ledger
+from helpers.evidence.tables import few_bits, guide, ledger
 
 __all__ = [
     "channels",
     "curves",
     "event_log",
     "export",
+    "few_bits",
     "front",
     "guide",
     "histogram",

@@ -1,4 +1,4 @@
-"""Figures that are tables: what to choose by what one needs, and the ledger of verdicts."""
+"""Figures that are tables: what to choose by what one needs, the ledger of verdicts, and what few bits cost by each algorithm."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -63,6 +63,49 @@ def ledger(frame, title):
     axis.xaxis.tick_top()
     axis.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-len(rows) + 0.4, 0.6))
     figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return figure
+
+
+def few_bits(frame, title):
+    """What each way to quantize costs at each number of bits, a panel for each network: frame with network, algorithm, activations,
+    block (0: none), bits, change (a share, written in points), outcome (a word or two for cells without a number, which are
+    hatched) and share (of the weights that have so few bits, written where it is not all of them). The darker, the more is lost."""
+    networks, bits = list(frame["network"].unique()), sorted(frame["bits"].unique(), reverse=True)
+    ways = [tuple(way) for way in frame[["algorithm", "block", "activations"]].drop_duplicates().to_numpy()]
+    size = (2.6 + 1.1 * len(bits) * len(networks), 1.2 + 0.36 * len(ways))
+    figure, axes = style.titled(size, title, 1, len(networks), sharey=True, squeeze=False)
+    colours, most = plt.get_cmap("cividis"), max(-frame["change"].min(), 1e-9)
+    for axis, network in zip(axes[0], networks, strict=True):
+        for cell in frame[frame["network"] == network].itertuples():
+            column, row = bits.index(cell.bits), ways.index((cell.algorithm, cell.block, cell.activations))
+            there = np.isfinite(cell.change)
+            lost = np.sqrt(max(-cell.change, 0) / most) if there else 0
+            look = {"facecolor": colours(1 - lost), "edgecolor": "white"}
+            if not there:
+                look = {"facecolor": "white", "edgecolor": "silver", "hatch": "////", "linewidth": 0}
+            axis.add_patch(plt.Rectangle((column, row), 1, 1, **look))
+            text = f"{100 * cell.change:+.1f}" if there else cell.outcome
+            if there and cell.share < 0.995:
+                text += f"\n{cell.share:.0%} of weights"
+            axis.text(
+                column + 0.5,
+                row + 0.5,
+                text,
+                ha="center",
+                va="center",
+                fontsize=8 if "\n" not in text else 6.5,
+                color="white" if lost > 0.5 else "black",
+                bbox=None if there else {"facecolor": "white", "edgecolor": "none", "pad": 1},
+            )
+        axis.set(xlim=(0, len(bits)), ylim=(len(ways), 0))
+        axis.set_xticks(np.arange(len(bits)) + 0.5, [f"{each} bits" for each in bits])
+        axis.set_title(network, fontsize=10, fontweight="normal")
+        axis.xaxis.tick_top()
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
+        axis.grid(False)
+    told = [f"{name}{f', blocks of {block}' if block else ''}, {computed}" for name, block, computed in ways]
+    axes[0][0].set_yticks(np.arange(len(ways)) + 0.5, told)
     return figure
 
 

@@ -4,11 +4,14 @@ import numpy as np
 
 from helpers.base import runtime_env
 from helpers.base.errors import InputError
-from helpers.tflite import flatbuffer, inputs, interpreting, litert
+from helpers.tflite import flatbuffer, inputs, interpreting, litert, packing
 
 with runtime_env.quiet():
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.interpreter import OpResolverType
+
+
+MOVING = ("RESHAPE", "TRANSPOSE", "SLICE", "STRIDED_SLICE", "PAD", "MAX_POOL_2D")
 
 
 def channel_maxima(model, samples):
@@ -45,6 +48,37 @@ def powers_by_index(model, samples):
     return {index: sums[index] / max(1, numbers[index]) for index in sums}
 
 
+def channel_products(model, samples):
+    """The mean product of every two channels of what each dense layer reads, otherwise as `channel_maxima`: name -> float64
+    (channels, channels). Where operators that only move values lie before it (MOVING), what they read has the same, unless a
+    dense layer reads that, too."""
+    blob, sums, numbers = litert.content(model), {}, {}
+    read, sources = _dense(blob)
+    for index, rows in _shown(blob, samples, read):
+        rows = rows.astype(np.float64)
+        sums[index], numbers[index] = sums.get(index, 0) + rows.T @ rows, numbers.get(index, 0) + len(rows)
+    means = {index: sums[index] / max(1, numbers[index]) for index in sums}
+    for index in list(means):
+        source = sources.get(index)
+        while source is not None and source not in means:
+            means[source] = means[index]
+            source = sources.get(source)
+    return _by_name(blob, means)
+
+
+def for_one_sample(model, samples):
+    """The bytes of a file that takes one sample at a time, and says of every tensor the sizes that it then has: whoever writes
+    them down, as a Hadamard rotation does, finds them. samples: as `channel_maxima` takes them; the first one is run."""
+    blob = litert.content(model)
+    samples = {name: array[:1] for name, array in inputs.by_name(samples).items()}
+    with runtime_env.quiet():
+        found = {each["index"]: each["shape"].tolist() for each in _invoked(blob, samples).get_tensor_details()}
+    with flatbuffer.unpacked(blob) as content:
+        for index, tensor in enumerate(content.subgraphs[0].tensors):
+            tensor.shape, tensor.shapeSignature = found.get(index, tensor.shape), None
+        return packing.packed(content, blob)
+
+
 def _by_name(model, values):
     found, names = {}, _names(litert.content(model))
     for index, each in values.items():
@@ -52,8 +86,8 @@ def _by_name(model, values):
     return found
 
 
-def _shown(model, samples):
-    """(index, array (n, channels)) of every tensor, for one part of the samples after another."""
+def _shown(model, samples, only=None):
+    """(index, array (n, channels)) of every tensor, or of `only` these, for one part of the samples after another."""
     blob, samples = litert.content(model), inputs.by_name(samples)
     for name, array in samples.items():
         if not array.size or (array.dtype.kind == "f" and not np.isfinite(array).all()):
@@ -62,7 +96,8 @@ def _shown(model, samples):
     if why:
         raise InputError(f"samples do not fit the model: {why}.")
     number = len(next(iter(samples.values())))
-    size, wanted = litert.at_once(blob, number), _computed(blob)
+    size = litert.at_once(blob, number)
+    wanted = [index for index in _computed(blob) if only is None or index in only]
     for start in range(0, number, size):
         part = {name: array[start : start + size] for name, array in samples.items()}
         with runtime_env.quiet():  # it warns of the memory that all these tensors take
@@ -73,6 +108,14 @@ def _shown(model, samples):
 
 def _run(blob, part, wanted):
     """(index, real numbers) of some tensors for a batch of samples."""
+    runner = _invoked(blob, part)
+    details = {each["index"]: each for each in runner.get_tensor_details()}
+    for index in wanted:
+        yield index, interpreting.real_numbers(runner.get_tensor(index), details[index])
+
+
+def _invoked(blob, part):
+    """An interpreter that has run a batch of samples and kept all tensors."""
     runner = interpreting.load(
         blob,
         runtime_env.LITERT_THREADS,
@@ -85,9 +128,7 @@ def _run(blob, part, wanted):
     for details, array in zip(runner.get_input_details(), arrays, strict=True):
         runner.set_tensor(details["index"], interpreting.as_stored(array, details))
     runner.invoke()
-    details = {each["index"]: each for each in runner.get_tensor_details()}
-    for index in wanted:
-        yield index, interpreting.real_numbers(runner.get_tensor(index), details[index])
+    return runner
 
 
 def _names(blob):
@@ -107,3 +148,11 @@ def _is_real(tensor):
     scale = tensor.quantization.scale if tensor.quantization is not None else None
     whole = tensor.type in (schema.TensorType.INT8, schema.TensorType.UINT8, schema.TensorType.INT16)
     return tensor.type == schema.TensorType.FLOAT32 or (whole and scale is not None and len(scale) == 1)
+
+
+def _dense(blob):
+    """Of a file's dense layers the indices of the tensors that they read, and output -> input of all operators in MOVING."""
+    with flatbuffer.unpacked(blob) as parsed:
+        named = [(flatbuffer.operator_name(parsed, each), each) for each in parsed.subgraphs[0].operators]
+        read = {int(each.inputs[0]) for op, each in named if op == "FULLY_CONNECTED"}
+        return read, {int(each.outputs[0]): int(each.inputs[0]) for op, each in named if op in MOVING}

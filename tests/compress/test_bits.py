@@ -94,7 +94,7 @@ def test_blocks_of_weights_are_for_dense_layers_that_they_divide(small):
     assert list(found["dtype"]) == ["int4", "int8"] and found["scales"][0] == 96
     assert trials.measure(trials.uniform(blocks))["sqnr_db"] > trials.measure(trials.uniform(bits.INT4))["sqnr_db"]
     with pytest.raises(InputError, match="block=32 has kernels for weights=4 and activations='dynamic' alone"):
-        requantize.Format(8, 8, block=32)
+        requantize.apply(trials.model, {"FULLY_CONNECTED": requantize.Format(8, 8, block=32)}, trials.ranges)
     with pytest.raises(InputError, match="block=16 must be 32 or 64"):
         requantize.Format(4, requantize.DYNAMIC, block=16)
 

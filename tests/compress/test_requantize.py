@@ -271,8 +271,10 @@ def test_a_path_serves_as_well(network, ranges, tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"weights": 3}, "weights=3 must be 4 or 8 bits"),
+        ({"weights": 3}, "weights=3 must be 2, 4 or 8 bits"),
         ({"activations": 4}, "activations=4 must be 8 or 16 bits, 'dynamic', or None"),
+        ({"algorithm": "awq"}, "algorithm='awq' must be one of min_max, mse, octav, gptq, hadamard, oscar"),
+        ({"block": 16}, "block=16 must be 32 or 64 weights, or None"),
     ],
 )
 def test_other_bits_are_refused(arguments, message):

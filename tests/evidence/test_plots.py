@@ -156,6 +156,38 @@ def test_a_guide_colours_numbers_and_leaves_words_white():
     assert axis.patches[1].get_facecolor() != axis.patches[5].get_facecolor()
 
 
+def test_few_bits_writes_points_and_hatches_what_there_is_not():
+    cell = {
+        "network": "net",
+        "algorithm": "octav",
+        "activations": "static",
+        "block": 0,
+        "share": 1.0,
+        "outcome": "runs",
+    }
+    frame = pd.DataFrame(
+        [
+            {**cell, "bits": 8, "change": 0.0},
+            {**cell, "bits": 4, "change": -0.305, "share": 0.94},
+            {**cell, "bits": 8, "algorithm": "min_max", "block": 32, "change": np.nan, "outcome": "no kernel"},
+            {**cell, "bits": 4, "algorithm": "min_max", "block": 32, "change": -0.02},
+            {**cell, "network": "other", "bits": 4, "change": -0.1},
+        ]
+    )
+    figure = plots.few_bits(frame, TITLE)
+    first, second = figure.axes
+    assert [text.get_text() for text in first.texts] == ["+0.0", "-30.5\n94% of weights", "no kernel", "-2.0"]
+    assert [patch.get_hatch() for patch in first.patches] == [None, None, "////", None]
+    assert [label.get_text() for label in first.get_yticklabels()] == [
+        "octav, static",
+        "min_max, blocks of 32, static",
+    ]
+    assert [label.get_text() for label in second.get_xticklabels()] == ["8 bits", "4 bits"]
+    light = [sum(patch.get_facecolor()[:3]) for patch in first.patches]
+    assert light[0] > light[3] > light[1]  # the more is lost, the darker, also in grey
+    assert [text.get_text() for text in second.texts] == ["-10.0"]
+
+
 def test_a_ledger_has_a_row_for_each_claim_and_a_column_for_each_machine_of_each_profile():
     frame = pd.DataFrame(
         {

@@ -61,6 +61,34 @@ def test_a_file_for_one_sample_sees_all():
     np.testing.assert_allclose(last, np.abs(2 * x.reshape(7, 12)).max(0), rtol=1e-6)
 
 
+def test_products_of_channels_go_where_dense_layers_read():
+    inputs = layers.Input((5, 12))
+    model = tf.keras.Model(inputs, layers.Dense(3)(layers.Dense(6, activation="relu")(layers.Reshape((10, 6))(inputs))))
+    x = np.random.default_rng(0).normal(size=(20, 5, 12)).astype("float32")
+    first = x.reshape(-1, 6).astype(float)
+    second = model.layers[2](x.reshape(20, 10, 6)).numpy().reshape(-1, 6).astype(float)
+    file = quantize.convert(model)
+    found = inside.channel_products(file, x)
+    for rows in (first, second):
+        assert any(np.allclose(each, rows.T @ rows / len(rows), rtol=1e-4, atol=1e-5) for each in found.values())
+    # What is only moved on its way to a dense layer has that layer's.
+    *_, asked = (name for name in inside.channel_maxima(file, x) if name in found)
+    assert len(found) > 2 and found[asked].shape == (6, 6)
+
+
+def test_a_file_for_one_sample_says_every_size():
+    inputs = layers.Input((7, 8))
+    file = quantize.convert(tf.keras.Model(inputs, layers.Dense(3)(layers.Dense(4)(inputs))))
+    x = np.random.default_rng(0).normal(size=(9, 7, 8)).astype("float32")
+    single = inside.for_one_sample(file, x)
+    assert (litert.predict(single, x) == litert.predict(file, x)).all()
+    made = litert.tensors(single).query("not constant and dtype == 'float32'")["shape"].map(np.prod)
+    assert (
+        set(made) <= {7 * 8, 7 * 4, 7 * 3}
+        and not (litert.interpreter(single).get_input_details()[0]["shape_signature"] < 0).any()
+    )
+
+
 def test_several_inputs_and_whole_numbers():
     left, right = layers.Input((4,), name="left"), layers.Input((6,), name="right", dtype="int32")
     table = layers.Embedding(10, 4)
