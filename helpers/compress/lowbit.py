@@ -7,21 +7,17 @@ in a process of its own, before it counts; where there is none, a sentence says 
 
 import functools
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from helpers.base import runtime_env
 from helpers.base.errors import InputError, LabError, StructureError
-from helpers.compress import affine, requantize
+from helpers.compress import affine, kernels_held, requantize
 from helpers.compress.requantize import ALGORITHMS, DYNAMIC, EVERYTHING, HADAMARD, MIN_MAX, OSCAR, Format
 from helpers.evidence import stats
-from helpers.tflite import flatbuffer, heads, inputs, inside, interpreting, litert, measure, rewrite, runner
-
-with runtime_env.quiet():
-    from ai_edge_litert import schema_py_generated as schema
+from helpers.tflite import heads, inputs, inside, interpreting, litert, measure, rewrite, runner
 
 DENSE = "FULLY_CONNECTED"
 # In words, by a Format's activations.
@@ -41,21 +37,6 @@ class _Refused(StructureError):
     def __init__(self, outcome, sentence):
         super().__init__(sentence)
         self.outcome = outcome
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """An operator's weights in a file. op: its kind. reads: the name of the tensor that it multiplies them with. bits: 32 for
-    float32. activations: as a Format has them. shape: of the kernel. content: its bytes and those of its scales. whole: whether
-    there are as many bytes as the shape says."""
-
-    op: str
-    reads: str
-    bits: int
-    activations: int | str | None
-    shape: tuple
-    content: bytes
-    whole: bool
 
 
 def grid(algorithms=tuple(ALGORITHMS), bits=(8, 4, 2), activations=(None, DYNAMIC, 8), blocks=(32, 64)):
@@ -130,7 +111,12 @@ class _Source:
 
     def __init__(self, model, calibration):
         self.model, _ = rewrite.with_plain_weights(rewrite.with_signature(model))
-        self.kernels, self._calibration, self._taken, self._files = kernels(self.model), calibration, {}, {}
+        self.kernels, self._calibration, self._taken, self._files = (
+            kernels_held.by_output(self.model),
+            calibration,
+            {},
+            {},
+        )
         if not self.kernels:
             raise InputError("model has no convolution or dense layer: there is nothing to quantize.")
         if any(each.bits < 32 for each in self.kernels.values()):
@@ -208,7 +194,7 @@ class _Source:
 
     def opened(self, form, file):
         """What a file holds of a format, by the names of columns. Raises _Refused where it is not what was asked for."""
-        made, whole = kernels(file), sum(np.prod(each.shape) for each in self.kernels.values())
+        made, whole = kernels_held.by_output(file), sum(np.prod(each.shape) for each in self.kernels.values())
         made = {name: made[name] for name in self.kernels if name in made}
         broken = [name for name, each in made.items() if not each.whole]
         if broken:
@@ -217,7 +203,7 @@ class _Source:
         right = [name for name in there if made[name].activations == form.activations]
         changed = right
         if form != self.plain(form):
-            plain = kernels(self._made(self.plain(form))[0])
+            plain = kernels_held.by_output(self._made(self.plain(form))[0])
             differ = [name for name in there if made[name].content != plain[name].content]
             changed = [name for name in differ if name in right]
             if not differ:
@@ -237,41 +223,6 @@ class _Source:
         every = [each.op for each in self.kernels.values()]
         some = [self.kernels[name].op for name in names]
         return ", ".join(f"{kind} {some.count(kind)} of {every.count(kind)}" for kind in self.kinds)
-
-
-def kernels(model):
-    """The weights of a file's convolutions and dense layers: name of the output's tensor, as the float file has it, -> Kernel.
-    Raises InputError for a damaged file."""
-    blob, found = litert.content(model), {}
-    sizes = {schema.TensorType.INT8: 8, schema.TensorType.INT4: 4, schema.TensorType.INT2: 2}
-    inner = {schema.TensorType.INT8: 8, schema.TensorType.INT16: 16}
-    with flatbuffer.unpacked(blob) as parsed:
-        graph = parsed.subgraphs[0]
-
-        def data(index):
-            return flatbuffer.stored(parsed.buffers[graph.tensors[index].buffer], blob)
-
-        named = [(flatbuffer.operator_name(parsed, each), each) for each in graph.operators]
-        packed = {each.outputs[0]: each.inputs[0] for op, each in named if op == "DEQUANTIZE"}
-        for op, each in named:
-            if op not in flatbuffer.WEIGHT_OPERATORS:
-                continue
-            place = packed.get(each.inputs[1], each.inputs[1])
-            tensor, values = graph.tensors[place], data(place)
-            if not len(values):
-                continue  # two activations are multiplied
-            bits, shape = sizes.get(tensor.type, 32), tuple(map(int, tensor.shape))
-            said, content = tensor.quantization, values.tobytes()
-            if said is not None and said.scale is not None:
-                content += np.asarray(said.scale, np.float32).tobytes()
-            blocks = getattr(said and said.details, "scales", None)
-            content += data(blocks).tobytes() if blocks is not None else b""
-            read = graph.tensors[each.inputs[2 if op == "TRANSPOSE_CONV" else 0]]
-            computed = None if each.inputs[1] in packed else inner.get(read.type, DYNAMIC)
-            name = graph.tensors[each.outputs[0]].name.decode().removesuffix("_quantized")
-            whole = len(values) == -(-int(np.prod(shape)) * bits // 8)
-            found[name] = Kernel(op, read.name.decode(), bits, None if bits == 32 else computed, shape, content, whole)
-    return found
 
 
 def _answers(file, folder, exact, limits):

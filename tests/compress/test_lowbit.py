@@ -5,7 +5,7 @@ import pytest
 
 from helpers.base import runtime_env
 from helpers.base.errors import InputError, StructureError
-from helpers.compress import affine, lowbit, quantize, requantize
+from helpers.compress import affine, kernels_held, lowbit, quantize, requantize
 from helpers.compress.requantize import DYNAMIC, Format
 from helpers.evidence import stats
 from helpers.tflite import inside, litert
@@ -50,7 +50,7 @@ def noise(file, float_file, x):
 
 def weights(float_file):
     """Of its only layer, (outputs, inputs)."""
-    [kernel] = lowbit.kernels(float_file).values()
+    [kernel] = kernels_held.by_output(float_file).values()
     return np.frombuffer(kernel.content, "float32").reshape(kernel.shape)
 
 
