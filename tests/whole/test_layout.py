@@ -103,7 +103,7 @@ def test_the_front_door_hands_out_what_it_names():
     code = "import sys, helpers\nlight = 'tensorflow' not in sys.modules\nfor name in helpers.__all__: getattr(helpers, name)\nprint(light)"
     done = run("-c", code, cwd=repository.REPOSITORY)
     assert done.stdout == "True\n" and done.stderr == ""
-    with pytest.raises(AttributeError, match="no 'nosuch': it hands out affine, bench"):
+    with pytest.raises(AttributeError, match="no 'nosuch': it hands out across, affine, bench"):
         helpers.nosuch  # noqa: B018
 
 
