@@ -9,7 +9,6 @@ Additive damages under a budget are a knapsack with one choice for each layer, a
 quantization with small calibration sets*, section 4), who solve it once.
 """
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +18,7 @@ from scipy import optimize, sparse
 from helpers.base import runtime_env
 from helpers.base.errors import InputError
 from helpers.compress import requantize, sensitivity
+from helpers.compress.budget import Budget  # noqa: F401 - handed out
 from helpers.compress.kernels_held import held
 from helpers.tflite import litert
 
@@ -49,28 +49,6 @@ def formats(activations=8, scales="both", blocks=()):
         named |= {f"{name}{ONE_SCALE}": requantize.Format(bits, activations, False) for name, bits in found.items()}
     named |= {f"{INT4}, blocks of {size}": requantize.Format(4, requantize.DYNAMIC, block=size) for size in blocks}
     return named | {FLOAT: None}
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a file may cost: so many bytes; a share of the bytes of the int8 file; or so many points that the score may fall
-    against float32, for which the smallest file is wanted. One of the three."""
-
-    bytes: int | None = None
-    share: float | None = None
-    points: float | None = None
-
-    @classmethod
-    def read(cls, text):
-        """Of "60%", "450000", "450kB", "0.4MB" or "1 point". Raises InputError."""
-        found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([a-zA-Z%]*)\s*", text)
-        number, unit = found.groups() if found else ("0", "")
-        units = {"%": 0, "": 1, "B": 1, "bytes": 1, "kB": 1000, "MB": 1_000_000, "point": -1, "points": -1}
-        if unit not in units or not (float(number) > 0 or units[unit] < 0):
-            raise InputError(f"budget={text!r} must read like 60% (of the int8 file), 450000, 450kB, 0.4MB, or 1point.")
-        if units[unit] < 0:
-            return cls(points=float(number))
-        return cls(bytes=round(float(number) * units[unit])) if units[unit] else cls(share=float(number) / 100)
 
 
 class Trials:
@@ -314,30 +292,30 @@ def trace(trials, table, steps=STEPS):
             additive.learn(additive.guess(round(limit)) or smallest(table))
 
 
-def search(trials, table, budget, tries=TRIES):
+def search(trials, table, budget, tries=TRIES, starts=lambda limit: ()):
     """The plan of least damage within a budget of bytes; or of least bytes within a budget of points, by the samples of the trials: a
     Found. table: as `sweep` gives it, or those of its rows whose formats may be chosen. tries: how many files to measure at most;
-    it stops when nothing improves.
+    it stops when nothing improves. starts: bytes -> plans to begin from besides, of which None and those that are too large are left out.
 
     Where no file that was found loses so few points, it is the one that loses least, and `reached` is False.
     Raises InputError for a budget of fewer bytes than any file has, which it names.
     """
     additive = Additive(trials, table)
     if budget.points is not None:
-        return _for_points(additive, budget.points, tries)
-    plan, guess = _within(additive, limit_of(trials, table, budget), tries)
+        return _for_points(additive, budget.points, tries, starts)
+    plan, guess = _within(additive, limit_of(trials, table, budget), tries, starts)
     return Found(plan, trials.file(plan), trials.measure(plan), guess, trials.calls)
 
 
-def _within(additive, limit, tries):
+def _within(additive, limit, tries, starts):
     """The best plan that so many tries find for so many bytes, and the numbers of the first guess."""
     trials = additive.trials
     end = trials.calls + tries
     plan = additive.guess(limit) or smallest(additive.table)
     guess = numbers = additive.learn(plan)
     seen = [plan]
-    for other in map(trials.uniform, dict.fromkeys(additive.table["format"])):
-        if trials.size(other) <= limit:
+    for other in (*map(trials.uniform, dict.fromkeys(additive.table["format"])), *starts(limit)):
+        if other and additive.knows(other) and trials.size(other) <= limit:
             found = additive.learn(other)
             plan, numbers = (other, found) if found["damage"] < numbers["damage"] else (plan, numbers)
     while trials.calls < end:
@@ -365,7 +343,7 @@ def _improved(additive, plan, limit, end):
     return plan
 
 
-def _for_points(additive, points, tries):
+def _for_points(additive, points, tries, starts):
     """The smallest file that loses no more, by halving of the bytes between one that does and one that does not."""
     trials, least, guess = additive.trials, -points / 100 - 1e-12, None
     end = trials.calls + tries
@@ -376,7 +354,7 @@ def _for_points(additive, points, tries):
     steps = np.log2(np.log(limits[1] / limits[0]) / NARROW)
     while limits[1] > (1 + NARROW) * limits[0] and trials.calls < end:
         middle = int(np.sqrt(limits[0] * limits[1]))
-        plan, first = _within(additive, middle, max(2, int(tries / steps)))
+        plan, first = _within(additive, middle, max(2, int(tries / steps)), starts)
         guess = guess or first
         good = expected(trials.measured(), trials.measure(plan)) >= least
         limits = [limits[0], middle] if good else [middle, limits[1]]

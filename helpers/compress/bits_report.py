@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from helpers.base import repository
-from helpers.compress import bits, own_data, own_model, requantize, sensitivity
+from helpers.compress import bits, bits_rivals, own_data, own_model, requantize, sensitivity
 from helpers.evidence import stats
 from helpers.tflite import heads, inputs, litert
 
@@ -70,7 +70,7 @@ def search_file(path, samples, budget, wanted=None, progress=iter, purpose=None,
         own.file, fitted["calibration"], fitted["selection"], labels["selection"], forms, own.layers, purpose
     )
     table = bits.sweep(trials, progress)
-    found = bits.search(trials, table, asked, wanted.tries)
+    found = bits.search(trials, table, asked, wanted.tries, bits_rivals.starts(trials, table))
     bits.trace(trials, table)
     named = {"int8": trials.uniform(bits.INT8), "int4": trials.uniform(bits.INT4), "found": found.plan}
     layers, tried = layers_of(trials, table, found), _tried(trials, named)

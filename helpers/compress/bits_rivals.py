@@ -49,6 +49,12 @@ def per_byte(trials, table, limit):
     return _promoted(trials, limit, [(layer, form) for gain, layer, form in moves if gain > 0], smallest(table))
 
 
+def starts(trials, table):
+    """Where a search may begin: bytes -> the plans of most damage per byte, by all formats of the table and by bits alone."""
+    plain = table[table["format"].isin((INT4, INT8, FLOAT))]
+    return lambda limit: [per_byte(trials, rows, limit) for rows in (table, plain)]
+
+
 def greedy(trials, table, limit):
     """The two phases of the experiment runner that litert-quantizer publishes (LiteRT, experimental/skills/auto_quant,
     experiment_runner.md), turned to a budget of bytes.

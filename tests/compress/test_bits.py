@@ -376,3 +376,13 @@ def test_a_regression_of_two_inputs_in_dynamic_range():
     trials = bits.Trials(file, x, x, forms=bits.formats(requantize.DYNAMIC))
     found = bits.search(trials, bits.sweep(trials), bits.Budget(share=0.9), tries=20)
     assert found.numbers["bytes"] <= 0.9 * trials.size(trials.uniform(bits.INT8)) and found.numbers["sqnr_db"] > 10
+
+
+def test_a_search_is_no_worse_than_where_it_begins(trials, table):
+    limit = round(0.8 * trials.size(trials.uniform(bits.INT8)))
+    starts = bits_rivals.starts(trials, table)(limit)
+    found = bits.search(
+        trials, table, bits.Budget(bytes=limit), 3, lambda _: [None, trials.uniform(bits.FLOAT), *starts]
+    )
+    assert found.numbers["bytes"] <= limit  # float32 throughout is too large, and None is no plan
+    assert found.numbers["damage"] <= min(trials.measure(plan)["damage"] for plan in starts if plan)
