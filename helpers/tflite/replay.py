@@ -1,0 +1,136 @@
+"""Answers of many files that begin as one does: what they have in common runs once. Loads no TensorFlow."""
+
+import math
+
+import numpy as np
+
+from helpers.base import runtime_env
+from helpers.tflite import cut, interpreting, litert
+
+with runtime_env.quiet():
+    from ai_edge_litert.interpreter import OpResolverType
+
+KEPT_BYTES = 400_000_000  # of tensors between two operators, for all samples
+# To write a byte of a tensor anew, in the course of running a file, takes this much of the time of handing one over.
+ANEW = 0.3
+
+
+class Replay:
+    """What a file, the base, holds between its operators for some samples: at one place at a time, which moves on with the files
+    that are asked for. Ask for those first that differ from the base first.
+
+    base: path or bytes of a `.tflite`. samples: name of an input -> array (n, ...), as `litert.run` takes them. admits_batches: whether
+    base and files take batches (of `litert.BATCH`). kept_bytes: how much is held, at most. Raises as `litert.run`.
+    """
+
+    def __init__(self, base, samples, admits_batches, kept_bytes=KEPT_BYTES):
+        self._base, self._samples, self._batched = cut.Cuttable(base), samples, admits_batches
+        with runtime_env.quiet():
+            opened = interpreting.opened(litert.content(base), 1)
+        sources, targets = interpreting.declared(opened)
+        names = [each["name"] for each in sources]
+        self._arrays = [samples[name] for name in names] if set(names) <= set(samples) else list(samples.values())
+        self._names, self._number = [each["name"] for each in targets], len(self._arrays[0])
+        self._size = interpreting.at_a_time(self._arrays, litert.BATCH) if admits_batches else 1
+        self._sources, self._kept_bytes = opened.get_input_details(), kept_bytes
+        self._place, self._batches, self._bytes = 0, None, None
+
+    def answers(self, file):
+        """What `litert.run` returns for a file and these samples, bit for bit. file: bytes; its inputs and outputs are called as those
+        of the base are."""
+        place, twins, taken = self._where(file)
+        if place:
+            try:
+                self._move(place)
+                return self._rest(taken, place, twins)
+            except (ValueError, RuntimeError):  # a part that cannot be run by itself
+                self._place, self._batches = self._base.steps, None
+        return litert.run(file, self._samples, batch=litert.BATCH, admits_batches=self._batched)
+
+    def _where(self, file):
+        """At which place to begin a file (0 to run the whole), what the base's tensors are called in it, and the file taken apart."""
+        taken = cut.Cuttable(file)
+        steps, twins = self._base.common(taken)
+        last = min(steps, taken.steps - 1)
+        places = [
+            place
+            for place in sorted(set(self._base.places) & set(taken.places))
+            if max(1, self._place) <= place <= last
+            and {twins[index] for index in self._base.live(place) if index in twins} >= set(taken.live(place))
+            and self._bytes_of(self._base.live(place)) <= self._kept_bytes
+        ]
+        return min(places, key=lambda place: self._costs(place, last), default=0), twins, taken
+
+    def _costs(self, place, last):
+        """Of handing over the tensors at a place, and of computing again what comes from there to where files begin to differ."""
+        again = [index for step in range(place, last) for index in self._base.written(step)]
+        return self._bytes_of(self._base.live(place)) + ANEW * self._bytes_of(again)
+
+    def _bytes_of(self, tensors):
+        """Of some tensors of the base, for all samples."""
+        if self._bytes is None:
+            self._bytes = self._measured()
+        return sum(self._bytes.get(index, math.inf) for index in tensors)
+
+    def _measured(self):
+        """Index -> bytes of the tensor for all samples. Built-in kernels tell, a delegate hides what is inside it."""
+        plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        with runtime_env.quiet():
+            runner = interpreting.opened(self._base.blob, 1, experimental_op_resolver_type=plain)
+            shapes = [(self._size, *array.shape[1:]) for array in self._arrays]
+            _allocate(runner, shapes)
+        many = -(-self._number // self._size)
+        return {
+            each["index"]: many * math.prod(map(int, each["shape"])) * np.dtype(each["dtype"]).itemsize
+            for each in runner.get_tensor_details()
+        }
+
+    def _move(self, place):
+        """Run the base from where it is to a place."""
+        if place == self._place:
+            return
+        if self._batches is None:
+            inputs = self._base.inputs()
+            filled = interpreting.filled(self._sources, self._arrays, self._size)
+            batches = [dict(zip(inputs, each, strict=True)) for each in filled]
+            self._batches = [{index: each[index] for index in self._base.live(0)} for each in batches]
+        before, after = self._base.live(self._place), self._base.live(place)
+        made = [index for index in after if index not in before]
+        run = _opened(self._base.part(self._place, place), [self._batches[0][index] for index in before])
+        for number, batch in enumerate(self._batches):
+            found = dict(zip(made, run([batch[index] for index in before]), strict=True))
+            self._batches[number] = {index: found[index] if index in found else batch[index] for index in after}
+        self._place = place
+
+    def _rest(self, taken, place, twins):
+        """The answers of a file from a place on."""
+        mine = {twin: index for index, twin in twins.items()}
+        before, ends = taken.live(place), taken.outputs()
+        made = [index for index in ends if index not in before]
+        run, found = _opened(taken.part(place), [self._batches[0][mine[index]] for index in before]), []
+        for start, batch in zip(range(0, self._number, self._size), self._batches, strict=True):
+            known = {index: batch[mine[index]] for index in before}
+            known.update(zip(made, run([known[index] for index in before]), strict=True))
+            found.append(
+                interpreting.of_samples([known[index] for index in ends], min(self._size, self._number - start), self._size)
+            )
+        stored = [np.concatenate(each) for each in zip(*found, strict=True)]
+        scales = [{"quantization": taken.quantization(index)} for index in ends]
+        real = [interpreting.real_numbers(*each) for each in zip(stored, scales, strict=True)]
+        return dict(zip(self._names, real, strict=True))
+
+
+def _allocate(runner, shapes):
+    for details, shape in zip(runner.get_input_details(), shapes, strict=True):
+        if list(details["shape"]) != list(shape):
+            runner.resize_tensor_input(details["index"], shape)
+    runner.allocate_tensors()
+
+
+def _opened(part, first):
+    """A function that runs a part of a file for one batch after another; the first tells its shapes."""
+    with runtime_env.quiet():
+        runner = interpreting.opened(part, runtime_env.LITERT_THREADS)
+        _allocate(runner, [array.shape for array in first])
+    ends = runner.get_input_details(), runner.get_output_details()
+    return lambda stored: interpreting.answered(runner, *ends, stored)
