@@ -38,28 +38,28 @@ class Replay:
     def answers(self, file):
         """What `litert.run` returns for a file and these samples, bit for bit. file: bytes; its inputs and outputs are called as those
         of the base are."""
-        place, twins, taken = self._where(file)
+        place, twins, begun = self._where(file)
         if place:
             try:
                 self._move(place)
-                return self._rest(taken, place, twins)
+                return self._rest(begun, place, twins)
             except (ValueError, RuntimeError):  # a part that cannot be run by itself
                 self._place, self._batches = self._base.steps, None
         return litert.run(file, self._samples, batch=litert.BATCH, admits_batches=self._batched)
 
     def _where(self, file):
         """At which place to begin a file (0 to run the whole), what the base's tensors are called in it, and the file taken apart."""
-        taken = cut.Cuttable(file)
-        steps, twins = self._base.common(taken)
-        last = min(steps, taken.steps - 1)
+        begun = cut.Cuttable(file)
+        steps, twins = self._base.common(begun)
+        last = min(steps, begun.steps - 1)
         places = [
             place
-            for place in sorted(set(self._base.places) & set(taken.places))
+            for place in sorted(set(self._base.places) & set(begun.places))
             if max(1, self._place) <= place <= last
-            and {twins[index] for index in self._base.live(place) if index in twins} >= set(taken.live(place))
+            and {twins.get(index) for index in self._base.live(place)} >= set(begun.live(place))
             and self._bytes_of(self._base.live(place)) <= self._kept_bytes
         ]
-        return min(places, key=lambda place: self._costs(place, last), default=0), twins, taken
+        return min(places, key=lambda place: self._costs(place, last), default=0), twins, begun
 
     def _costs(self, place, last):
         """Of handing over the tensors at a place, and of computing again what comes from there to where files begin to differ."""
@@ -90,32 +90,26 @@ class Replay:
         if place == self._place:
             return
         if self._batches is None:
-            inputs = self._base.inputs()
             filled = interpreting.filled(self._sources, self._arrays, self._size)
-            batches = [dict(zip(inputs, each, strict=True)) for each in filled]
-            self._batches = [{index: each[index] for index in self._base.live(0)} for each in batches]
-        before, after = self._base.live(self._place), self._base.live(place)
-        made = [index for index in after if index not in before]
-        run = _opened(self._base.part(self._place, place), [self._batches[0][index] for index in before])
+            self._batches = [dict(zip(self._base.inputs, each, strict=True)) for each in filled]
+        ends = self._base.taken(self._place, place), self._base.given(self._place, place)
+        run = _opened(self._base.part(self._place, place), *ends, self._batches[0])
         for number, batch in enumerate(self._batches):
-            found = dict(zip(made, run([batch[index] for index in before]), strict=True))
-            self._batches[number] = {index: found[index] if index in found else batch[index] for index in after}
+            known = batch | run(batch)
+            self._batches[number] = {index: known[index] for index in self._base.live(place)}
         self._place = place
 
-    def _rest(self, taken, place, twins):
+    def _rest(self, file, place, twins):
         """The answers of a file from a place on."""
-        mine = {twin: index for index, twin in twins.items()}
-        before, ends = taken.live(place), taken.outputs()
-        made = [index for index in ends if index not in before]
-        run, found = _opened(taken.part(place), [self._batches[0][mine[index]] for index in before]), []
-        for start, batch in zip(range(0, self._number, self._size), self._batches, strict=True):
-            known = {index: batch[mine[index]] for index in before}
-            known.update(zip(made, run([known[index] for index in before]), strict=True))
-            found.append(
-                interpreting.of_samples([known[index] for index in ends], min(self._size, self._number - start), self._size)
-            )
+        names = {twins[index]: index for index in self._batches[0]}
+        batches = [{twin: batch[index] for twin, index in names.items()} for batch in self._batches]
+        run, found = _opened(file.part(place), file.taken(place), file.given(place), batches[0]), []
+        for start, batch in zip(range(0, self._number, self._size), batches, strict=True):
+            known = batch | run(batch)
+            ends = [known[index] for index in file.outputs]
+            found.append(interpreting.of_samples(ends, min(self._size, self._number - start), self._size))
         stored = [np.concatenate(each) for each in zip(*found, strict=True)]
-        scales = [{"quantization": taken.quantization(index)} for index in ends]
+        scales = [{"quantization": file.quantization(index)} for index in file.outputs]
         real = [interpreting.real_numbers(*each) for each in zip(stored, scales, strict=True)]
         return dict(zip(self._names, real, strict=True))
 
@@ -127,10 +121,15 @@ def _allocate(runner, shapes):
     runner.allocate_tensors()
 
 
-def _opened(part, first):
-    """A function that runs a part of a file for one batch after another; the first tells its shapes."""
+def _opened(part, taken, given, first):
+    """A function that runs a part of a file for one batch after another: index of a tensor -> array as stored, for what is taken
+    -> the same for what is given. first: the first batch, which tells the shapes."""
     with runtime_env.quiet():
         runner = interpreting.opened(part, runtime_env.LITERT_THREADS)
-        _allocate(runner, [array.shape for array in first])
+        _allocate(runner, [first[index].shape for index in taken])
     ends = runner.get_input_details(), runner.get_output_details()
-    return lambda stored: interpreting.answered(runner, *ends, stored)
+
+    def run(batch):
+        return dict(zip(given, interpreting.answered(runner, *ends, [batch[index] for index in taken]), strict=True))
+
+    return run
