@@ -95,10 +95,14 @@ class Cuttable:
         return flatbuffer.names(schema.TensorType)[self._graph.Tensors(index).Type()]
 
     def _tensor(self, index):
-        """What a tensor is, but for its name and its values."""
+        """What a tensor is, but for its name and its values, and for what writers say in several ways."""
         if index not in self._tensors:
             tensor = self._tensors[index] = schema.TensorT.InitFromObj(self._graph.Tensors(index))
             tensor.name, tensor.buffer = None, 0
+            tensor.hasRank = tensor.hasRank or np.size(tensor.shape) > 0
+            of = tensor.quantization
+            if of is not None and of.details is None and (of.scale is None or not len(of.scale)):
+                tensor.quantization = None
         return self._tensors[index]
 
     def _values(self, index):
@@ -126,7 +130,7 @@ class Cuttable:
     def quantization(self, index):
         """The scale and zero point of a tensor, as an interpreter gives them: 0 and 0 where it has none of its own."""
         of = self._tensor(index).quantization
-        single = of is not None and np.size(of.scale) == 1 and of.scale is not None
+        single = of is not None and of.scale is not None and len(of.scale) == 1
         return (float(np.float32(of.scale[0])), int(of.zeroPoint[0])) if single else (0.0, 0)
 
     def common(self, other):

@@ -19,8 +19,9 @@ class Replay:
     """What a file, the base, holds between its operators for some samples: at one place at a time, which moves on with the files
     that are asked for. Ask for those first that differ from the base first.
 
-    base: path or bytes of a `.tflite`. samples: name of an input -> array (n, ...), as `litert.run` takes them. admits_batches: whether
-    base and files take batches (of `litert.BATCH`). kept_bytes: how much is held, at most. Raises as `litert.run`.
+    place: where, as `cut.Cuttable` counts. base: path or bytes of a `.tflite`. samples: name of an input -> array (n, ...), as
+    `litert.run` takes them. admits_batches: whether base and files take batches (of `litert.BATCH`). kept_bytes: how much is
+    held, at most. Raises as `litert.run`.
     """
 
     def __init__(self, base, samples, admits_batches, kept_bytes=KEPT_BYTES):
@@ -33,19 +34,24 @@ class Replay:
         self._names, self._number = [each["name"] for each in targets], len(self._arrays[0])
         self._size = interpreting.at_a_time(self._arrays, litert.BATCH) if admits_batches else 1
         self._sources, self._kept_bytes = opened.get_input_details(), kept_bytes
-        self._place, self._batches, self._bytes = 0, None, None
+        self.place, self._batches, self._bytes = 0, None, None
 
     def answers(self, file):
-        """What `litert.run` returns for a file and these samples, bit for bit. file: bytes; its inputs and outputs are called as those
-        of the base are."""
+        """What `litert.run` returns for a file and these samples, bit for bit, by the base's names of the outputs. file: bytes; its
+        inputs and outputs are in the order of the base's."""
         place, twins, begun = self._where(file)
         if place:
             try:
                 self._move(place)
                 return self._rest(begun, place, twins)
             except (ValueError, RuntimeError):  # a part that cannot be run by itself
-                self._place, self._batches = self._base.steps, None
-        return litert.run(file, self._samples, batch=litert.BATCH, admits_batches=self._batched)
+                self.place, self._batches = self._base.steps, None
+        found = litert.run(file, self._samples, batch=litert.BATCH, admits_batches=self._batched)
+        return dict(zip(self._names, found.values(), strict=True))
+
+    def kept_bytes(self):
+        """Of the tensors that are held."""
+        return sum(array.nbytes for batch in self._batches or [] for array in batch.values())
 
     def _where(self, file):
         """At which place to begin a file (0 to run the whole), what the base's tensors are called in it, and the file taken apart."""
@@ -55,7 +61,7 @@ class Replay:
         places = [
             place
             for place in sorted(set(self._base.places) & set(begun.places))
-            if max(1, self._place) <= place <= last
+            if max(1, self.place) <= place <= last
             and {twins.get(index) for index in self._base.live(place)} >= set(begun.live(place))
             and self._bytes_of(self._base.live(place)) <= self._kept_bytes
         ]
@@ -87,17 +93,17 @@ class Replay:
 
     def _move(self, place):
         """Run the base from where it is to a place."""
-        if place == self._place:
+        if place == self.place:
             return
         if self._batches is None:
             filled = interpreting.filled(self._sources, self._arrays, self._size)
             self._batches = [dict(zip(self._base.inputs, each, strict=True)) for each in filled]
-        ends = self._base.taken(self._place, place), self._base.given(self._place, place)
-        run = _opened(self._base.part(self._place, place), *ends, self._batches[0])
+        ends = self._base.taken(self.place, place), self._base.given(self.place, place)
+        run = _opened(self._base.part(self.place, place), *ends, self._batches[0])
         for number, batch in enumerate(self._batches):
             known = batch | run(batch)
             self._batches[number] = {index: known[index] for index in self._base.live(place)}
-        self._place = place
+        self.place = place
 
     def _rest(self, file, place, twins):
         """The answers of a file from a place on."""

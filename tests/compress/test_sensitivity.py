@@ -59,6 +59,42 @@ def test_every_layer_alone_and_left_out_and_all(table):
     assert (table.low <= table.change).all() and (table.change <= table.high).all()
 
 
+@pytest.mark.parametrize(
+    "form, every",
+    [
+        (PER_TENSOR, True),
+        (requantize.Format(4), False),
+        (requantize.Format(8, None), False),
+        (requantize.Format(8, requantize.DYNAMIC), False),
+    ],
+)
+def test_what_variants_have_in_common_runs_once_and_the_numbers_are_the_same(branched, monkeypatch, form, every):
+    file, samples, _ = branched
+    runs, run = [], litert.run
+    monkeypatch.setattr(litert, "run", lambda model, *given, **named: runs.append(model) or run(model, *given, **named))
+    tables = []
+    for kept in (replay.KEPT_BYTES, 500_000, 0):
+        sensitivity.forget()
+        runs.clear()
+        table = sensitivity.sweep(file, samples, samples, form=form, every=every, kept_bytes=kept)
+        tables.append((len(runs), table))
+    (few, ours), (some, bounded), (many, exact) = tables
+    pd.testing.assert_frame_equal(ours, exact, check_exact=True)
+    pd.testing.assert_frame_equal(bounded, exact, check_exact=True)
+    assert few <= some < many == len(exact) + 1 and few <= 6
+
+
+def test_an_output_that_comes_early_and_is_read_again():
+    """The quantizer gives it another name."""
+    inputs = layers.Input((6,))
+    early = layers.Dense(4, name="early")(inputs)
+    file = quantize.convert(tf.keras.Model(inputs, [layers.Dense(3, name="late")(early), early]))
+    x = np.random.default_rng(0).normal(size=(40, 6)).astype("float32")
+    table = sensitivity.sweep(file, x, x)
+    assert sorted(table["mode"]) == ["all", "all_but", "all_but", "alone", "alone"]
+    assert (table[table["mode"] == "all"].damage > table[table["mode"] == "alone"].damage.max()).all()
+
+
 def test_known_ranges_are_not_measured_again(branched, table, monkeypatch):
     file, samples, _ = branched
     ranges = requantize.calibrate(file, samples)
