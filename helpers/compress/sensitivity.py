@@ -74,13 +74,15 @@ def sweep(
 
     def answers(file):
         if mode == ALL or not kept_bytes:
-            # The quantizer gives an output that other operators read another name.
-            return dict(zip(exact, _answers(file, images, batched).values(), strict=True))
-        if mode not in begun:
-            begun.clear()  # what they hold is large
-            base = bases.get(mode) or requantize.apply(model, _formats(ALL, None, form), ranges)
-            begun[mode] = replay.Replay(base, images, batched, kept_bytes)
-        return begun[mode].answers(file)
+            found = _answers(file, images, batched)
+        else:
+            if mode not in begun:
+                begun.clear()  # what they hold is large
+                base = bases.get(mode) or requantize.apply(model, _formats(ALL, None, form), ranges)
+                begun[mode] = replay.Replay(base, images, batched, kept_bytes)
+            found = begun[mode].answers(file)
+        # An output that other operators read gets another name from the quantizer.
+        return dict(zip(exact, found.values(), strict=True))
 
     for mode, layer in progress(todo):
         if (mode, layer.layer if layer else "") not in rows:

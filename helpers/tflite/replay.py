@@ -11,6 +11,8 @@ with runtime_env.quiet():
     from ai_edge_litert.interpreter import OpResolverType
 
 KEPT_BYTES = 400_000_000  # of tensors between two operators, for all samples
+# To tell what two files have in common takes as long as to run one that writes this much, for all samples.
+WORTH_BYTES = 150_000_000
 # To write a byte of a tensor anew, in the course of running a file, takes this much of the time of handing one over.
 ANEW = 0.3
 
@@ -55,6 +57,8 @@ class Replay:
 
     def _where(self, file):
         """At which place to begin a file (0 to run the whole), what the base's tensors are called in it, and the file taken apart."""
+        if self._written(0, self._base.steps) < WORTH_BYTES:
+            return 0, {}, None
         begun = cut.Cuttable(file)
         steps, twins = self._base.common(begun)
         last = min(steps, begun.steps - 1)
@@ -69,8 +73,10 @@ class Replay:
 
     def _costs(self, place, last):
         """Of handing over the tensors at a place, and of computing again what comes from there to where files begin to differ."""
-        again = [index for step in range(place, last) for index in self._base.written(step)]
-        return self._bytes_of(self._base.live(place)) + ANEW * self._bytes_of(again)
+        return self._bytes_of(self._base.live(place)) + ANEW * self._written(place, last)
+
+    def _written(self, first, last):
+        return self._bytes_of(index for step in range(first, last) for index in self._base.written(step))
 
     def _bytes_of(self, tensors):
         """Of some tensors of the base, for all samples."""

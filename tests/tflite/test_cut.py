@@ -202,6 +202,13 @@ def test_files_with_memory_chance_or_several_graphs_are_not_cut():
     assert several.common(several)[0] == several.steps
 
 
+@pytest.fixture
+def worth_it(monkeypatch):
+    """However small a file is."""
+    monkeypatch.setattr(replay, "WORTH_BYTES", 0)
+
+
+@pytest.mark.usefixtures("worth_it")
 @pytest.mark.parametrize("number", [1, 20, 64, 70])
 def test_a_replay_answers_as_litert_does(residual, files, number):
     """For one sample, one batch, and two of which the last is filled up."""
@@ -222,6 +229,7 @@ def test_a_replay_answers_as_litert_does(residual, files, number):
         assert places == sorted(places) and places[-1] > places[0]
 
 
+@pytest.mark.usefixtures("worth_it")
 def test_a_replay_for_one_sample_at_a_time(residual):
     x = {"input": X[:5]}
     variant = requantize.apply(
@@ -234,6 +242,7 @@ def test_a_replay_for_one_sample_at_a_time(residual):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.usefixtures("worth_it")
 def test_no_more_is_kept_than_allowed(residual):
     x = {"input": X}
     last = litert.weight_layers(residual).name.iloc[-1]
@@ -246,6 +255,7 @@ def test_no_more_is_kept_than_allowed(residual):
         assert (begun.place > 0) == cuts and begun.kept_bytes() <= kept
 
 
+@pytest.mark.usefixtures("worth_it")
 def test_a_file_that_is_cut_before_where_the_base_is_runs_whole(residual):
     x, names = {"input": X}, list(litert.weight_layers(residual).name)
     ranges = requantize.calibrate(residual, X)
