@@ -46,7 +46,7 @@ class Replay:
             try:
                 self._move(place)
                 return self._rest(begun, place, twins)
-            except (ValueError, RuntimeError):  # a part that cannot be run by itself
+            except (ValueError, RuntimeError):  # a part that cannot be run by itself, or is not exact
                 self.place, self._batches = self._base.steps, None
         found = litert.run(file, self._samples, batch=litert.BATCH, admits_batches=self._batched)
         return dict(zip(self._names, found.values(), strict=True))
@@ -85,12 +85,15 @@ class Replay:
         return sum(self._bytes.get(index, math.inf) for index in tensors)
 
     def _measured(self):
-        """Index -> bytes of the tensor for all samples. Built-in kernels tell, a delegate hides what is inside it."""
+        """Index -> bytes of the tensor for all samples; nothing of a file that cannot tell. Built-in kernels do, a delegate hides what
+        is inside it."""
         plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        with runtime_env.quiet():
-            runner = interpreting.opened(self._base.blob, 1, experimental_op_resolver_type=plain)
-            shapes = [(self._size, *array.shape[1:]) for array in self._arrays]
-            _allocate(runner, shapes)
+        try:
+            with runtime_env.quiet():
+                runner = interpreting.opened(self._base.blob, 1, experimental_op_resolver_type=plain)
+                _allocate(runner, [(self._size, *array.shape[1:]) for array in self._arrays])
+        except (ValueError, RuntimeError):
+            return {}
         many = -(-self._number // self._size)
         return {
             each["index"]: many * math.prod(map(int, each["shape"])) * np.dtype(each["dtype"]).itemsize
@@ -104,12 +107,26 @@ class Replay:
         if self._batches is None:
             filled = interpreting.filled(self._sources, self._arrays, self._size)
             self._batches = [dict(zip(self._base.inputs, each, strict=True)) for each in filled]
-        ends = self._base.taken(self.place, place), self._base.given(self.place, place)
-        run = _opened(self._base.part(self.place, place), *ends, self._batches[0])
+        start, first = self._batches[0], self.place == 0
+        run = self._opened_part(start, self.place, place)
         for number, batch in enumerate(self._batches):
             known = batch | run(batch)
             self._batches[number] = {index: known[index] for index in self._base.live(place)}
         self.place = place
+        if first:
+            self._check(start)
+
+    def _opened_part(self, first, *places):
+        return _opened(self._base.part(*places), self._base.taken(*places), self._base.given(*places), first)
+
+    def _check(self, start):
+        """Raises RuntimeError where the base, for its first batch, does not answer the same in parts, as kernels might have it
+        that depend on what comes before them."""
+        here = self._batches[0]
+        whole = start | self._opened_part(start, 0)(start)
+        parts = start | here | self._opened_part(here, self.place)(here)
+        if not all(np.array_equal(whole[index], parts[index], equal_nan=True) for index in self._base.outputs):
+            raise RuntimeError("the parts of this file do not answer as the whole does")
 
     def _rest(self, file, place, twins):
         """The answers of a file from a place on."""

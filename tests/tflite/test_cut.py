@@ -265,3 +265,33 @@ def test_a_file_that_is_cut_before_where_the_base_is_runs_whole(residual):
         exact = litert.run(variant, x, batch=64)
         for found, wanted in zip(begun.answers(variant).values(), exact.values(), strict=True):
             np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.usefixtures("worth_it")
+def test_parts_that_would_answer_otherwise_are_not_used(residual, monkeypatch):
+    opened = replay._opened
+
+    def inexact(part, taken, given, first):
+        run, last = opened(part, taken, given, first), set(given) & set(cut.Cuttable(residual).outputs)
+        if taken == cut.Cuttable(residual).inputs or not last:
+            return run
+        return lambda batch: {index: value * np.float32(1 + 1e-6) for index, value in run(batch).items()}
+
+    monkeypatch.setattr(replay, "_opened", inexact)
+    x, name = {"input": X}, litert.weight_layers(residual).name.iloc[-1]
+    variant = requantize.apply(residual, {name: INT8}, requantize.calibrate(residual, X))
+    begun = replay.Replay(residual, x, True)
+    for found, exact in zip(begun.answers(variant).values(), litert.run(variant, x, batch=64).values(), strict=True):
+        np.testing.assert_array_equal(found, exact)
+    assert begun.kept_bytes() == 0
+
+
+@pytest.mark.usefixtures("worth_it")
+def test_a_file_whose_tensors_cannot_be_told_runs_whole(residual, monkeypatch):
+    monkeypatch.setattr(replay, "_allocate", lambda *_: (_ for _ in ()).throw(RuntimeError("no such kernel")))
+    begun = replay.Replay(residual, {"input": X}, True)
+    for found, exact in zip(
+        begun.answers(residual).values(), litert.run(residual, {"input": X}, batch=64).values(), strict=True
+    ):
+        np.testing.assert_array_equal(found, exact)
+    assert begun.place == 0
