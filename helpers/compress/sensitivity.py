@@ -1,7 +1,8 @@
 """Which layers suffer from quantization: each one alone, and all but each one; and the plan of what to keep in float.
 
 Works on a float `.tflite` through `requantize`, so that a variant takes a fraction of a second: no conversion, one
-calibration for all. A killed sweep resumes where it stopped.
+calibration for all. What a variant has in common with the float file, or with the quantized one, runs once for all (`replay`).
+A killed sweep resumes where it stopped.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from helpers.base import repository
 from helpers.base.errors import InputError
 from helpers.compress import affine, requantize
 from helpers.evidence import stats
-from helpers.tflite import heads, inputs, interpreting, litert
+from helpers.tflite import heads, inputs, interpreting, litert, replay
 
 ALONE, ALL_BUT, ALL = "alone", "all_but", "all"
 PARTS = {"project": "project", "expand": "expand", "Conv_1": "head"}  # in this order: expanded_conv_project is one
@@ -39,6 +40,7 @@ def sweep(
     every=False,
     purpose=None,
     ranges=None,
+    kept_bytes=replay.KEPT_BYTES,
 ):
     """Quantize every layer of weights alone, all but it, and all of them; judge each against the float model.
 
@@ -48,6 +50,7 @@ def sweep(
     keeps finished rows. progress: wraps the list of variants, as tqdm does. modes: what to do besides quantizing all. known: as
     in `litert.weight_layers`. every: also operators without weights (ADD, SOFTMAX, …), with the tensors that they read and
     write. purpose: a `heads.Purpose`. ranges: what `requantize.calibrate` returned for this calibration, where it is known already.
+    kept_bytes: how much memory what variants have in common may take, at most; with 0 each runs as a whole, to the same numbers.
     Returns a frame, a row for each variant: mode, layer, op, name, weights, sqnr_db of the outputs against float32, damage (of
     the task; nats of the softmax's divergence for classes; its mean over the images, the sum over several outputs) with its
     standard error damage_error, change of the score with low and high (of the output that loses most), size (bytes). Its attrs say in words
@@ -67,16 +70,32 @@ def sweep(
     )  # that file may change meanwhile
     rows = _finished(cache, key)
     todo = [(ALL, None), *((mode, layer) for mode in modes for layer in layers.itertuples())]
+    begun, bases = {}, {ALONE: model}
+
+    def answers(file):
+        if mode == ALL or not kept_bytes:
+            found = _answers(file, images, batched)
+        else:
+            if mode not in begun:
+                begun.clear()  # what they hold is large
+                base = bases.get(mode) or requantize.apply(model, _formats(ALL, None, form), ranges)
+                begun[mode] = replay.Replay(base, images, batched, kept_bytes)
+            found = begun[mode].answers(file)
+        # An output that other operators read gets another name from the quantizer.
+        return dict(zip(exact, found.values(), strict=True))
+
     for mode, layer in progress(todo):
         if (mode, layer.layer if layer else "") not in rows:
             variant = requantize.apply(model, _formats(mode, layer, form), ranges)
+            if mode == ALL:
+                bases[ALL_BUT] = variant
             if mode == ALONE and not layer.weights and not (litert.tensors(variant)["scales"] > 0).any():
                 continue  # it has no integer kernel
             about = layer._asdict() if layer else {"layer": "", "op": "", "name": "", "weights": layers.weights.sum()}
             row = {
                 "mode": mode,
                 **about,
-                **_of_file(measured, variant, lambda file: _damage(judged, exact, _answers(file, images, batched))),
+                **_of_file(measured, variant, lambda file: _damage(judged, exact, answers(file))),
                 "size": len(variant),
             }
             rows[mode, row["layer"]] = {column: row[column] for column in COLUMNS}
@@ -85,6 +104,11 @@ def sweep(
     table = pd.DataFrame([rows[place] for place in places if place in rows], columns=COLUMNS)
     table.attrs = {"judged": "; ".join(map(str, judged)), "unit": " + ".join(head.task.unit for head in judged)}
     return table
+
+
+def forget():
+    """Judge files anew that earlier sweeps judged: to time them."""
+    _known.clear()
 
 
 def _answers(model, images, batched):

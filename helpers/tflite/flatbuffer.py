@@ -42,7 +42,7 @@ def names(enumeration):
 def unpacked(blob):
     """The content of a file as the schema's `ModelT`, to be read or changed. Raises InputError for a damaged one, or for
     whatever goes wrong while it is read."""
-    with _refusing_damage(blob):
+    with refusing_damage(blob):
         yield schema.ModelT.InitFromPackedBuf(blob, 0)
 
 
@@ -82,7 +82,7 @@ def of_signature(blob, name, label):
         place = interpreting.chosen(known, name)
     except ValueError as error:
         raise InputError(f"{label}: {error}.") from error
-    with _refusing_damage(blob):
+    with refusing_damage(blob):
         return blob if single else packing.alone(blob, place)
 
 
@@ -103,21 +103,22 @@ def check_one_signature(blob, label):
 
 def has_signature(blob):
     """Whether a file names its inputs and outputs in a signature. Raises InputError for a damaged file."""
-    with _refusing_damage(blob):
+    with refusing_damage(blob):
         return schema.Model.GetRootAs(blob, 0).SignatureDefsLength() > 0
 
 
 def has_old_codes(blob):
     """Whether a file gives its operators by the numbers of old converters alone, which litert-quantizer does not read: to
     it, each of them would be an ADD. Raises InputError for a damaged file."""
-    with _refusing_damage(blob):
+    with refusing_damage(blob):
         model = schema.Model.GetRootAs(blob, 0)
         codes = [model.OperatorCodes(place) for place in range(model.OperatorCodesLength())]
         return any(code.DeprecatedBuiltinCode() > code.BuiltinCode() for code in codes)
 
 
 @contextlib.contextmanager
-def _refusing_damage(blob):
+def refusing_damage(blob):
+    """Raises InputError for whatever goes wrong while a file is read."""
     try:
         yield
     except InputError:

@@ -146,21 +146,36 @@ def batches(runner, arrays, size):
 
     runner: an interpreter, its tensors allocated for batches of `size`. arrays: (n, ...) for each input in their order.
     """
+    number, sources, targets = len(arrays[0]), runner.get_input_details(), runner.get_output_details()
+    for start, stored in zip(range(0, number, size), filled(sources, arrays, size)):
+        yield of_samples(answered(runner, sources, targets, stored), min(size, number - start), size)
+
+
+def filled(sources, arrays, size):
+    """The batches of some samples as stored, each a list with an array (size, ...) for each input; the last is filled up, so that
+    its shape and hence its kernels stay the same. sources: details of the inputs. arrays: as in `batches`."""
     import numpy as np
 
-    sources, targets = runner.get_input_details(), runner.get_output_details()
     number = len(arrays[0])
     for start in range(0, number, size):
         missing = max(0, start + size - number)
-        for source, array in zip(sources, arrays):
-            part = as_stored(array[start : start + size], source)
-            if missing:  # the last batch is filled up, so that its shape and hence its kernels stay the same
-                part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
-            runner.set_tensor(source["index"], part)
-        runner.invoke()
-        found = [runner.get_tensor(target["index"]) for target in targets]
-        # An output without an axis of samples belongs to the one sample that was run.
-        yield [each[: size - missing] if size > 1 or each.shape[:1] == (1,) else each[None] for each in found]
+        parts = [as_stored(array[start : start + size], source) for source, array in zip(sources, arrays)]
+        yield [np.concatenate([each, np.repeat(each[-1:], missing, axis=0)]) if missing else each for each in parts]
+
+
+def answered(runner, sources, targets, stored):
+    """What an interpreter puts out for one batch as stored: a list with an array of each output. sources, targets: details of its
+    inputs and outputs."""
+    for source, array in zip(sources, stored):
+        runner.set_tensor(source["index"], array)
+    runner.invoke()
+    return [runner.get_tensor(target["index"]) for target in targets]
+
+
+def of_samples(found, number, size):
+    """The rows of a batch's outputs that belong to its samples, `number` of them among `size`."""
+    # An output without an axis of samples belongs to the one sample that was run.
+    return [each[:number] if size > 1 or each.shape[:1] == (1,) else each[None] for each in found]
 
 
 def as_stored(x, details):

@@ -140,6 +140,20 @@ def test_four_bits_of_the_mlp_next_to_eight(mlp, digits):
     assert (litert.predict(four, x).argmax(1) == litert.predict(float_file, x).argmax(1)).mean() > 0.9
 
 
+def test_what_was_made_before_leaves_no_trace(network, ranges):
+    """A float file is read once for all that is made of it."""
+    asked = [{requantize.EVERYTHING: requantize.Format()}, {"CONV_2D": requantize.Format(4)}, {"FULLY_CONNECTED": None}]
+    asked = [*asked[:2], asked[0] | asked[2]]
+    first = [requantize.apply(network, formats, ranges) for formats in asked]
+    requantize.dynamic(network)
+    requantize.calibrate(
+        network, np.zeros((2, *litert.interpreter(network).get_input_details()[0]["shape"][1:]), "float32")
+    )
+    for formats, made in reversed(list(zip(asked, first, strict=True))):
+        assert requantize.apply(network, formats, ranges) == made
+    assert len(set(first)) == 3
+
+
 def test_later_formats_win_and_none_leaves_float(network, ranges):
     file = requantize.apply(network, {EVERYTHING: INT8, "CONV_2D": None}, ranges)
     found = kernels(file)

@@ -11,7 +11,7 @@ from helpers.base import runtime_env
 from helpers.base.errors import InputError
 from helpers.compress import quantize, requantize, sensitivity
 from helpers.networks import checkpoints, data, models
-from helpers.tflite import heads, litert
+from helpers.tflite import heads, litert, replay
 
 layers = tf.keras.layers
 
@@ -57,6 +57,54 @@ def test_every_layer_alone_and_left_out_and_all(table):
         assert sorted(table[table["mode"] == mode].layer) == sorted(names)
     assert (table["mode"] == sensitivity.ALL).sum() == 1
     assert (table.low <= table.change).all() and (table.change <= table.high).all()
+
+
+@pytest.mark.parametrize(
+    "form, every",
+    [
+        (PER_TENSOR, True),
+        (requantize.Format(4), False),
+        (requantize.Format(8, None), False),
+        (requantize.Format(8, requantize.DYNAMIC), False),
+    ],
+)
+def test_what_variants_have_in_common_runs_once_and_the_numbers_are_the_same(branched, monkeypatch, form, every):
+    file, samples, _ = branched
+    monkeypatch.setattr(replay, "WORTH_BYTES", 0)
+    runs, run = [], litert.run
+    monkeypatch.setattr(litert, "run", lambda model, *given, **named: runs.append(model) or run(model, *given, **named))
+    tables = []
+    for kept in (replay.KEPT_BYTES, 500_000, 0):
+        sensitivity.forget()
+        runs.clear()
+        table = sensitivity.sweep(file, samples, samples, form=form, every=every, kept_bytes=kept)
+        tables.append((len(runs), table))
+    (few, ours), (some, bounded), (many, exact) = tables
+    pd.testing.assert_frame_equal(ours, exact, check_exact=True)
+    pd.testing.assert_frame_equal(bounded, exact, check_exact=True)
+    assert few <= some < many == len(exact) + 1 and few <= 6
+
+
+def test_what_runs_in_no_time_runs_whole(branched, monkeypatch):
+    file, samples, _ = branched
+    monkeypatch.setattr(replay.Replay, "_rest", lambda *_: pytest.fail("in parts"))
+    sensitivity.forget()
+    assert len(sensitivity.sweep(file, samples, samples)) == 13
+
+
+@pytest.mark.parametrize("worth", [0, replay.WORTH_BYTES])
+def test_an_output_that_comes_early_and_is_read_again(monkeypatch, worth):
+    """The quantizer gives it another name."""
+    monkeypatch.setattr(replay, "WORTH_BYTES", worth)
+    inputs = layers.Input((6,))
+    early = layers.Dense(4, name="early")(inputs)
+    both = layers.Concatenate()([early, layers.Dense(4, name="other")(inputs)])
+    file = quantize.convert(tf.keras.Model(inputs, [layers.Dense(3, name="late")(both), early]))
+    x = np.random.default_rng(0).normal(size=(40, 6)).astype("float32")
+    sensitivity.forget()
+    table = sensitivity.sweep(file, x, x)
+    assert set(table["layer"]) == {"", "early", "other", "late"}
+    assert (table[table["mode"] != "all_but"].damage > 0).all()
 
 
 def test_known_ranges_are_not_measured_again(branched, table, monkeypatch):
@@ -183,12 +231,12 @@ def test_a_stopped_sweep_resumes(branched, table, tmp_path, monkeypatch):
     made, apply = [], requantize.apply
     monkeypatch.setattr(requantize, "apply", lambda *given: made.append(1) or apply(*given))
     resumed = sensitivity.sweep(file, samples, samples, form=PER_TENSOR, cache=cache)
-    assert len(made) == 13 - 5
+    assert len(made) == 13 - 5 + 1  # once more what all but one layer have in common
     np.testing.assert_allclose(resumed.damage, table.damage, rtol=1e-12)
     assert sensitivity.sweep(file, samples, samples, form=PER_TENSOR, cache=cache).damage.equals(resumed.damage)
-    assert len(made) == 13 - 5
+    assert len(made) == 13 - 5 + 1
     sensitivity.sweep(file, samples[:32], samples, form=PER_TENSOR, cache=cache)  # other calibration: all anew
-    assert len(made) == 13 - 5 + 13
+    assert len(made) == 13 - 5 + 1 + 13
 
 
 @pytest.mark.parametrize("metric", [False, True])
@@ -197,9 +245,15 @@ def test_a_file_that_two_sweeps_have_in_common_is_run_once(branched, tmp_path, m
     (tmp_path / "mine.py").write_text("def first(outputs, y):\n    return outputs[:, 0] > 0\n")
     purpose = heads.Purpose(metric=f"{tmp_path}/mine.py:first") if metric else None
     labels = np.zeros(len(samples)) if metric else None
-    seen, run = [], litert.run
+    seen, run, answers = [], litert.run, replay.Replay.answers
+
+    def asked(model):
+        if seen[-1:] != [model]:  # a replay may run it as a whole
+            seen.append(model)
+
     monkeypatch.setattr(sensitivity, "_known", {})
-    monkeypatch.setattr(litert, "run", lambda model, *given, **named: seen.append(model) or run(model, *given, **named))
+    monkeypatch.setattr(litert, "run", lambda model, *given, **named: asked(model) or run(model, *given, **named))
+    monkeypatch.setattr(replay.Replay, "answers", lambda begun, model: asked(model) or answers(begun, model))
     tables = [
         sensitivity.sweep(
             file,
