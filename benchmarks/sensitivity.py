@@ -5,10 +5,11 @@ TensorFlow's own way, a `QuantizationDebugger` with the other layers on its deny
 scaled: made anew for each variant, conversion included, as its guide does it; and one debugger, converted and calibrated once, that is
 only told other deny lists. Promised on 2 cores: 45 s, and 1.5 times as fast as whole variants.
 
-    python benchmarks/sensitivity.py               # a quarter of an hour
+    python benchmarks/sensitivity.py --record      # five minutes
     python benchmarks/sensitivity.py --images 100 --rounds 1 --sample 1    # whether it works
 """
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -19,8 +20,9 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works without installation, too
 
-from helpers.base import runtime_env
+from helpers.base import repository, runtime_env
 from helpers.compress import quantize, sensitivity
+from helpers.evidence import results
 from helpers.networks import checkpoints, data, models
 from helpers.tflite import inputs, litert, replay
 
@@ -83,7 +85,8 @@ def officially(model, calibration, x, names, sample):
 @click.option("--images", default=1000, show_default=True, help="How many images judge each variant.")
 @click.option("--rounds", default=3, show_default=True, help="How often the two ways of the sweep take turns.")
 @click.option("--sample", default=3, show_default=True, help="How many layers TensorFlow's way is timed with.")
-def main(images, rounds, sample):
+@click.option("--record", is_flag=True, help="Keep the numbers in the repository.")
+def main(images, rounds, sample, record):
     """Time the sweep of MobileNetV2 0.35 at 96 px, whole variants, and TensorFlow's debugger."""
     photos, model = data.load("fashion8k"), checkpoints.load("mobilenetv2_fashion_96")
     x, y = models.network_input(photos.x_test[:images], 96).numpy(), photos.y_test[:images]
@@ -107,6 +110,10 @@ def main(images, rounds, sample):
     }
     for name, value in numbers.items():
         print(f"{name} {value:.1f}")
+    if record:
+        os.environ[repository.OUTPUT_VARIABLE] = str(repository.REPOSITORY)
+        settings = {"images": images, "rounds": rounds, "sample": sample, "variants": len(table)}
+        print(f"Kept: {results.record('sweep', 'sensitivity', settings, numbers, photos, {'sweep': None})}")
     sys.exit(int(numbers["sweep.seconds"] > PROMISED[0] or numbers["sweep.speedup_prefix"] < PROMISED[1]))
 
 

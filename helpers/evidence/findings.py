@@ -7,6 +7,7 @@ STRUCTURED, PTQ_AND_QAT = "02_structured_pruning", "03_mobilenetv2_ptq_and_qat"
 PRUNING, PER_CHANNEL = "01_mnist_mlp_pruning", "04_per_channel_quantization"
 SENSITIVE, GATE = "05_sensitive_layers", "06_deployment_gate"
 TRANSFORMERS, PROCESSORS = "09_transformers_and_detectors", "10_other_processors"
+FEW_BITS, BY_HAND = "11_how_few_bits", "12_integers_by_hand"
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,35 @@ FINDINGS = (
             "bit_equal.int8.cortex-a76": "Cortex-A76",
             "bit_equal.dynamic.cortex-a53": "dynamic range, Cortex-A53",
             "bit_equal.dynamic.cortex-a76": "Cortex-A76",
+        },
+    ),
+    Finding(
+        "With the very bytes of 4-bit weights throughout, a search over bits and scales that measures whole files loses next to nothing",
+        FEW_BITS,
+        {
+            "delta_top1.search_int4_uniform": "4 bits throughout",
+            "delta_top1.search_int4_search": "the search, as many bytes",
+            "gain.search_over_per_byte_int4": "search minus most damage per byte",
+            "gain.search_over_per_byte_ends": "the same with a tenth more bytes",
+        },
+    ),
+    Finding(
+        "At 4 bits none of the quantizer's algorithms saves MobileNetV2, and the one called MSE makes it worse",
+        FEW_BITS,
+        {
+            "delta_top1.lowbit_min_max_4_mobilenetv2": "min-max",
+            "delta_top1.lowbit_octav_4_mobilenetv2": "OCTAV",
+            "delta_top1.lowbit_mse_4_mobilenetv2": "MSE",
+            "delta_top1.lowbit_gptq_4_mobilenetv2": "GPTQ",
+        },
+    ),
+    Finding(
+        "An int8 network can be computed by hand, in integers, to the last bit of either of LiteRT's kernels; the two differ by one step",
+        BY_HAND,
+        {
+            "bit_equal.builtin.layer_5": "equal to the built-in kernels",
+            "bit_equal.xnnpack": "rounded once instead of twice: equal to XNNPACK's",
+            "bit_equal.xnnpack_as_builtin": "XNNPACK's equal to the built-in kernels'",
         },
     ),
     Finding(

@@ -127,7 +127,7 @@ def update():
 def value(profile, notebook, number, form):
     """One recorded number as text, with its interval if it has one; NOT_RECORDED if the notebook has not run.
 
-    profile: its name, of the reference machine, or "quick/x86-64-avx2" for another one. notebook: as "01", or "all" for the
+    profile: its name, of the reference machine, or "quick/x86-64-avx2" for another one. notebook: as "01", a benchmark under the name of its results, or "all" for the
     sum over those that were recorded. number: its name, or "minutes" that the recorded run took. form: as `Estimate` takes
     them, "points+" for points without the word. Raises InputError for a number that the notebook does not have.
     """
@@ -136,7 +136,10 @@ def value(profile, notebook, number, form):
         return format(sum(float(text) for text in single if text != NOT_RECORDED), form)
     name, _, machine = profile.partition("/")
     try:
-        content = results.read(find(notebook).stem, name, machine or None)
+        recorded = (
+            notebook if results.recordings(name, notebook) else find(notebook).stem
+        )  # a benchmark's, or a notebook's
+        content = results.read(recorded, name, machine or None)
     except InputError:
         return NOT_RECORDED
     if number == "minutes":
