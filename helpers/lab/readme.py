@@ -128,8 +128,9 @@ def value(profile, notebook, number, form):
     """One recorded number as text, with its interval if it has one; NOT_RECORDED if the notebook has not run.
 
     profile: its name, of the reference machine, or "quick/x86-64-avx2" for another one. notebook: as "01", a benchmark's results by
-    their name, or "all" for the sum over those that were recorded. number: its name, or "minutes" that the recorded run took. form: as `Estimate` takes
-    them, "points+" for points without the word. Raises InputError for a number that the notebook does not have.
+    their name, or "all" for the sum over those that were recorded. number: its name, or "minutes" that the recorded run took.
+    form: as `Estimate` takes them, "points+" for points without the word. Raises InputError for a number that the notebook does
+    not have.
     """
     if notebook == "all":
         single = (value(profile, name, number, ".6f") for name in overview().index)
