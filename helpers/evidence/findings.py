@@ -184,7 +184,7 @@ FINDINGS = (
         },
     ),
     Finding(
-        "LiteRT's GPU accelerator (2.3.0) ignores the stride of a quantized 1 x 1 convolution, without a word",
+        "LiteRT's GPU accelerator (2.3.0, WebGPU) ignores the stride of a quantized 1 x 1 convolution, without a word",
         PROCESSORS,
         {
             "agreement.resnet8_float32.gpu": "same answers as on the processor, ResNet-8 in float32",
