@@ -27,7 +27,8 @@ NOT_MADE, NOT_RUN, WRONG = "cannot be made", "does not run", "answers NaN"
 KNOWN = {requantize.GPTQ: "hessian", OSCAR: "mu2"}  # what an algorithm must know of a tensor that a dense layer reads
 LIMITS = {"seconds": 600, "bytes": 4 * 10**9}
 GAIN = ("gain", "gain_low", "gain_high")
-NUMBERS = ("seconds", "size", "share", "change", "low", "high", *GAIN, "sqnr_db", "agreement")
+SPEED = ("ratio", "ratio_low", "ratio_high")
+NUMBERS = ("seconds", "size", *SPEED, "share", "change", "low", "high", *GAIN, "sqnr_db", "agreement")
 COLUMNS = ("algorithm", "bits", "activations", "block", "outcome", "refused", "at_bits", "by_algorithm", *NUMBERS)
 
 
@@ -50,21 +51,23 @@ def grid(algorithms=tuple(ALGORITHMS), bits=(8, 4, 2), activations=(None, DYNAMI
     ]
 
 
-def bench(model, calibration, samples, right=None, forms=None, limits=LIMITS, progress=iter):
+def bench(model, calibration, samples, right=None, forms=None, limits=LIMITS, progress=iter, rounds=0):
     """Quantize a float `.tflite` by each of some Formats, and judge the files: a frame, a row for each.
 
     calibration: samples as `requantize.calibrate` takes them. samples: what is judged on, (n, ...) or name of an input -> such an
     array. right: answers, float32 (n, ...) or, of several outputs, name -> such an array -> which are right, bool (n,), or a
     score of each, float (n,); None where there are no labels. forms: `grid()` by default. limits: of the process that runs a
-    file, as `runner` takes them. progress: wraps the list of forms, as tqdm does.
+    file, as `runner` takes them. progress: wraps the list of forms, as tqdm does. rounds: how often each file is timed beside the float
+    one, 0 for not at all.
 
     An algorithm is asked of those operators that it has something for; others get min-max at the same bits, or at the fewest that
     they have kernels for (`requantize.FEWEST_BITS`). Columns: algorithm, bits, activations (COMPUTED), block (0: none); outcome, RUNS,
     or why there is no number in two words, and refused, in a sentence; at_bits, how many kernels of each kind have that many bits
     and compute as asked; by_algorithm, how many of them differ from min-max's; share, of the weights that are at_bits; seconds, to
-    gather what it needs and to quantize; size (bytes); change of the score against float32, with low and high (95%); gain of the
-    score, likewise, over min-max with a scale for each channel at the same bits and activations, where that ran before; sqnr_db,
-    the worst output's; agreement, the share of samples that are answered as by float32 (NaN where that is not defined).
+    gather what it needs and to quantize; size (bytes); ratio, how many times as fast as float32, with ratio_low and ratio_high;
+    change of the score against float32, with low and high (95%); gain of the score, likewise, over min-max with a scale for each
+    channel at the same bits and activations, where that ran before; sqnr_db, the worst output's; agreement, the share of samples that
+    are answered as by float32 (NaN where that is not defined).
     Raises InputError for an unusable file or a quantized one, and for samples that do not fit.
     """
     source, samples = _Source(model, calibration), inputs.by_name(samples)
@@ -82,6 +85,8 @@ def bench(model, calibration, samples, right=None, forms=None, limits=LIMITS, pr
                 file, seconds = source.file(form)
                 row |= source.opened(form, file) | {"seconds": seconds, "size": len(file)}
                 answers = _answers(file, folder, exact, limits)
+                if rounds:
+                    row |= _speed(source.model, file, samples, rounds, limits)
                 row["sqnr_db"] = min(affine.sqnr(exact[name], answers[name]) for name in exact)
                 same = None if others else head.task.same(head.answers, head.of(answers))
                 row["agreement"] = np.nan if same is None else float(np.mean(same))
@@ -238,6 +243,20 @@ def _answers(file, folder, exact, limits):
     if wrong.any():
         raise _Refused(WRONG, f"it runs, and answers NaN or infinity to {wrong.sum()} of {len(wrong)} samples.")
     return found
+
+
+def _speed(plain, file, samples, rounds, limits):
+    """How many times as fast as the float file, in a process that runs both in turn."""
+    with measure.staged({"float32": plain, "file": file}, {name: array[:1] for name, array in samples.items()}) as (
+        folder,
+        names,
+    ):
+        [job] = measure.jobs(names, "float32", samples, rounds, limits=limits, told={measure.LATENCY})
+        answer = runner.run(job, folder)
+    if "error" in answer:
+        raise _Refused(NOT_RUN, f"timed beside the float file, it stops: {answer['error']}.")
+    found = measure.table(names, "float32", [answer], {measure.LATENCY}).loc["file"]
+    return dict(zip(SPEED, found[["ratio", "low", "high"]].astype(float), strict=True))
 
 
 def _scores(right, answers):

@@ -274,3 +274,11 @@ def test_bad_input_is_refused(network, correlated):
         InputError, match=r"formats asks Format\(weights=2.* of \*, which has no such kernel: try 8 bits"
     ):
         requantize.apply(network, {"*": Format(2)}, requantize.calibrate(network, CALIBRATION))
+
+
+def test_files_are_timed_if_asked_for(network):
+    forms = [Format(8, 8), Format(2, 8)]
+    table = lowbit.bench(network, CALIBRATION, SAMPLES, forms=forms, rounds=6)
+    runs, refused = table.iloc[0], table.iloc[1]
+    assert 0 < runs.ratio_low <= runs.ratio <= runs.ratio_high and np.isnan(refused.ratio)
+    assert lowbit.bench(network, CALIBRATION, SAMPLES, forms=forms[:1])["ratio"].isna().all()
