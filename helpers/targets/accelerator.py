@@ -1,6 +1,7 @@
 """LiteRT's GPU accelerator on this machine: on a GPU where Vulkan (on macOS Metal) has one, else on an adapter in software."""
 
 import functools
+import shutil
 import sys
 from dataclasses import dataclass
 
@@ -45,8 +46,7 @@ class Target:
     def _run(self, job, folder):
         answer = runner.run({**job, "accelerator": self.url}, folder, variables=_variables())
         if job["task"] == "machine" and "error" not in answer:
-            names = [f"{name} ({kind})" for name, kind in answer.pop("adapters")]
-            return {**answer, "gpu": ", ".join(names) or "not told", "cpu": answer["cpu"]}
+            return {**answer, "gpu": told(answer.pop("adapters")) or "not told"}
         return answer
 
 
@@ -79,13 +79,19 @@ def _make(place, tell):
                 f"Debian's {PACKAGE} holds no {name}: install mesa-vulkan-drivers or your GPU's driver instead."
             )
         repository.write(place / name, found[0].read_bytes())
-    debian.clear(place / "unpacked", place / "apt")
+    for part in ("unpacked", "apt"):
+        shutil.rmtree(place / part, ignore_errors=True)
 
 
 @functools.cache
 def adapters():
     """What the accelerator can choose from: a list of [name, kind], of `accelerated.KINDS`."""
     return _asked(_variables())
+
+
+def told(found=None):
+    """Adapters in words; default: those that it can choose from."""
+    return ", ".join(f"{name} ({kind})" for name, kind in (adapters() if found is None else found))
 
 
 def in_software():

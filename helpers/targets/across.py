@@ -8,8 +8,7 @@ from helpers.targets import accelerator, emulated, known
 from helpers.tflite import inputs, measure, runner
 
 HERE, AS_RECORDED, NOTHING = "measured here", "as recorded", "not prepared here"
-ANSWERS = {"agreement": "same top-1", "bit_equal": "bit-equal", "difference": "largest difference"}
-COUNTS = {"instructions": "instructions", "instruction_ratio": "times fewer"}
+ANSWERS = ("agreement", "bit_equal", "difference")
 
 
 def url(name):
@@ -26,8 +25,7 @@ def status(names):
         except RunError as error:
             told.append(f"{NOTHING}: {str(error).split(': ', 1)[-1]}")
         else:
-            adapters = ", ".join(f"{adapter} ({kind})" for adapter, kind in accelerator.adapters())
-            told.append(adapters if name.startswith(accelerator.URL) else "emulated")
+            told.append(accelerator.told() if name.startswith(accelerator.URL) else "emulated")
     return pd.DataFrame({"target": told}, index=pd.Index(names, name=""))
 
 
@@ -45,16 +43,11 @@ def answers(files, x, names, recorded=None):
         here = runner.run_all(jobs, folder)
 
         def measured(target):
-            there = target.run_all(jobs, folder)
-            for label, answer in zip(files, there, strict=True):
-                if "first" not in answer:
-                    raise RunError(
-                        f"{label} gave no answer on {target.url}: {answer.get('error') or answer.get('unusable')}."
-                    )
+            there = [_given(*pair, target.url) for pair in zip(files, target.run_all(jobs, folder), strict=True)]
             rows = [measure.compared(*pair) for pair in zip(here, there, strict=True)]
             return dict(zip(files, rows, strict=True))
 
-        return _frame(files, names, tuple(ANSWERS), measured, recorded)
+        return _frame(files, names, ANSWERS, measured, recorded)
 
 
 def instructions(files, names, baseline=None, times=measure.COUNTED, recorded=None):
@@ -68,16 +61,14 @@ def instructions(files, names, baseline=None, times=measure.COUNTED, recorded=No
     for label, file in files.items():  # of other inputs each, so each by itself
         x = measure.random_samples(file, 1)
         with measure.staged({label: file}, x) as (folder, staged):
-            job = {"task": "count", "models": staged, "samples": measure.SAMPLES, "times": times}
+            [job] = measure.jobs(staged, label, x, told={measure.INSTRUCTIONS})
+            job["times"] = times
 
-            def measured(target, job=job, folder=folder, label=label):
+            def measured(target, job=job, folder=folder, staged=staged, label=label):
                 if measure.INSTRUCTIONS not in target.measures:
                     raise RunError(f"{target.url} counts no instructions: `compression-lab target list` says why.")
-                [answer] = target.run_all([job], folder)
-                if "error" in answer:
-                    raise RunError(f"{label} does not run on {target.url}: {answer['error']}.")
-                counted = answer["instructions"][label]
-                return {label: (float(pd.Series(counted).median()),)}
+                counted = measure.table(staged, label, target.run_all([job], folder), {measure.INSTRUCTIONS})
+                return {label: (counted.loc[label, "instructions"],)}
 
             found.append(_frame([label], names, ("instructions",), measured, recorded))
     frame = pd.concat(found, ignore_index=True).sort_values("target", kind="stable", ignore_index=True)
@@ -109,11 +100,11 @@ def _given(label, answer, name):
 def _frame(labels, names, columns, measured, recorded):
     rows = []
     for name in names:
-        ready = known.ready(url(name))
-        found = measured(known.opened(url(name))) if ready else {}
+        target = known.ready(url(name))
+        found = measured(target) if target else {}
         for label in labels:
             numbers = [(recorded or {}).get(f"{column}.{label}.{name}") for column in columns]
-            if ready:
+            if target:
                 row, source = found[label], HERE
             elif all(numbers):
                 row, source = [number.value for number in numbers], AS_RECORDED
@@ -125,17 +116,18 @@ def _frame(labels, names, columns, measured, recorded):
 
 def outputs(file, x, name):
     """The first output of a file on a target, float (n, ...); None where the target is not ready. x: as in `answers`."""
-    if not known.ready(url(name)):
+    target = known.ready(url(name))
+    if target is None:
         return None
     with measure.staged({"file": file}, x) as (folder, staged):
         number = len(next(iter(inputs.by_name(x).values())))
-        [answer] = known.opened(url(name)).run_all([measure.prediction(staged["file"], show=number)], folder)
+        [answer] = target.run_all([measure.prediction(staged["file"], show=number)], folder)
     return np.array(_given("the file", answer, name)["first"][0])
 
 
 def real_gpu():
     """Whether the accelerator has a GPU here, and no software alone."""
-    return known.ready(accelerator.URL) and not accelerator.in_software()
+    return known.ready(accelerator.URL) is not None and not accelerator.in_software()
 
 
 def latency_on_gpu(files, baseline, x, rounds=measure.ROUNDS):

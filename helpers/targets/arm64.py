@@ -55,15 +55,13 @@ def folder():
 
 
 def lacking():
-    """What this machine lacks for making and using the root, as sentences; empty where nothing is missing."""
+    """What this machine lacks for making and using the root, a sentence; empty where nothing is missing."""
     if sys.platform != "linux":
-        return ["emulation of single programs needs Linux: use a virtual machine or a container, or a target over ssh"]
+        return "emulation of single programs needs Linux: use a virtual machine or a container, or a target over ssh"
     missing = [package for tool, package in TOOLS.items() if not shutil.which(tool)]
     if "apt" in missing:
-        return [
-            "there is no apt-get: the ARM root is made of Debian's packages, so use Debian or Ubuntu, or a container"
-        ]
-    return [f"`{' '.join(missing)}` is missing: `sudo apt install {' '.join(missing)}`"] if missing else []
+        return "there is no apt-get: the ARM root is made of Debian's packages, so use Debian or Ubuntu, or a container"
+    return f"`{' '.join(missing)}` is missing: `sudo apt install {' '.join(missing)}`" if missing else ""
 
 
 def prepared():
@@ -83,9 +81,9 @@ def prepare(tell=print):
 
     About 60 MB are fetched and 250 MB kept. Raises RunError, with the cure, for what is missing, and for a step that fails.
     """
-    problems = lacking()
-    if problems:
-        raise RunError(f"{problems[0]}.")
+    problem = lacking()
+    if problem:
+        raise RunError(f"{problem}.")
     if not LOCK.is_file():
         raise RunError(
             f"{LOCK.name} is not there: prepare the root from a clone of the repository, which has the lock."

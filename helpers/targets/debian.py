@@ -71,9 +71,3 @@ def alone(folder):
     with open(Path(folder) / "lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def clear(*folders):
-    """Delete what is not needed any more."""
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)

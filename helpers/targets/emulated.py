@@ -28,9 +28,9 @@ class Target:
         if self.processor not in arm64.PROCESSORS:
             known = ", ".join(SCHEME + name for name in arm64.PROCESSORS)
             raise RunError(f"target={self.url!r} is unknown: choose one of {known}.")
-        problems = arm64.lacking()
-        if problems:
-            raise RunError(f"target={self.url!r} cannot be emulated here: {problems[0]}.")
+        problem = arm64.lacking()
+        if problem:
+            raise RunError(f"target={self.url!r} cannot be emulated here: {problem}.")
         if not arm64.prepared():
             raise RunError(
                 f"target={self.url!r} needs its ARM root, which is not made, or of another lock: run {arm64.PREPARE}."

@@ -21,26 +21,25 @@ def opened(url):
 
 
 def ready(url):
-    """Whether a target can be used here and now; for one over ssh nobody asks."""
+    """The target, or None where it cannot be used here and now; one over ssh is not asked."""
     try:
-        opened(url)
+        return opened(url)
     except RunError:
-        return False
-    return True
+        return None
 
 
 def listed():
     """Each kind of target: (name, whether it is ready, what it tells or lacks)."""
     lacks = arm64.lacking()
     if lacks:
-        arm = False, lacks[0]
+        arm = False, lacks
     elif not arm64.prepared():
         arm = False, f"not made: {arm64.PREPARE}"
     elif not arm64.counter():
         arm = True, f"answers; no instructions, since the counter is not compiled: install gcc, then {arm64.PREPARE}"
     else:
         arm = True, "answers, instructions per inference"
-    names = ", ".join(f"{name} ({kind})" for name, kind in accelerator.adapters())
+    names = accelerator.told()
     time = "answers" if accelerator.in_software() else "answers, latency"
     gpu = (True, f"{time}: {names}") if names else (False, f"no adapter; one in software: {accelerator.PREPARE}")
     return [
