@@ -71,10 +71,7 @@ def with_fused_caps(model):
                 maker.builtinOptions.fusedActivationFunction = schema.ActivationFunctionType.RELU6
                 maker.outputs = list(operator.outputs)
                 fused.append(operator)
-        if not fused:
-            return blob
-        graph.operators = [each for each in graph.operators if not any(each is other for other in fused)]
-        return rewrite.packed(content, blob)
+        return _without(fused, content, blob)
 
 
 def with_gates(model):
@@ -119,10 +116,7 @@ def without_gates(model):
                 if len(values) and (values.view(np.float32) == 1).all():
                     operator.inputs = [before.inputs[0]]
                     gone.append(before)
-        if not gone:
-            return blob
-        graph.operators = [each for each in graph.operators if not any(each is other for other in gone)]
-        return rewrite.packed(content, blob)
+        return _without(gone, content, blob)
 
 
 def with_whole_minimums(model):
@@ -156,10 +150,7 @@ def with_whole_minimums(model):
             rewrite.store(content, graph.tensors[twin], whole.astype(np.int8))
             graph.operators[place] = _operator(content, "MINIMUM", [source.inputs[0], twin], list(into.outputs), 2)
             gone += [into] if len(readers[source.outputs[0]]) > 1 else [into, source]
-        if not gone:
-            return blob
-        graph.operators = [each for each in graph.operators if not any(each is other for other in gone)]
-        return rewrite.packed(content, blob)
+        return _without(gone, content, blob)
 
 
 def minimums(model):
@@ -189,6 +180,15 @@ def _has_minimums(blob):
 def _activation(operator):
     """What an operator fuses; None for one that has no such option."""
     return getattr(operator.builtinOptions, "fusedActivationFunction", None)
+
+
+def _without(gone, content, blob):
+    """The file without some operators; the file itself where there are none."""
+    if not gone:
+        return blob
+    graph = content.subgraphs[0]
+    graph.operators = [each for each in graph.operators if not any(each is other for other in gone)]
+    return rewrite.packed(content, blob)
 
 
 def _makers(graph):
