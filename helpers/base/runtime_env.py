@@ -113,6 +113,27 @@ def quiet():
                 logging.getLogger(logger).setLevel(logging.ERROR)
 
 
+def hush():
+    """In a Jupyter kernel, keep out of the outputs what others say on their way: native code, TensorFlow's log, its warnings.
+
+    So that a cell may call the converter as it would stand in any project. What is printed by Python still shows, and so does every
+    error; outside a kernel nothing changes.
+    """
+    if not type(sys.stderr).__module__.startswith("ipykernel"):
+        return
+    sink = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(sink, descriptor)
+    os.close(sink)
+    for logger in ("tensorflow", "absl"):
+        logging.getLogger(logger).addFilter(_is_an_error)  # a level would be set anew by TensorFlow's import
+    warnings.filterwarnings("ignore", module=r"(tensorflow|tf_keras|keras|tensorflow_model_optimization|ai_edge_litert)\b")
+
+
+def _is_an_error(record):
+    return record.levelno >= logging.ERROR
+
+
 def seed_everything(seed):
     """Seed Python, NumPy and TensorFlow, and make TensorFlow's operations deterministic.
 

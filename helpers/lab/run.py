@@ -19,6 +19,7 @@ from numbers import Real
 import numpy as np
 import pandas as pd
 
+from helpers.base import runtime_env
 from helpers.base.errors import InputError, ResultsError
 from helpers.evidence import results, stats, verdicts
 from helpers.evidence.stats import Estimate
@@ -37,6 +38,7 @@ def begin(name, namespace):
     """
     path = notebook.find(name)
     used = parameters.used(path, namespace)
+    runtime_env.hush()
     _seed(used)
     return Run(path.stem, used, notebook.settings(path))
 
