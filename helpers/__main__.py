@@ -147,6 +147,28 @@ def exercises(names, record):
 
 
 @main.command()
+@click.option("--key", "with_key", is_flag=True, help="The right answers too.")
+@click.option(
+    "--gain",
+    metavar="ANSWERS.CSV",
+    help="What a room learned: a row a person, its letters in the columns before and after.",
+)
+def quiz(with_key, gain):
+    """Print the ten questions of a workshop; or judge the answers that people gave before and after it."""
+    from helpers.lab import quiz
+
+    if gain:
+        before, after, gained = quiz.gain(gain)
+        click.echo(
+            f"right before {before:.1%}, after {after:.1%}, gained {gained:points} (95% interval, paired by person)"
+        )
+        return
+    click.echo(quiz.sheet())
+    if with_key:
+        click.echo(f"\nKey: {quiz.key()}")
+
+
+@main.command()
 def site():
     """Render README and the recorded notebooks as a static site that works offline, in the output folder's site/."""
     from helpers.lab import website

@@ -127,7 +127,9 @@ def hush():
     os.close(sink)
     for logger in ("tensorflow", "absl"):
         logging.getLogger(logger).addFilter(_is_an_error)  # a level would be set anew by TensorFlow's import
-    warnings.filterwarnings("ignore", module=r"(tensorflow|tf_keras|keras|tensorflow_model_optimization|ai_edge_litert)\b")
+    warnings.filterwarnings(
+        "ignore", module=r"(tensorflow|tf_keras|keras|tensorflow_model_optimization|ai_edge_litert)\b"
+    )
 
 
 def _is_an_error(record):

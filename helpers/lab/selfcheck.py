@@ -16,6 +16,9 @@ import numbers
 
 import numpy as np
 
+from helpers.base.errors import InputError
+from helpers.lab import quiz as questions
+
 
 class NotYet(Exception):
     """An exercise is not solved yet; the message says where to look. Jupyter shows it as one line, without traceback."""
@@ -74,6 +77,16 @@ def holds(condition, look_at):
     """An invariant must hold. Raises NotYet."""
     if not condition:
         raise NotYet(look_at)
+
+
+def quiz(notebook, answers):
+    """The letters must answer the questions at the end of a lesson (its number), as its recorded numbers do. Raises NotYet."""
+    try:
+        wrong = questions.check(notebook, answers)
+    except InputError as error:
+        raise NotYet(str(error)) from None
+    if wrong:
+        raise NotYet(f"Question {wrong[0]}. {wrong[1]}")
 
 
 def hide(answer, step=1):
