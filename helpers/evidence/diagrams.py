@@ -156,3 +156,29 @@ def surgery(title=""):
         for spine in axis.spines.values():
             spine.set_visible(False)
     return figure
+
+
+def paths(core, sides, title=""):
+    """The map of a course: a core path downwards, and side paths that leave it to the right.
+
+    core: names of the stations, in order. sides: name -> the name of the station after which it leaves.
+    """
+    places, row = {}, 0
+    for station in core:
+        places[station] = (0, row)
+        row += 1
+        for side in (name for name, after in sides.items() if after == station):
+            places[side] = (1, row)
+            row += 1
+    figure, axis = style.titled((5, 0.34 * row + 0.5), title)
+    axis.plot([0, 0], [0, -places[core[-1]][1]], color=style.COLOURS[0], linewidth=4, zorder=1)
+    for side, after in sides.items():
+        top, (across, down) = -places[after][1], places[side]
+        axis.plot([0, 0.35, across], [top, -down, -down], color="grey", linewidth=1.5, linestyle="--", zorder=0)
+    for name, (across, down) in places.items():
+        colour, size = (style.COLOURS[0], 9) if across == 0 else ("white", 7)
+        axis.plot(across, -down, style.MARKERS[0], color=colour, markeredgecolor="black", markersize=size, zorder=2)
+        axis.text(across + 0.18, -down, name, va="center", weight="normal" if across else "bold")
+    axis.set(xlim=(-0.2, 5), ylim=(-row + 0.4, 0.6))
+    axis.axis("off")
+    return figure

@@ -9,8 +9,8 @@ def __getattr__(name):
         from helpers.lab.run import begin
 
         return begin
-    if name == "overview":
-        from helpers.lab.notebook import overview
+    if name in ("overview", "course"):
+        from helpers.lab import notebook
 
-        return overview
+        return getattr(notebook, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -65,16 +65,27 @@ def title(notebook, otherwise=""):
 
 
 def overview():
-    """The notebooks in order with the question each asks and the seconds of its recorded run: frame."""
+    """The notebooks in order: frame with the question each asks, the number of the notebook after which it leaves the core path ("" on
+    the path itself; metadata `lab.leaves`), and the seconds of its recorded run.
+    """
     rows = []
     for path in selected():
         try:
             seconds = results.read(path.stem)["provenance"]["seconds"]
         except ResultsError:
             seconds = None
-        question = title(read(path), path.stem)
-        rows.append({"notebook": path.stem, "question": question, "seconds": seconds})
+        content = read(path)
+        row = {"notebook": path.stem, "question": title(content, path.stem)}
+        rows.append(row | {"leaves": content.metadata.get("lab", {}).get("leaves", ""), "seconds": seconds})
     return pd.DataFrame(rows).set_index("notebook")
+
+
+def course():
+    """The map that `diagrams.paths` draws: the stations of the core path in order, and side path -> station after which it leaves."""
+    leaves = overview()["leaves"]
+    told = {name[:2]: name.replace("_", " ") for name in leaves.index}
+    core = [told[name[:2]] for name, after in leaves.items() if not after]
+    return core, {told[name[:2]]: told[after] for name, after in leaves.items() if after}
 
 
 def settings(path):

@@ -151,16 +151,16 @@ def value(profile, notebook, number, form):
 
 
 def notebooks_table():
-    """The notebooks in order with the question each asks and the minutes of its recorded run, as a Markdown table."""
-    listed = overview().reset_index()
-    rows = {
-        f"[{row.notebook}](notebooks/{row.notebook}.ipynb)": [
-            row.question,
-            NOT_RECORDED if pd.isna(row.seconds) else f"{row.seconds / 60:.1f}",
-        ]
-        for row in listed.itertuples()
-    }
-    return _markdown(pd.DataFrame.from_dict(rows, orient="index", columns=["it asks", "minutes"]))
+    """The notebooks with the question each asks and the minutes of its recorded run, as two Markdown tables: the core path in its
+    order, and the side paths with where each leaves it."""
+    rows = {"": {}, "side": {}}
+    for row in overview().itertuples():
+        minutes = NOT_RECORDED if pd.isna(row.seconds) else f"{row.seconds / 60:.1f}"
+        told = [row.question, row.leaves, minutes] if row.leaves else [row.question, minutes]
+        rows["side" if row.leaves else ""][f"[{row.Index}](notebooks/{row.Index}.ipynb)"] = told
+    core = pd.DataFrame.from_dict(rows[""], orient="index", columns=["the core path asks", "minutes"])
+    side = pd.DataFrame.from_dict(rows["side"], orient="index", columns=["a side path asks", "leaves after", "minutes"])
+    return f"{_markdown(core)}\n\n{_markdown(side)}"
 
 
 def results_page():
@@ -197,7 +197,7 @@ def outcomes_table(name):
     table = pd.read_csv(outcomes_file(name), keep_default_na=False)
     model, columns = table.columns[0], list(dict.fromkeys(table["column"]))
     cells = table.pivot(index=model, columns="column", values="outcome")[columns]
-    cells = cells.loc[list(dict.fromkeys(table[model]))].replace("right", "yes")
+    cells = cells.loc[list(dict.fromkeys(table[model]))].replace("right", "yes").astype(object)
     total = [(cells[column] == "yes").sum() for column in columns]
     if "made_by" in table:
         cells.insert(0, "made by", table.drop_duplicates(model).set_index(model)["made_by"])

@@ -55,3 +55,10 @@ def test_outcomes_and_surgery_draw_what_they_are_given():
     inside, stream = diagrams.surgery().axes
     gone = [sum(patch.get_linestyle() == "--" for patch in axis.patches) for axis in (inside, stream)]
     assert gone == [1, 2]
+
+
+def test_a_map_puts_side_paths_after_the_station_that_they_leave():
+    [axis] = diagrams.paths(["one", "two"], {"aside": "one"}).axes
+    down = {text.get_text(): -text.get_position()[1] for text in axis.texts}
+    across = {text.get_text(): text.get_position()[0] for text in axis.texts}
+    assert down == {"one": 0, "aside": 1, "two": 2} and across["aside"] > across["one"] == across["two"]

@@ -292,6 +292,7 @@ def test_overview(lab, monkeypatch):
     for name in ("01_run", "00_not_run"):
         node = nbformat.read(lab(name), as_version=4)
         node.cells.insert(0, new_markdown_cell(f"# Why {name}?\nBecause."))
+        node.metadata["lab"] = {"leaves": "00"} if name == "01_run" else {}
         nbformat.write(node, repository.NOTEBOOKS / f"{name}.ipynb")
     recorded = lab.folder / "results" / "quick" / "here" / "01_run.json"
     recorded.parent.mkdir(parents=True)
@@ -300,6 +301,8 @@ def test_overview(lab, monkeypatch):
     assert list(table.index) == ["00_not_run", "01_run"]
     assert list(table.question) == ["Why 00_not_run?", "Why 01_run?"]
     assert pd.isna(table.seconds["00_not_run"]) and table.seconds["01_run"] == 12.5
+    assert list(table.leaves) == ["", "00"]
+    assert notebook.course() == (["00 not run"], {"01 run": "00 not run"})
 
 
 def test_plan_refuses_a_notebook_without_parameters_cell(lab):

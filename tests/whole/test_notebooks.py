@@ -17,7 +17,7 @@ LONGEST_CELL, WIDEST_LINE = 15, 100
 MOST_BOOKKEEPING, LEAST_PROSE = 0.05, 10  # share of the code lines; words for each code line
 BOOKKEEPING = re.compile(r"\bnumbers\b|\btolerances\b|\bresults\.record|\bEstimate\(|\.(?:note|conclude|record)\(")
 LESSONS = re.compile(r"0[1-6]_")
-SETTINGS = {"key_numbers": list, "tolerances": dict, "table": list}
+SETTINGS = {"key_numbers": list, "tolerances": dict, "table": list, "leaves": str}
 NOISE = {
     "a warning": re.compile(r"Warning\b|\bWARNING\b"),
     "a progress line": re.compile(r"\r|[\d?](?:it/s|s/it|m?s/step)\b"),
