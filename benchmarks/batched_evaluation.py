@@ -36,6 +36,7 @@ def one_by_one(model, x):
 
 
 def seconds(function, *arguments):
+    """How long one call takes, in seconds."""
     start = time.perf_counter()
     function(*arguments)
     return time.perf_counter() - start

@@ -13,6 +13,7 @@ IMAGES = 1000
 
 
 def main():
+    """Make the variants by the converter anew and by the lab, and print what each way takes."""
     images, model = data.load("fashion8k"), checkpoints.load("mobilenetv2_fashion_96")
     x, y = models.network_input(images.x_test[:IMAGES], 96).numpy(), images.y_test[:IMAGES]
     calibration = models.network_input(images.x_train[:100], 96).numpy()

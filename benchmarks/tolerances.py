@@ -39,6 +39,7 @@ def rerun(path, environment, changes, folder):
 
 
 def main():
+    """Rerun a notebook in every setting; print the largest shift of each number beside its tolerance."""
     path = notebook.find(sys.argv[1] if len(sys.argv) > 1 else "01")
     recorded = results.read(path.stem)
     shifts = {}

@@ -110,6 +110,7 @@ class Trial:
 
 
 def of_architecture(name):
+    """The float `.tflite` of an architecture of the zoo, and samples for it."""
     from benchmarks import zoo
 
     with tempfile.TemporaryDirectory() as folder:
@@ -120,6 +121,7 @@ def of_architecture(name):
 
 
 def of_file(path):
+    """The float `.tflite` that a file holds, and samples for it."""
     import numpy as np
 
     from helpers import own_model

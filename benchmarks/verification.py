@@ -68,6 +68,7 @@ def coverage(random, models, rate, size, draws):
 
 
 def main(draws=DRAWS):
+    """Print how often the interval of a rate of true accepts holds the truth, for each noise and number of pairs."""
     import numpy as np
 
     random = np.random.default_rng(0)

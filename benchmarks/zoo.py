@@ -288,6 +288,7 @@ class Candidate:
 
 
 def is_keras_3(model):
+    """Whether a model was made by Keras 3, and not by tf-keras."""
     return any(of.__module__.startswith("keras.src") for of in type(model).__mro__)
 
 

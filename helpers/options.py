@@ -109,7 +109,10 @@ def for_a_purpose(command):
 
 
 def pairs(texts, what):
-    """'name=value' each -> a dict; a text without a name is the only one and stands for itself. None for none."""
+    """'name=value' each -> a dict; a text without a name is the only one and stands for itself. None for none.
+
+    Raises InputError for a name that is given twice, or a text without a name among others.
+    """
     if not texts:
         return None
     # In "binary:threshold=0.3" nothing is named; in "PartitionedCall:0=binary" an output that no signature names is.

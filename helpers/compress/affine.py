@@ -14,7 +14,7 @@ def asymmetric(low, high, bits=8):
     """Scale and zero point for activations between low and high, as (float, int).
 
     The range is widened to hold 0, which then is an integer exactly. An empty range at 0 gets scale 1.
-    Raises ValueError unless low <= high, both finite.
+    Raises InputError unless low <= high, both finite.
     """
     if not (np.isfinite(low) and np.isfinite(high) and low <= high):
         raise InputError(f"low={low} and high={high} must be finite, and low the smaller.")
@@ -26,7 +26,7 @@ def asymmetric(low, high, bits=8):
 def symmetric(weights, axis=None, bits=8):
     """Scales for weights: float64 (channels,) along `axis`, or () for the whole tensor; zero points are 0.
 
-    Where all weights are zero the scale is 1, and they stay zero. Raises ValueError for NaN or infinity.
+    Where all weights are zero the scale is 1, and they stay zero. Raises InputError for NaN or infinity.
     """
     weights = _finite(weights)
     others = None if axis is None else tuple(np.delete(np.arange(weights.ndim), axis))
@@ -69,7 +69,7 @@ def levels(weights, axis, scale=None, bits=8):
 def sqnr(reference, approximation):
     """Signal-to-quantization-noise ratio in dB: 10 log10(sum reference^2 / sum error^2). Infinite without error.
 
-    Both of one shape. 6 dB are a factor of two in the error. Raises ValueError for other shapes, NaN or infinity.
+    Both of one shape. 6 dB are a factor of two in the error. Raises InputError for other shapes, NaN or infinity.
     """
     reference, approximation = _finite(reference), _finite(approximation)
     if reference.shape != approximation.shape:

@@ -112,7 +112,7 @@ def macs(model):
 
 
 def checked(model):
-    """The model as `structure.flat` gives it, with channels last. Raises as `groups` does."""
+    """The model as `structure.flat` gives it. Raises StructureError, as `groups` does, and unless its channels are last."""
     model = structure.flat(model)
     for layer in model.layers:
         if getattr(layer, "data_format", None) == "channels_first":

@@ -72,7 +72,7 @@ def channel_ranges(model):
 
     kind: depthwise, pointwise (1 x 1), convolution or dense. levels: how many of the 255 the channel gets under one scale
     for the whole kernel. dead: the range is next to nothing beside the layer's largest. A batch norm still in the model is
-    not counted in: fold first. Raises ValueError for NaN.
+    not counted in: fold first. Raises InputError for NaN.
     """
     rows = []
     for layer in model.layers:

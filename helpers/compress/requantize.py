@@ -102,7 +102,8 @@ def calibrate(model, calibration):
     is known: it gets 0 to 1. What a fused ReLU6 leaves reaches LEAST. What a minimum with a constant reads reaches as far as what it
     makes, so that integers can pass with one scale. Samples are shown in parts, so that
     memory does not grow with their number, and one at a time to a file that is made for one.
-    Raises what `litert.interpreter` raises for an unusable file and `inputs.representative` for an unusable set.
+    Raises InputError for an array where the model has several inputs, and as `litert.interpreter` and `inputs.representative` do for a file
+    or a set that cannot be used.
     """
     model = rewrite.with_signature(model)
     loaded = litert.interpreter(model)
@@ -321,7 +322,7 @@ def _quantizer(model, formats):
 
 
 def _ask(recipe, where, kind, form):
-    """Add a format to a recipe. Raises ValueError where litert-quantizer has none such for this kind of operator."""
+    """Add a format to a recipe. Raises InputError where litert-quantizer has none such for this kind of operator."""
     name = f"BLOCKWISE_{form.block}" if form.block else "CHANNELWISE" if form.per_channel else "TENSORWISE"
     how = QuantGranularity(name), ALGORITHMS[form.algorithm]
     if form.activations is None:

@@ -35,7 +35,7 @@ def kernel_sparsity(model):
 def one_shot(model, sparsity):
     """Set the smallest weights of every kernel to zero, at once and without training. Changes the model; returns it.
 
-    sparsity: share of zeros in each kernel, in [0, 1). Raises ValueError outside. (Han et al. 2015, section 3,
+    sparsity: share of zeros in each kernel, in [0, 1). Raises InputError outside. (Han et al. 2015, section 3,
     without the retraining.)
     """
     if not (isinstance(sparsity, numbers.Real) and 0 <= sparsity < 1):

@@ -60,7 +60,8 @@ def sparse(aware, sparsity):
     """Let an `Aware` be pruned in training: kernels of convolutions and dense layers (not depthwise ones, which are small) get a
     mask that is held in all that follows. Changes it and returns (itself, names of the kernels that the pattern does not fit).
 
-    sparsity: a share, such as 0.5, or a pattern, such as "2:4". Raises InputError for another.
+    sparsity: a share, such as 0.5, or a pattern, such as "2:4". Raises InputError for another, StructureError for a pattern
+    that fits no kernel.
     """
     aware.sparsity = _sparsity(sparsity)
     kernels = {

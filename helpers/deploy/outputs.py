@@ -55,7 +55,10 @@ def _written(path, n):
 
 
 def matched(answer, reference, renamed):
-    """A candidate's outputs by the baseline's names, and why they are not those of the baseline, or None."""
+    """A candidate's outputs by the baseline's names, and why they are not those of the baseline, or None.
+
+    Raises InputError for a renamed output that the baseline has not.
+    """
     wanted, names = ([of["name"] for of in each["outputs"]] for each in (reference, answer))
     strange = [name for name in renamed if name not in wanted]
     if strange:

@@ -46,7 +46,7 @@ def proportion(correct, confidence=CONFIDENCE):
     """Share of true entries, such as top-1 accuracy, with its interval.
 
     bool (examples,): Wilson's score interval (Wilson 1927). bool (seeds, examples): mean over the seeds, as in
-    `paired_difference`. Raises ValueError when it has another form or is empty.
+    `paired_difference`. Raises InputError when it has another form or is empty.
     """
     _check(confidence)
     correct = _booleans(correct, "correct")
@@ -66,7 +66,7 @@ def paired_difference(baseline, candidate, confidence=CONFIDENCE):
     sensible when the two never disagree. Several training seeds, bool (seeds, examples): mean over the seeds, with an
     interval that counts both sources of chance, other seeds and other examples (see `_over_seeds`). A single seed,
     bool (1, examples), has the interval of its examples alone, and says that it is one.
-    Raises ValueError when shapes differ or are empty.
+    Raises InputError when shapes differ or are empty.
     """
     _check(confidence)
     baseline, candidate = _pair(baseline, candidate)
@@ -206,7 +206,7 @@ def mean(values, unit="", confidence=CONFIDENCE):
 def geometric_mean(values, unit="", confidence=CONFIDENCE):
     """Mean of a few ratios, through their logarithms, with Student's t interval; (repetitions,), all above 0.
 
-    2 and 1/2 average to 1, and no bound falls below 0. Raises ValueError for a value of 0 or below.
+    2 and 1/2 average to 1, and no bound falls below 0. Raises InputError for a value of 0 or below.
     """
     values = _numbers(values)
     if (values <= 0).any():
@@ -217,7 +217,7 @@ def geometric_mean(values, unit="", confidence=CONFIDENCE):
 
 
 def median(values, unit="", confidence=CONFIDENCE):
-    """Median with the distribution-free interval from order statistics; (repetitions,), at least 6 of them."""
+    """Median with the distribution-free interval from order statistics; (repetitions,). Raises InputError for fewer than 6."""
     _check(confidence)
     values = _numbers(values)
     interval = scipy_stats.quantile_test(values, q=float(np.median(values)), p=0.5).confidence_interval(confidence)

@@ -81,7 +81,7 @@ def run(only=(), profile=repository.QUICK, given=None, fresh=False):
 
 
 def plan(only, profile, given):
-    """The stops of a tour, every parameter checked. Arguments and errors as for `run`."""
+    """The stops of a tour, every parameter checked. Arguments as for `run`, and so are the errors: InputError before anything runs."""
     paths = notebook.selected(only)
     changes = {path: parameters.load_profile(profile, path.stem) for path in paths}
     if profile != repository.QUICK:

@@ -16,7 +16,7 @@ _traces = weakref.WeakKeyDictionary()
 def mlp(hidden_units=(256, 128), inputs=784, classes=10, batch_norms=False):
     """The article's multilayer perceptron: Dense-ReLU layers, then logits. Keras Sequential, not compiled.
 
-    batch_norms: put one between each hidden layer and its ReLU. Raises ValueError if a layer has less than one unit.
+    batch_norms: put one between each hidden layer and its ReLU. Raises InputError if a layer has less than one unit.
     """
     if not hidden_units or min(hidden_units) < 1:
         raise InputError(f"hidden_units={list(hidden_units)} must name at least one layer, each with 1 unit or more.")

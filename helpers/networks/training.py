@@ -20,7 +20,7 @@ def split(dataset, calibration=512, selection=0.1, seed=0):
     """Three disjoint parts of a training set, stratified by label: indices "fit", "selection", "calibration", sorted.
 
     calibration: how many examples; selection: share of the training set. The test set is no part of it.
-    Raises ValueError when a class has too few examples.
+    Raises InputError when a class has too few examples.
     """
     labels = dataset.y_train
     classes = len(np.unique(labels))
@@ -144,7 +144,7 @@ def follow(model, training, learning_rate, watch, images, labels, factors=None, 
     the float model -> what to multiply its learning rate with; at 0 its weights stay bit for bit. (`trainable = False`
     does not do that for the wrappers of tfmot 0.8.) teacher: a Keras model of the same inputs and classes, whose softened
     answers are half of what is learned (Hinton et al. 2015, section 2, at temperature 2); it is not trained.
-    Returns a frame with step and top-1. Raises ValueError when there are too few batches or no such layer.
+    Returns a frame with step and top-1. Raises InputError when there are too few batches or no such layer.
     """
     rows = [
         {"step": step, "top-1": float(models.correct(model, images, labels).mean())}

@@ -55,7 +55,7 @@ def instructions(files, names, baseline=None, times=measure.COUNTED, recorded=No
 
     files: label -> `.tflite`. names: of targets. baseline: label -> the label that it is compared with. times: inferences that are
     counted. recorded: as in `answers`: `instructions.<label>.<target>`. Columns: target, file, instructions, instruction_ratio (those of
-    the baseline / of this file), source.
+    the baseline / of this file), source. Raises RunError for a target that is there and counts none.
     """
     found = []
     for label, file in files.items():  # of other inputs each, so each by itself

@@ -106,7 +106,7 @@ def predict(model, x, batch=BATCH, threads=runtime_env.LITERT_THREADS, admits_ba
     cannot take them. Integer inputs and outputs are quantized and dequantized with the file's own scale and zero point.
     admits_batches: whether it can take them, where its graph is known; None to find out (`interpreting.admits_batches`), which
     takes some 20 ms for MobileNetV2.
-    Raises ValueError when the samples do not fit the model's input.
+    Raises InputError when the samples do not fit the model's input.
     """
     x = np.asarray(x)
     if batch < 1:
