@@ -17,19 +17,6 @@ from helpers.networks import data, flatten, models, training
 from helpers.tflite import litert
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("mnist5k")
-
-
-@pytest.fixture(scope="module")
-def mlp(digits):
-    runtime_env.seed_everything(0)
-    model = models.compile_classifier(models.mlp())
-    model.fit(data.unit_rows(digits.x_train), digits.y_train, 128, epochs=3, verbose=0)
-    return model
-
-
 def residual_network():
     layers = tf.keras.layers
     inputs = layers.Input((16, 16, 3))
@@ -47,13 +34,13 @@ def range_of(model, layer, name):
     return float(weights[f"{name}_min:0"]), float(weights[f"{name}_max:0"])
 
 
-def test_mlp_starts_where_ptq_ends(mlp, digits):
+def test_mlp_starts_where_ptq_ends(trained_mlp, digits):
     x, y = data.unit_rows(digits.x_test), digits.y_test
     calibration = data.unit_rows(digits.x_train[::40])
-    qat_model = tfmot.quantization.keras.quantize_model(mlp)
+    qat_model = tfmot.quantization.keras.quantize_model(trained_mlp)
     before = models.correct(qat_model, x, y).mean()
-    qat.start_calibrated(qat_model, mlp, calibration)
-    ptq = litert.predict(quantize.convert(mlp, "int8", calibration), x).argmax(1)
+    qat.start_calibrated(qat_model, trained_mlp, calibration)
+    ptq = litert.predict(quantize.convert(trained_mlp, "int8", calibration), x).argmax(1)
     ours = litert.predict(quantize.convert(qat_model, "qat"), x).argmax(1)
     assert before < 0.5 < 0.8 < (ours == y).mean()
     assert abs((ptq == y).mean() - (ours == y).mean()) <= 0.01
@@ -174,12 +161,12 @@ def test_held_batch_norms_keep_their_statistics():
         assert held == all((a == b).all() for a, b in zip(before, after, strict=True))
 
 
-def test_bad_calibration_is_refused(mlp):
-    qat_model = tfmot.quantization.keras.quantize_model(mlp)
+def test_bad_calibration_is_refused(trained_mlp):
+    qat_model = tfmot.quantization.keras.quantize_model(trained_mlp)
     with pytest.raises(ValueError, match="calibration is empty"):
-        qat.start_calibrated(qat_model, mlp, np.zeros((0, 784)))
+        qat.start_calibrated(qat_model, trained_mlp, np.zeros((0, 784)))
     with pytest.raises(ValueError, match=r"calibration has shape \(3, 5\)"):
-        qat.start_calibrated(qat_model, mlp, np.zeros((3, 5)))
+        qat.start_calibrated(qat_model, trained_mlp, np.zeros((3, 5)))
 
 
 @pytest.mark.parametrize("end, apart", [("softmax", False), ("softmax", True), ("sigmoid", True), ("tanh", False)])
@@ -444,13 +431,13 @@ def test_kept_layers_are_trained_in_float_amid_int8_activations():
     np.testing.assert_array_equal(twin(x), model(x))
 
 
-def test_layers_to_keep_must_exist(mlp):
+def test_layers_to_keep_must_exist(trained_mlp):
     with pytest.raises(ValueError, match="'hidden_9'"):
-        qat.quantization_aware(mlp, keep_float=["hidden_9"])
+        qat.quantization_aware(trained_mlp, keep_float=["hidden_9"])
 
 
-def test_a_kept_dense_layer_leaves_its_neighbours_quantized(mlp):
-    kept = qat.quantization_aware(mlp, keep_float=["hidden_2"])
+def test_a_kept_dense_layer_leaves_its_neighbours_quantized(trained_mlp):
+    kept = qat.quantization_aware(trained_mlp, keep_float=["hidden_2"])
     assert has_range(kept, "hidden_1", "kernel") and has_range(kept, "logits", "kernel")
     assert not has_range(kept, "hidden_2", "kernel") and has_range(kept, "hidden_2", "output")
 

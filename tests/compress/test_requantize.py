@@ -8,7 +8,7 @@ from helpers.base import runtime_env
 from helpers.base.errors import InputError, StructureError
 from helpers.compress import affine, quantize, requantize
 from helpers.compress.requantize import EVERYTHING, Format
-from helpers.networks import data, models
+from helpers.networks import data
 from helpers.tflite import litert
 
 with runtime_env.quiet():
@@ -38,19 +38,6 @@ def network():
 @pytest.fixture(scope="module")
 def ranges(network):
     return requantize.calibrate(network, SAMPLES)
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("mnist5k")
-
-
-@pytest.fixture(scope="module")
-def mlp(digits):
-    runtime_env.seed_everything(0)
-    model = models.compile_classifier(models.mlp())
-    model.fit(data.unit_rows(digits.x_train), digits.y_train, 128, epochs=2, verbose=0)
-    return model
 
 
 def kernels(file):
@@ -131,8 +118,8 @@ def test_four_bits_halve_the_kernels(network, ranges):
     assert 0 < off(file, network) < 0.3
 
 
-def test_four_bits_of_the_mlp_next_to_eight(mlp, digits):
-    float_file, x = quantize.convert(mlp), data.unit_rows(digits.x_test)
+def test_four_bits_of_the_mlp_next_to_eight(trained_mlp, digits):
+    float_file, x = quantize.convert(trained_mlp), data.unit_rows(digits.x_test)
     eight = requantize.apply(float_file, {EVERYTHING: WEIGHTS_ONLY})
     four = requantize.apply(float_file, {EVERYTHING: Format(4, activations=None)})
     assert len(four) < 0.6 * len(eight) < 0.6 * 0.3 * len(float_file)
@@ -163,27 +150,27 @@ def test_later_formats_win_and_none_leaves_float(network, ranges):
     assert everything == requantize.apply(network, {EVERYTHING: INT8}, ranges)
 
 
-def test_constants_stored_behind_the_flatbuffer_are_seen(mlp):
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([quantize.freeze(mlp)], tf.Module())
+def test_constants_stored_behind_the_flatbuffer_are_seen(trained_mlp):
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([quantize.freeze(trained_mlp)], tf.Module())
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter._experimental_use_buffer_offset = True  # as large models are written
     with runtime_env.quiet():
         file = converter.convert()
     assert any(buffer.offset > 1 for buffer in schema.ModelT.InitFromPackedBuf(file, 0).buffers)
-    pd.testing.assert_frame_equal(litert.tensors(file), litert.tensors(quantize.convert(mlp, "dynamic")))
+    pd.testing.assert_frame_equal(litert.tensors(file), litert.tensors(quantize.convert(trained_mlp, "dynamic")))
 
 
 # --- as the converter does
 
 
 @pytest.mark.parametrize("per_channel", [True, False])
-def test_it_answers_as_the_converters_int8(mlp, digits, per_channel):
+def test_it_answers_as_the_converters_int8(trained_mlp, digits, per_channel):
     x, calibration = data.unit_rows(digits.x_test), data.unit_rows(digits.x_train[::40])
-    float_file = quantize.convert(mlp)
+    float_file = quantize.convert(trained_mlp)
     ours = requantize.apply(
         float_file, {EVERYTHING: Format(per_channel=per_channel)}, requantize.calibrate(float_file, calibration)
     )
-    theirs = quantize.convert(mlp, "int8", calibration, per_channel=per_channel)
+    theirs = quantize.convert(trained_mlp, "int8", calibration, per_channel=per_channel)
     assert kernels(ours) == kernels(theirs)
     assert (litert.predict(ours, x).argmax(1) == litert.predict(theirs, x).argmax(1)).mean() >= 0.97
 
@@ -344,9 +331,9 @@ def for_one_sample(model):
         return tf.lite.TFLiteConverter.from_concrete_functions([frozen], tf.Module()).convert()
 
 
-def test_dynamic_range_as_the_converters(mlp, digits):
-    file, x = quantize.convert(mlp), data.unit_rows(digits.x_test)
-    ours, theirs = requantize.dynamic(file), quantize.convert(mlp, "dynamic")
+def test_dynamic_range_as_the_converters(trained_mlp, digits):
+    file, x = quantize.convert(trained_mlp), data.unit_rows(digits.x_test)
+    ours, theirs = requantize.dynamic(file), quantize.convert(trained_mlp, "dynamic")
     assert kernels(ours) == kernels(theirs)
     assert (litert.predict(ours, x).argmax(1) == litert.predict(theirs, x).argmax(1)).mean() >= 0.99
     assert len(requantize.dynamic(file, weights=4)) < 0.6 * len(ours)
