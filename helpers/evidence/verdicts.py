@@ -22,6 +22,7 @@ import pandas as pd
 
 from helpers.base.errors import InputError
 from helpers.evidence import results
+from helpers.evidence.language import ENGLISH
 from helpers.evidence.stats import Estimate
 
 CONFIRMED, REFUTED, UNDECIDED, DEPENDS = "confirmed", "refuted", "undecided", "depends"
@@ -59,30 +60,40 @@ class Bound:
         """The first need that is not met, or None."""
         return next((need for need in self.needs if numbers[need.number].value < need.at_least), None)
 
-    def outcome(self, numbers):
+    def outcome(self, numbers, language=ENGLISH):
         """True, False or None, which is open; and what to say of it. Where a need is not met the number may be missing."""
         found, lacks = numbers.get(self.number), self.lacks(numbers)
-        if found is None:
-            return None, f"{self.told}, claimed {self.side} {self.margin_told()}: open, {lacks.otherwise}"
-        told = f"{self.told} {found:{self.form}}, claimed {self.side} {self.margin_told()}"
+        claimed = self._claimed(found, language)
+        why = ""
         if lacks:
-            return None, f"{told}: open, {lacks.otherwise}"
-        if (found.trainings or 0) < self.trainings:
-            return None, f"{told}: open, since it takes {self.trainings} trainings"
+            why = language.say(lacks.otherwise)
+        elif (found.trainings or 0) < self.trainings:
+            why = language.say("since it takes {trainings} trainings", trainings=self.trainings)
+        if why:
+            return None, language.say("{claimed}: open, {why}", claimed=claimed, why=why)
         low, high = (found.value, found.value) if found.low is None else (found.low, found.high)
         sign = 1 if self.side == AT_LEAST else -1
         nearest, farthest = sorted((sign * (low - self.margin), sign * (high - self.margin)))
         outcome = True if nearest >= 0 else False if farthest < 0 else None
-        return outcome, f"{told}: {_OUTCOMES[outcome]}"
+        told = language.say("{claimed}: {outcome}", claimed=claimed, outcome=language.say(_OUTCOMES[outcome]))
+        return outcome, told
 
-    def hinted(self, numbers):
+    def hinted(self, numbers, language=ENGLISH):
         """What to say of it where it decides nothing."""
-        outcome, told = self.outcome(numbers)
+        outcome, _ = self.outcome(numbers)
         means = {True: "speaks for the claim", False: "speaks against it", None: "says neither"}[outcome]
-        return f"{told.rsplit(':', 1)[0]}, {means}"
+        claimed = self._claimed(numbers[self.number], language)
+        return language.say("{claimed}, {means}", claimed=claimed, means=language.say(means))
 
-    def margin_told(self):
-        return f"{Estimate(self.margin):{self.form}}"
+    def margin_told(self, language=ENGLISH):
+        return language.number(Estimate(self.margin), self.form)
+
+    def _claimed(self, found, language):
+        told = language.say(self.told)
+        if found is not None:
+            told = language.say("{told} {number}", told=told, number=language.number(found, self.form))
+        margin = self.margin_told(language)
+        return language.say("{told}, claimed {side} {margin}", told=told, side=language.say(self.side), margin=margin)
 
 
 @dataclass(frozen=True)
@@ -135,41 +146,49 @@ class Claim:
             del content["hints"]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
-    def judge(self, numbers):
-        """(verdict, because). numbers: name -> Estimate, of all that the rule reads."""
+    def judge(self, numbers, language=ENGLISH):
+        """(verdict, because). numbers: name -> Estimate, of all that the rule reads. The verdict is one of VERDICTS in any language."""
         for need in self.needs:
             if numbers[need.number].value < need.at_least:
-                return NOT_TESTABLE, need.otherwise
+                return NOT_TESTABLE, language.say(need.otherwise)
         outcomes, reasons = [], []
         for where, bounds in self.conditions.items():
-            found = [bound.outcome(numbers) for bound in bounds]
+            found = [bound.outcome(numbers, language) for bound in bounds]
             each = [outcome for outcome, _ in found]
             outcomes.append(False if False in each else None if None in each else True)
-            told = " and ".join(told for _, told in found)
-            reasons.append(f"{where}: {told}" if where else told)
-        reasons += [f"{told} {numbers[number]:{form}}" for number, told, form in self.beside if number in numbers]
-        reasons += [hint.hinted(numbers) for hint in self.hints if hint.number in numbers]
-        because = "; ".join([*reasons, *[self.test_by] * bool(self.test_by)])
-        return self._verdict(set(outcomes)), because
+            reasons.append(_under(where, [told for _, told in found], language))
+        for number, told, form in self.beside:
+            if number in numbers:
+                shown = language.number(numbers[number], form)
+                reasons.append(language.say("{told} {number}", told=language.say(told), number=shown))
+        reasons += [hint.hinted(numbers, language) for hint in self.hints if hint.number in numbers]
+        reasons += [language.say(self.test_by)] * bool(self.test_by)
+        return self._verdict(set(outcomes)), language.say("; ").join(reasons)
 
-    def rule(self):
+    def rule(self, language=ENGLISH):
         """The rule in words, from which anybody can judge given the numbers."""
+        say = language.say
         if not self.conditions:
-            return f"not testable here: {self.test_by}"
+            return say("not testable here: {test_by}", test_by=say(self.test_by))
         conditions = []
         for where, bounds in self.conditions.items():
             told = []
             for bound in bounds:
-                seeds = f", over {bound.trainings} trainings or more" if bound.trainings else ""
-                asked = "".join(f", where `{need.number}` is at least {need.at_least:g}" for need in bound.needs)
-                margin = f"{bound.side} {bound.margin_told()} ({bound.why})"
-                told.append(f"{bound.told} (`{bound.number}`) is {margin}{seeds}{asked}")
-            conditions.append(f"{where}: {' and '.join(told)}" if where else " and ".join(told))
-        enough = " One of these is enough." if self.can and len(conditions) > 1 else ""
-        needs = "".join(f" Testable where `{need.number}` is at least {need.at_least:g}." for need in self.needs)
+                told.append(say("{told} (`{number}`) is {side} {margin} ({why})", **_parts(bound, language)))
+                if bound.trainings:
+                    told[-1] += say(", over {trainings} trainings or more", trainings=bound.trainings)
+                for need in bound.needs:
+                    told[-1] += say(", where `{number}` is at least {least}", **_asked(need))
+            conditions.append(_under(where, told, language))
+        rule = say("; ").join(conditions) + say(".")
+        if self.can and len(conditions) > 1:
+            rule += say(" One of these is enough.")
+        for need in self.needs:
+            rule += say(" Testable where `{number}` is at least {least}.", **_asked(need))
         for hint in self.hints:
-            needs += f" A hint that decides nothing: {hint.told} (`{hint.number}`) {hint.side} {hint.margin_told()} ({hint.why})."
-        return f"{'; '.join(conditions)}.{enough}{needs}"
+            decides_nothing = " A hint that decides nothing: {told} (`{number}`) {side} {margin} ({why})."
+            rule += say(decides_nothing, **_parts(hint, language))
+        return rule
 
     def _verdict(self, outcomes):
         if not outcomes:
@@ -181,15 +200,31 @@ class Claim:
         return DEPENDS if {True, False} <= outcomes else UNDECIDED
 
 
+def _under(where, told, language):
+    """What is told of the bounds (list of str) that hold together under a condition."""
+    together = language.say(" and ").join(told)
+    return language.say("{where}: {told}", where=language.say(where), told=together) if where else together
+
+
+def _parts(bound, language):
+    words = {part: language.say(getattr(bound, part)) for part in ("told", "side", "why")}
+    return words | {"number": bound.number, "margin": bound.margin_told(language)}
+
+
+def _asked(need):
+    return {"number": need.number, "least": f"{need.at_least:g}"}
+
+
 def catalogue():
     """Every claim, sorted: name -> Claim."""
     return dict(sorted(importlib.import_module("helpers.evidence.claims").CLAIMS.items()))
 
 
-def judge(numbers, *names):
+def judge(numbers, *names, language=ENGLISH):
     """The verdicts on some claims: frame indexed by claim with statement, verdict, because.
 
-    numbers: name -> Estimate, or float for what is exact. Raises InputError for an unknown claim or a missing number.
+    numbers: name -> Estimate, or float for what is exact. language: of statement and because; the verdict is one of
+    VERDICTS. Raises InputError for an unknown claim or a missing number.
     """
     rows, known = [], catalogue()
     for name in names:
@@ -201,14 +236,16 @@ def judge(numbers, *names):
         missing = claim.missing(given)
         if missing:
             raise InputError(f"claim {name} needs the numbers {', '.join(missing)}, which were not measured.")
-        verdict, because = claim.judge(given)
-        rows.append({"claim": name, "statement": claim.statement, "verdict": verdict, "because": because})
+        verdict, because = claim.judge(given, language)
+        said = language.say(claim.statement)
+        rows.append({"claim": name, "statement": said, "verdict": verdict, "because": because})
     return pd.DataFrame(rows, columns=["claim", "statement", "verdict", "because"]).set_index("claim")
 
 
-def ledger():
+def ledger(language=ENGLISH):
     """Every verdict on record, judged anew from the recorded numbers: a frame with claim, statement, notebook, profile,
     machine, verdict, because, younger; sorted by claim, the quick profile first, in each the reference machine first.
+    Statement and because are in the language, the verdict is one of VERDICTS.
 
     younger: the rule was written or changed after the numbers were recorded, so that they cannot test it. Claims whose numbers
     were not recorded yet are left out. Raises ResultsError for damaged files.
@@ -218,7 +255,7 @@ def ledger():
         content = results.read(it.notebook, it.profile, it.machine)
         fixed = content["provenance"].get("rule", {})
         names = [n for n in content.get("verdicts", {}) if n in known and not known[n].missing(content["numbers"])]
-        judged = judge(content["numbers"], *names).reset_index()
+        judged = judge(content["numbers"], *names, language=language).reset_index()
         younger = [fixed.get(name) != known[name].hash for name in names]
         rows.append(judged.assign(notebook=it.notebook, profile=it.profile, machine=it.machine, younger=younger))
     columns = ["claim", "statement", "notebook", "profile", "machine", "verdict", "because", "younger"]
