@@ -23,8 +23,9 @@ NAMED = {
     "NOTEBOOKS": ("notebooks/**/*.ipynb", "notebooks/profiles/*.yaml"),
     "SOLUTIONS": ("notebooks/solutions/*.ipynb",),
     "RECORDED": ("results/**/*.json",),
-    "README": ("README.md",),
-    "RESULTS": ("RESULTS.md",),
+    "README": ("README.md", "README.zh.md"),
+    "RESULTS": ("RESULTS.md", "RESULTS.zh.md"),
+    "language": ("notebooks/zh/*",),
     "WORKSHOP": ("WORKSHOP.md",),
     "CONTRIBUTING": ("CONTRIBUTING.md",),
     "CHECKPOINTS": ("checkpoints/*",),
@@ -35,7 +36,7 @@ NAMED = {
 }
 EVERYTHING = ("helpers.__main__", '"-m", "helpers"', "compression-lab", "HELPERS")
 # Tests of notebooks as files read all of them; a module that merely knows where they lie does not.
-BY_TEST_ALONE = ("NOTEBOOKS", "SOLUTIONS", "RECORDED", "README", "RESULTS", "WORKSHOP", "CONTRIBUTING")
+BY_TEST_ALONE = ("NOTEBOOKS", "SOLUTIONS", "RECORDED", "README", "RESULTS", "WORKSHOP", "CONTRIBUTING", "language")
 
 
 def _cells(path):

@@ -1,6 +1,7 @@
 """What README, WORKSHOP.md and RESULTS.md say of `results/` is generated, so that no number there is typed by hand.
 
-README and WORKSHOP.md are written by people, with generated parts in them; RESULTS.md is generated throughout.
+README and WORKSHOP.md are written by people, with generated parts in them, and so are the pages in Chinese (README.zh.md,
+RESULTS.zh.md); RESULTS.md is generated throughout.
 """
 
 import re
@@ -9,12 +10,15 @@ import pandas as pd
 
 from helpers.base import repository
 from helpers.base.errors import InputError
-from helpers.evidence import findings, results, verdicts
+from helpers.evidence import findings, language, results, verdicts
+from helpers.evidence.language import ENGLISH
+from helpers.lab import translated
 from helpers.lab.notebook import find, overview
 
 README = repository.REPOSITORY / "README.md"
 WORKSHOP = repository.REPOSITORY / "WORKSHOP.md"
 RESULTS = repository.REPOSITORY / "RESULTS.md"
+IN_CHINESE = (README.with_suffix(language.ENDING), RESULTS.with_suffix(language.ENDING))
 NOT_RECORDED = "-"
 VALUE = re.compile(r"<!-- value (\S+) (\S+) (\S+) (\S+) -->.*?<!-- end -->")
 # How a number is told, by the first part of its name that has an entry; ".3g" otherwise.
@@ -100,8 +104,8 @@ was simulated in training; XNNPACK and LiteRT's built-in kernels agree with each
 """
 
 
-def render(text=None):
-    """A text, README's by default, with everything generated in it made anew.
+def render(text=None, told_in=ENGLISH):
+    """A text, README's by default, with everything generated in it made anew, in a Language.
 
     A part stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; a single number between
     `<!-- value PROFILE[/MACHINE] NOTEBOOK NUMBER FORMAT -->` and `<!-- end -->` (see `value`).
@@ -111,20 +115,21 @@ def render(text=None):
         begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->"
         if begin in text:
             before, rest = text.split(begin, 1)
-            text = before + begin + make() + "\n" + end + rest.split(end, 1)[1]
+            text = before + begin + make(told_in) + "\n" + end + rest.split(end, 1)[1]
     return VALUE.sub(
-        lambda found: f"<!-- value {' '.join(found.groups())} -->{value(*found.groups())}<!-- end -->", text
+        lambda found: f"<!-- value {' '.join(found.groups())} -->{value(*found.groups(), told_in)}<!-- end -->", text
     )
 
 
 def update():
-    """Write README, WORKSHOP.md and RESULTS.md with all that is generated in them made anew."""
-    for path in (README, WORKSHOP):
-        repository.write(path, render(path.read_text(encoding="utf-8")))
+    """Write README, WORKSHOP.md, RESULTS.md and what is in Chinese with all that is generated in them made anew."""
+    translated.write()
+    for path in (README, WORKSHOP, *IN_CHINESE):
+        repository.write(path, render(path.read_text(encoding="utf-8"), language.of(path)))
     repository.write(RESULTS, results_page())
 
 
-def value(profile, notebook, number, form):
+def value(profile, notebook, number, form, told_in=ENGLISH):
     """One recorded number as text, with its interval if it has one; NOT_RECORDED if the notebook has not run.
 
     profile: its name, of the reference machine, or "quick/x86-64-avx2" for another one. notebook: as "01", a benchmark's results by
@@ -147,28 +152,28 @@ def value(profile, notebook, number, form):
         return format(content["provenance"]["seconds"] / 60, form)
     if number not in content["numbers"]:
         raise InputError(f"number={number!r} is not among the results of {notebook}: look into results/{profile}/.")
-    return _told(content["numbers"][number], form)
+    return _told(content["numbers"][number], form, told_in)
 
 
-def notebooks_table():
+def notebooks_table(told_in=ENGLISH):
     """The notebooks with the question each asks and the minutes of its recorded run, as two Markdown tables: the core path in its
-    order, and the side paths with where each leaves it."""
+    order, and the side paths with where each leaves it. Each row leads to the notebook, or to the translated one if there is one."""
     rows = {"": {}, "side": {}}
     for row in overview().itertuples():
         minutes = NOT_RECORDED if pd.isna(row.seconds) else f"{row.seconds / 60:.1f}"
-        told = [row.question, row.leaves, minutes] if row.leaves else [row.question, minutes]
-        rows["side" if row.leaves else ""][f"[{row.Index}](notebooks/{row.Index}.ipynb)"] = told
+        question = told_in.say(row.question)
+        path = translated.path(row.Index, told_in).relative_to(repository.REPOSITORY).as_posix()
+        told = [question, row.leaves, minutes] if row.leaves else [question, minutes]
+        rows["side" if row.leaves else ""][f"[{row.Index}]({path})"] = told
     core = pd.DataFrame.from_dict(rows[""], orient="index", columns=["the core path asks", "minutes"])
     side = pd.DataFrame.from_dict(rows["side"], orient="index", columns=["a side path asks", "leaves after", "minutes"])
-    return f"{_markdown(core)}\n\n{_markdown(side)}"
+    return "\n\n".join(_markdown(table.rename(columns=told_in.say)) for table in (core, side))
 
 
 def results_page():
     """The text of RESULTS.md."""
-    ledger = verdicts.ledger()
-    ledger = ledger[~ledger["younger"]]
-    parts = [INTRODUCTION, CLAIMS, claims_table(ledger)]
-    apart = claims_by_machine(ledger)
+    parts = [INTRODUCTION, CLAIMS, claims_table(_counting())]
+    apart = claims_by_machine(_counting())
     if apart:
         parts += ["\nWhere the machines of one profile come to different verdicts:\n", apart]
     parts += ["\n### The rules\n", rules_table()]
@@ -243,41 +248,51 @@ def training():
     return TRAINING.format(**told), _markdown(pd.DataFrame.from_dict(rows, orient="index", columns=columns))
 
 
-def claims_table(ledger):
+def _counting(told_in=ENGLISH):
+    """The `verdicts.ledger` without what was recorded before its rule."""
+    ledger = verdicts.ledger(told_in)
+    return ledger[~ledger["younger"]]
+
+
+def claims_table(ledger, told_in=ENGLISH):
     """The claims of a `verdicts.ledger` with their verdicts by profile, on its reference machine, and the reason of the
     profile that counts most, as a Markdown table."""
     first = ledger.drop_duplicates(["claim", "profile"])
     known = verdicts.catalogue()
     profiles = list(dict.fromkeys(it.profile for it in results.recordings() if it.profile in set(ledger["profile"])))
     table = first.pivot(index="claim", columns="profile", values="verdict")[profiles].fillna(NOT_RECORDED)
+    table = table.map(told_in.say)
     reasons = verdicts.decisive(ledger)
-    table.insert(0, "the article says", reasons["statement"])
-    table.insert(0, "where", [known[name].section for name in table.index])
+    table.insert(0, told_in.say("the article says"), reasons["statement"])
+    table.insert(0, told_in.say("where"), [told_in.say(known[name].section) for name in table.index])
     because = reasons["because"] + " (" + reasons["profile"] + ", " + reasons["machine"] + ")"
-    return _markdown(table.assign(because=because))
+    return _markdown(table.assign(**{told_in.say("because"): because}))
 
 
-def rules_table():
+def rules_table(told_in=ENGLISH):
     """The rule of every claim in words, with its hash, as a Markdown table."""
-    rows = {name: [claim.rule(), f"`{claim.hash}`"] for name, claim in verdicts.catalogue().items()}
-    return _markdown(pd.DataFrame.from_dict(rows, orient="index", columns=["it holds where", "hash"]))
+    rows = {name: [claim.rule(told_in), f"`{claim.hash}`"] for name, claim in verdicts.catalogue().items()}
+    columns = [told_in.say("it holds where"), told_in.say("hash")]
+    return _markdown(pd.DataFrame.from_dict(rows, orient="index", columns=columns))
 
 
-def findings_table():
+def findings_table(told_in=ENGLISH):
     """The lab's own findings with their numbers, as a Markdown table: of each profile on its reference machine; of each
     machine, where a number belongs to one."""
     rows = {}
     for finding in findings.FINDINGS:
         told = []
         for where, content in _recorded(finding.notebook, finding.numbers):
-            told.append(
-                f"{where}: {', '.join(f'{what} {_entry(content, name)}' for name, what in finding.numbers.items())}"
-            )
-        rows[finding.statement] = [
-            "; ".join(told) or NOT_RECORDED,
+            numbers = [
+                f"{told_in.say(what)} {_entry(content, name, told_in)}" for name, what in finding.numbers.items()
+            ]
+            told.append(told_in.say("{where}: {told}", where=where, told=told_in.say(", ").join(numbers)))
+        rows[told_in.say(finding.statement)] = [
+            told_in.say("; ").join(told) or NOT_RECORDED,
             f"[{finding.notebook[:2]}](notebooks/{finding.notebook}.ipynb)",
         ]
-    return _markdown(pd.DataFrame.from_dict(rows, orient="index", columns=["measured", "in"]))
+    columns = [told_in.say("measured"), told_in.say("in")]
+    return _markdown(pd.DataFrame.from_dict(rows, orient="index", columns=columns))
 
 
 def published_table():
@@ -307,11 +322,15 @@ def _recorded(notebook, numbers):
             yield where, content
 
 
-def claims_by_machine(ledger):
+def claims_by_machine(ledger, told_in=ENGLISH):
     """The claims of a `verdicts.ledger` on which machines of one profile disagree, as a Markdown table; "" if none."""
     apart = ledger.groupby(["claim", "profile"]).filter(lambda part: part["verdict"].nunique() > 1)
-    rows = {f"{row.claim}, {row.profile}, {row.machine}": [row.verdict, row.because] for row in apart.itertuples()}
-    return _markdown(pd.DataFrame.from_dict(rows, orient="index", columns=["verdict", "because"])) if rows else ""
+    rows = {
+        f"{row.claim}, {row.profile}, {row.machine}": [told_in.say(row.verdict), row.because]
+        for row in apart.itertuples()
+    }
+    columns = [told_in.say("verdict"), told_in.say("because")]
+    return _markdown(pd.DataFrame.from_dict(rows, orient="index", columns=columns)) if rows else ""
 
 
 def notebook_tables(notebook):
@@ -350,14 +369,14 @@ def form_of(name):
     return next((FORMS[place] for place in places if place in FORMS), ".3g")
 
 
-def _entry(content, name):
-    return _told(content["numbers"][name], form_of(name)) if name in content["numbers"] else NOT_RECORDED
+def _entry(content, name, told_in=ENGLISH):
+    return _told(content["numbers"][name], form_of(name), told_in) if name in content["numbers"] else NOT_RECORDED
 
 
-def _told(estimate, form):
+def _told(estimate, form, told_in=ENGLISH):
     if form == "points+":  # where the sentence itself says "points"
-        return f"{estimate:points}".replace(" points", "")
-    return format(estimate, form)
+        return told_in.number(estimate, "points").replace(told_in.say(" points"), "")
+    return told_in.number(estimate, form)
 
 
 def _pictures(notebook):
@@ -371,4 +390,10 @@ def _markdown(table):
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
-PARTS = {"notebooks": notebooks_table}
+PARTS = {
+    "notebooks": notebooks_table,
+    "claims": lambda told_in: claims_table(_counting(told_in), told_in),
+    "machines": lambda told_in: claims_by_machine(_counting(told_in), told_in) or NOT_RECORDED,
+    "rules": rules_table,
+    "findings": findings_table,
+}

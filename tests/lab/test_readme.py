@@ -9,48 +9,56 @@ import pytest
 import helpers
 from helpers.base import repository
 from helpers.base.errors import InputError
-from helpers.evidence import results, verdicts
+from helpers.evidence import language, results, verdicts
 from helpers.evidence.stats import Estimate
 from helpers.lab import readme
 
+README_ZH, RESULTS_ZH = readme.IN_CHINESE
+EACH_README = pytest.mark.parametrize("page", (readme.README, README_ZH), ids=lambda page: page.name)
+MARK = re.compile(r"^<!-- english \w+ -->\n", re.MULTILINE)  # below a heading of a page in Chinese; nobody sees it
 RECORDED = [it for it in results.recordings() if (repository.NOTEBOOKS / f"{it.notebook}.ipynb").is_file()]
 MOST_LINES = 120
 
 
-def test_generated_parts_are_current():
-    assert readme.render() == readme.README.read_text(), "README is not current: run `make record`, or readme.update()"
+@pytest.mark.parametrize("page", (readme.README, *readme.IN_CHINESE), ids=lambda page: page.name)
+def test_generated_parts_are_current(page):
+    current = readme.render(page.read_text(), language.of(page))
+    assert current == page.read_text(), f"{page.name} is not current: run `make record`, or readme.update()"
 
 
 def test_the_results_page_is_current():
     assert readme.results_page() == readme.RESULTS.read_text(), "RESULTS.md is not current: run readme.update()"
 
 
-def test_readme_is_short():
-    assert len(readme.README.read_text().splitlines()) <= MOST_LINES
+@EACH_README
+def test_readme_is_short(page):
+    assert len(MARK.sub("", page.read_text()).splitlines()) <= MOST_LINES
 
 
-def test_a_changed_digit_is_noticed():
-    text = readme.README.read_text()
+@EACH_README
+def test_a_changed_digit_is_noticed(page):
+    text = page.read_text()
     numbers = list(readme.VALUE.finditer(text))
     assert len(numbers) >= 5
     for number in numbers:
         place = number.start() + re.search(r"-->[^<]*?(\d)", number.group()).start(1)
         changed = text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :]
-        assert readme.render(changed) == text
+        assert readme.render(changed, language.of(page)) == text
 
 
-def test_no_number_of_a_result_is_typed_by_hand():
-    text = readme.VALUE.sub("", readme.README.read_text())
+@EACH_README
+def test_no_number_of_a_result_is_typed_by_hand(page):
+    text = readme.VALUE.sub("", page.read_text())
     for name in readme.PARTS:
         text = re.sub(rf"<!-- begin {name} -->.*?<!-- end {name} -->", "", text, flags=re.S)
     text = re.sub(r"```.*?```", "", text, flags=re.S)
-    assert not re.search(r"\d(\.\d+)?( ?%| kB| MB| ms\b| points|x faster)", text)
+    assert not re.search(r"\d(\.\d+)?( ?%| kB| MB| ms\b| points| ?个百分点|x faster)", text)
 
 
-def test_links_and_pictures_exist():
-    for page in (readme.README, readme.RESULTS):
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-            assert (repository.REPOSITORY / target).exists(), target
+@pytest.mark.parametrize("page", (readme.README, readme.RESULTS, *readme.IN_CHINESE), ids=lambda page: page.name)
+def test_links_and_pictures_exist(page):
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (repository.REPOSITORY / target).exists(), target
 
 
 def fresh(it):
@@ -70,9 +78,10 @@ def test_recorded_verdicts_follow_from_recorded_numbers(it):
         assert not content["provenance"]["git_revision"].endswith("-modified")
 
 
-def test_no_verdict_on_the_pages_has_a_rule_younger_than_its_numbers():
+@pytest.mark.parametrize("page", (readme.RESULTS, RESULTS_ZH), ids=lambda page: page.name)
+def test_no_verdict_on_the_pages_has_a_rule_younger_than_its_numbers(page):
     ledger = verdicts.ledger()
-    listed = re.findall(r"^\| (C\d+[a-z]?) \|.*\((\w+), ([\w-]+)\) \|$", readme.RESULTS.read_text(), flags=re.M)
+    listed = re.findall(r"^\| (C\d+[a-z]?) \|.*\((\w+), ([\w-]+)\) \|$", page.read_text(), flags=re.M)
     assert listed
     younger = ledger.set_index(["claim", "profile", "machine"])["younger"]
     assert not younger.loc[listed].any()
