@@ -10,29 +10,17 @@ import pandas as pd
 
 from helpers.base import repository
 from helpers.base.errors import InputError
-from helpers.evidence import findings, language, results, verdicts
+from helpers.evidence import language, results
 from helpers.evidence.language import ENGLISH
-from helpers.lab import translated
+from helpers.lab import claim_tables, translated
 from helpers.lab.notebook import find, overview
+from helpers.lab.telling import NOT_RECORDED, entry, markdown, tell
 
 README = repository.REPOSITORY / "README.md"
 WORKSHOP = repository.REPOSITORY / "WORKSHOP.md"
 RESULTS = repository.REPOSITORY / "RESULTS.md"
 IN_CHINESE = (README.with_suffix(language.ENDING), RESULTS.with_suffix(language.ENDING))
-NOT_RECORDED = "-"
 VALUE = re.compile(r"<!-- value (\S+) (\S+) (\S+) (\S+) -->.*?<!-- end -->")
-# How a number is told, by the first part of its name that has an entry; ".3g" otherwise.
-FORMS = {
-    **dict.fromkeys(
-        ("top1", "qat", "start", "sparsity", "kept", "agreement", "recovered", "size_ratio", "gate_error", "tar"), ".1%"
-    ),
-    **dict.fromkeys(("delta_top1", "delta_map50", "delta_tar", "gain", "loss", "schedule_gap"), "points"),
-    **dict.fromkeys(("size", "size_gzip", "peak_memory"), "kB"),
-    **dict.fromkeys(("map50", "fidelity"), ".3f"),
-    "far": ".2%",
-    **dict.fromkeys(("latency_ratio", "spread_ratio", "sweep"), ".2f"),
-    **dict.fromkeys(("sensitivity.rank", "channels", "gate", "conversions"), ".0f"),
-}
 INTRODUCTION = """# Results
 
 Generated from `results/` by `make record`; a test says when it is not current. Numbers stand with their 95% interval in brackets;
@@ -152,7 +140,7 @@ def value(profile, notebook, number, form, told_in=ENGLISH):
         return format(content["provenance"]["seconds"] / 60, form)
     if number not in content["numbers"]:
         raise InputError(f"number={number!r} is not among the results of {notebook}: look into results/{profile}/.")
-    return _told(content["numbers"][number], form, told_in)
+    return tell(content["numbers"][number], form, told_in)
 
 
 def notebooks_table(told_in=ENGLISH):
@@ -167,17 +155,17 @@ def notebooks_table(told_in=ENGLISH):
         rows["side" if row.leaves else ""][f"[{row.Index}]({path})"] = told
     core = pd.DataFrame.from_dict(rows[""], orient="index", columns=["the core path asks", "minutes"])
     side = pd.DataFrame.from_dict(rows["side"], orient="index", columns=["a side path asks", "leaves after", "minutes"])
-    return "\n\n".join(_markdown(table.rename(columns=told_in.say)) for table in (core, side))
+    return "\n\n".join(markdown(table.rename(columns=told_in.say)) for table in (core, side))
 
 
 def results_page():
     """The text of RESULTS.md."""
-    parts = [INTRODUCTION, CLAIMS, claims_table(_counting())]
-    apart = claims_by_machine(_counting())
+    parts = [INTRODUCTION, CLAIMS, claim_tables.claims_table(claim_tables.counting())]
+    apart = claim_tables.claims_by_machine(claim_tables.counting())
     if apart:
         parts += ["\nWhere the machines of one profile come to different verdicts:\n", apart]
-    parts += ["\n### The rules\n", rules_table()]
-    parts += [FINDINGS, findings_table(), PUBLISHED, published_table()]
+    parts += ["\n### The rules\n", claim_tables.rules_table()]
+    parts += [FINDINGS, claim_tables.findings_table(), PUBLISHED, claim_tables.published_table()]
     for name, row in overview().iterrows():
         tables = notebook_tables(name)
         if tables:
@@ -213,7 +201,7 @@ def outcomes_table(name):
         for row in table.itertuples()
         if row.outcome not in ("right", "refused")
     ]
-    return _markdown(cells.rename(columns=lambda column: column.replace("_", " "))) + "\n\n" + "\n".join(reasons)
+    return markdown(cells.rename(columns=lambda column: column.replace("_", " "))) + "\n\n" + "\n".join(reasons)
 
 
 def tasks_table():
@@ -226,7 +214,7 @@ def tasks_table():
         )
         at_limit = f"{accepted.value:.1%}, {rejected.value:.1%}"
         rows[name] = [f"{numbers[f'coverage.{name}']:.1%}", at_limit, f"{worse:.1%}", f"{harmless:.1%}"]
-    return _markdown(
+    return markdown(
         pd.DataFrame.from_dict(rows, orient="index", columns=["covered", "at the limit", "worse", "harmless"])
     )
 
@@ -245,92 +233,7 @@ def training():
             agree = f"{numbers[f'agreement.{named}']:.1%}"
             rows[f"{route.replace('_', ' ')}, {bits} bits"] = [*accuracy, agree, *seconds]
     columns = ["top-1", "minus float32", "agree", "seconds to build", "a step", "to convert"]
-    return TRAINING.format(**told), _markdown(pd.DataFrame.from_dict(rows, orient="index", columns=columns))
-
-
-def _counting(told_in=ENGLISH):
-    """The `verdicts.ledger` without what was recorded before its rule."""
-    ledger = verdicts.ledger(told_in)
-    return ledger[~ledger["younger"]]
-
-
-def claims_table(ledger, told_in=ENGLISH):
-    """The claims of a `verdicts.ledger` with their verdicts by profile, on its reference machine, and the reason of the
-    profile that counts most, as a Markdown table."""
-    first = ledger.drop_duplicates(["claim", "profile"])
-    known = verdicts.catalogue()
-    profiles = list(dict.fromkeys(it.profile for it in results.recordings() if it.profile in set(ledger["profile"])))
-    table = first.pivot(index="claim", columns="profile", values="verdict")[profiles].fillna(NOT_RECORDED)
-    table = table.map(told_in.say)
-    reasons = verdicts.decisive(ledger)
-    table.insert(0, told_in.say("the article says"), reasons["statement"])
-    table.insert(0, told_in.say("where"), [told_in.say(known[name].section) for name in table.index])
-    because = reasons["because"] + " (" + reasons["profile"] + ", " + reasons["machine"] + ")"
-    return _markdown(table.assign(**{told_in.say("because"): because}))
-
-
-def rules_table(told_in=ENGLISH):
-    """The rule of every claim in words, with its hash, as a Markdown table."""
-    rows = {name: [claim.rule(told_in), f"`{claim.hash}`"] for name, claim in verdicts.catalogue().items()}
-    columns = [told_in.say("it holds where"), told_in.say("hash")]
-    return _markdown(pd.DataFrame.from_dict(rows, orient="index", columns=columns))
-
-
-def findings_table(told_in=ENGLISH):
-    """The lab's own findings with their numbers, as a Markdown table: of each profile on its reference machine; of each
-    machine, where a number belongs to one."""
-    rows = {}
-    for finding in findings.FINDINGS:
-        told = []
-        for where, content in _recorded(finding.notebook, finding.numbers):
-            numbers = [
-                f"{told_in.say(what)} {_entry(content, name, told_in)}" for name, what in finding.numbers.items()
-            ]
-            told.append(told_in.say("{where}: {told}", where=where, told=told_in.say(", ").join(numbers)))
-        rows[told_in.say(finding.statement)] = [
-            told_in.say("; ").join(told) or NOT_RECORDED,
-            f"[{finding.notebook[:2]}](notebooks/{finding.notebook}.ipynb)",
-        ]
-    columns = [told_in.say("measured"), told_in.say("in")]
-    return _markdown(pd.DataFrame.from_dict(rows, orient="index", columns=columns))
-
-
-def published_table():
-    """Figures that others published beside ours, as a Markdown table."""
-    rows = []
-    for it in findings.PUBLISHED:
-        ours = "; ".join(
-            f"{where}: {_entry(content, it.number)}" for where, content in _recorded(it.notebook, [it.number])
-        )
-        rows.append([it.what, it.on, it.figure, it.source, ours or NOT_RECORDED, it.why])
-    columns = ["technique and network", "their data", "published", "source", "ours", "why they may differ"]
-    frame = pd.DataFrame(rows, columns=columns)
-    return _markdown(frame.set_index(columns[0]))
-
-
-def _recorded(notebook, numbers):
-    """Where these numbers of a notebook were recorded, all of them: pairs of what to call it and the content."""
-    seen = set()
-    for it in results.recordings(notebook=notebook):
-        content = results.read(notebook, it.profile, it.machine)
-        if not {*numbers} <= {*content["numbers"]}:
-            continue
-        of_machine = any(content["tolerances"][name] is None for name in numbers)
-        where = f"{it.profile}, {it.machine}" if of_machine else it.profile
-        if where not in seen:
-            seen.add(where)
-            yield where, content
-
-
-def claims_by_machine(ledger, told_in=ENGLISH):
-    """The claims of a `verdicts.ledger` on which machines of one profile disagree, as a Markdown table; "" if none."""
-    apart = ledger.groupby(["claim", "profile"]).filter(lambda part: part["verdict"].nunique() > 1)
-    rows = {
-        f"{row.claim}, {row.profile}, {row.machine}": [told_in.say(row.verdict), row.because]
-        for row in apart.itertuples()
-    }
-    columns = [told_in.say("verdict"), told_in.say("because")]
-    return _markdown(pd.DataFrame.from_dict(rows, orient="index", columns=columns)) if rows else ""
+    return TRAINING.format(**told), markdown(pd.DataFrame.from_dict(rows, orient="index", columns=columns))
 
 
 def notebook_tables(notebook):
@@ -347,36 +250,19 @@ def notebook_tables(notebook):
         if profile not in {name for name, _ in machines}:
             data = content["provenance"]["data"]
             title = f"{profile}: {data['name']}" if data else profile
-            columns[title] = {labels[name]: _entry(content, name) for name in labels if name not in by_machine}
+            columns[title] = {labels[name]: entry(content, name) for name in labels if name not in by_machine}
         told = content["provenance"]["machine"]
         machines[profile, machine] = f"{told['cpu']} ({', '.join(told['cpu_features'])}), {told['cores']} cores"
-        rows[f"{profile}, {machine}"] = {labels[name]: _entry(content, name) for name in by_machine}
+        rows[f"{profile}, {machine}"] = {labels[name]: entry(content, name) for name in by_machine}
     tables = []
     if len(labels) > len(by_machine):
-        tables.append(_markdown(pd.DataFrame(columns)) + "\n")
+        tables.append(markdown(pd.DataFrame(columns)) + "\n")
     if by_machine:
-        tables.append(_markdown(pd.DataFrame.from_dict(rows, orient="index")) + "\n")
+        tables.append(markdown(pd.DataFrame.from_dict(rows, orient="index")) + "\n")
     if tables:
         where = "; ".join(f"{', '.join(key)}: {machine}" for key, machine in machines.items())
         tables.append(f"Measured on {where}.\n")
     return tables
-
-
-def form_of(name):
-    """How a number is told, by its name: one of FORMS."""
-    parts = name.split(".")
-    places = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
-    return next((FORMS[place] for place in places if place in FORMS), ".3g")
-
-
-def _entry(content, name, told_in=ENGLISH):
-    return _told(content["numbers"][name], form_of(name), told_in) if name in content["numbers"] else NOT_RECORDED
-
-
-def _told(estimate, form, told_in=ENGLISH):
-    if form == "points+":  # where the sentence itself says "points"
-        return told_in.number(estimate, "points").replace(told_in.say(" points"), "")
-    return told_in.number(estimate, form)
 
 
 def _pictures(notebook):
@@ -384,16 +270,10 @@ def _pictures(notebook):
     return [f"![{path.stem[3:].replace('_', ' ')}](figures/{path.name})\n" for path in figures]
 
 
-def _markdown(table):
-    lines = [["", *table.columns], ["---"] * (1 + len(table.columns))]
-    lines += [[name, *row] for name, row in zip(table.index, table.to_numpy().tolist(), strict=True)]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-
-
 PARTS = {
     "notebooks": notebooks_table,
-    "claims": lambda told_in: claims_table(_counting(told_in), told_in),
-    "machines": lambda told_in: claims_by_machine(_counting(told_in), told_in) or NOT_RECORDED,
-    "rules": rules_table,
-    "findings": findings_table,
+    "claims": lambda told_in: claim_tables.claims_table(claim_tables.counting(told_in), told_in),
+    "machines": lambda told_in: claim_tables.claims_by_machine(claim_tables.counting(told_in), told_in) or NOT_RECORDED,
+    "rules": claim_tables.rules_table,
+    "findings": claim_tables.findings_table,
 }

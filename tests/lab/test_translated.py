@@ -16,7 +16,7 @@ from helpers.base import repository
 from helpers.base.errors import InputError
 from helpers.evidence import claims, language, verdicts
 from helpers.evidence.language import Language
-from helpers.lab import readme, translated
+from helpers.lab import claim_tables, readme, telling, translated
 
 README = readme.README.read_text()
 README_ZH, RESULTS_ZH = (page.read_text() for page in readme.IN_CHINESE)
@@ -145,7 +145,7 @@ def asked():
     for make in readme.PARTS.values():
         make(Language(words))
     told = words.asked.union(verdicts.VERDICTS, *map(texts_of, verdicts.catalogue().values()))
-    return told - {"", readme.NOT_RECORDED}
+    return told - {"", telling.NOT_RECORDED}
 
 
 def untranslated(texts):
@@ -191,7 +191,7 @@ def test_translations_keep_places_and_numbers():
 def test_every_verdict_is_told_with_its_number_in_chinese():
     chinese = language.chinese()
     rows = re.findall(
-        r"^\| (C\d+[a-z]?) \|.*\| (.*) \|$", readme.claims_table(verdicts.ledger(chinese), chinese), re.MULTILINE
+        r"^\| (C\d+[a-z]?) \|.*\| (.*) \|$", claim_tables.claims_table(verdicts.ledger(chinese), chinese), re.MULTILINE
     )
     assert [name for name, _ in rows] == list(verdicts.catalogue())
     told = chinese.say("{where}: {told}", where=chinese.say("dense layers"), told="")

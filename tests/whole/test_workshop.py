@@ -14,7 +14,7 @@ from helpers.__main__ import main
 from helpers.base import repository
 from helpers.base.errors import InputError
 from helpers.evidence import results
-from helpers.lab import readme
+from helpers.lab import readme, telling
 from helpers.lab.recorded import difference
 
 WORKSHOP = readme.WORKSHOP.read_text()
@@ -43,12 +43,12 @@ def test_no_number_of_a_result_is_typed():
 def test_every_cited_number_was_recorded():
     cited = readme.VALUE.findall(WORKSHOP)
     assert len(cited) > 25
-    assert readme.NOT_RECORDED not in [readme.value(*number) for number in cited]
+    assert telling.NOT_RECORDED not in [readme.value(*number) for number in cited]
 
 
 def test_a_notebook_that_has_not_run_leaves_a_dash():
-    assert readme.value("quick", "99", "top1.float32", ".1%") == readme.NOT_RECORDED
-    assert readme.value("no_such_profile", "01", "top1.float32", ".1%") == readme.NOT_RECORDED
+    assert readme.value("quick", "99", "top1.float32", ".1%") == telling.NOT_RECORDED
+    assert readme.value("no_such_profile", "01", "top1.float32", ".1%") == telling.NOT_RECORDED
 
 
 def test_a_number_that_does_not_exist_is_refused():
