@@ -53,7 +53,9 @@ def test_the_simulation_itself(name):
 def test_a_simulation_finds_a_rule_that_is_wrong(monkeypatch):
     """Planted: a claim that takes any interval above its margin by value alone is decided at random on the margin."""
     monkeypatch.setattr(
-        verdicts.Bound, "outcome", lambda bound, numbers, language: (numbers[bound.number].value >= bound.margin, "by value")
+        verdicts.Bound,
+        "outcome",
+        lambda bound, numbers, language: (numbers[bound.number].value >= bound.margin, "by value"),
     )
     assert RULES["errors"]("C10", 40)["rule_error.C10.margin"].value > 0.9
 
