@@ -28,7 +28,9 @@ def report(told, jobs, lock):
     lines = [f"Failed: {', '.join(stopped) or 'nothing'}.", ""]
     lines += [f"- {name} ended before it could say why: see its log." for name in stopped if name not in explained]
     lines += [f"- {name} is cut off." for name in damaged]
-    lines += [f"- {place.name} left no results: see its log." for place in folders(told) if not any(place.rglob("*.xml"))]
+    lines += [
+        f"- {place.name} left no results: see its log." for place in folders(told) if not any(place.rglob("*.xml"))
+    ]
     for (name, why), places in list(found.items())[:MOST]:
         lines += [f"- `{name}`: {why}", f"  on {', '.join(places)}"]
     if len(found) > MOST:
