@@ -221,6 +221,16 @@ def test_a_host_that_does_not_answer_is_dead(monkeypatch):
     assert why.startswith("no answer (") and remark is None
 
 
+def test_without_a_network_no_link_is_judged(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(links, "ROOT", tmp_path)
+    monkeypatch.setattr(links, "PAUSE", 0)
+    (tmp_path / "README.md").write_text("[one](http://127.0.0.1:9/one) [two](http://127.0.0.1:9/two) [file](nosuch.md)")
+    assert links.main(tmp_path / "links.xml") == 1 and "it is the network here" in capsys.readouterr().out
+    assert [failure.name for failure in junit.failures(tmp_path / "links.xml")] == ["links::README.md to nosuch.md"]
+    (tmp_path / "nosuch.md").touch()
+    assert links.main(tmp_path / "links.xml") == 0
+
+
 def test_the_notebooks_text_is_read_and_their_code_is_not(tmp_path):
     cells = [
         {"cell_type": "markdown", "source": ["See [it](https://example.org/a)", "."]},
