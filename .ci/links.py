@@ -1,6 +1,6 @@
 """Do the links in the guides and the notebooks lead anywhere? Needs nothing installed.
 
-    python3 .ci/links.py told/links.xml
+    python3 .ci/links.py runs/links.xml
 
 A link into the repository must name a file that is there. A link to the web is asked for; refusals that may be meant for
 machines alone (forbidden, too many requests, a server's own fault) are told and are no failure. Exit code 1 if a link is dead.

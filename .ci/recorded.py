@@ -1,6 +1,6 @@
 """Are this machine's recorded numbers those of the reference, within their tolerances? To be run after `record --machine`.
 
-    .venv/bin/python .ci/recorded.py told/numbers.xml
+    .venv/bin/python .ci/recorded.py runs/numbers.xml
 
 Exit code 1 if one is not, or if there is nothing to compare.
 """
