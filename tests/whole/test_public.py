@@ -1,31 +1,25 @@
 """What strangers and hosted machines read: workflows, the action, hooks, forms, the citation. Each check is shown to catch a fault.
 
-None of this runs on a hosted machine here: schemas and shellcheck read it, and the shell of the steps that are ours is run.
+None of this runs on a hosted machine here: schemas and shellcheck read it, and test_steps.py runs the shell of the steps.
 """
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
-from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 from check_jsonschema.cli import main as check_jsonschema
 from click.testing import CliRunner
 from packaging.specifiers import SpecifierSet
 
+from helpers.__main__ import main as commands
 from helpers.base import repository
-from tests import single_operator
+from tests.workflows import ACTION, GITHUB, WORKFLOWS, scripts, steps
 
 ROOT = repository.REPOSITORY
-GITHUB = ROOT / ".github"
-WORKFLOWS = {path.stem: path for path in sorted((GITHUB / "workflows").glob("*.yml"))}
-ACTION = ROOT / "action.yml"
 FORMS = sorted(path for path in (GITHUB / "ISSUE_TEMPLATE").glob("*.yml") if path.name != "config.yml")
 SCHEMAS = [
     *((path, "vendor.github-workflows") for path in WORKFLOWS.values()),
@@ -51,18 +45,6 @@ def schema_fault(path, schema):
     return "" if done.exit_code == 0 else done.output
 
 
-def steps(path):
-    """The steps of a workflow or of the action: (job, step)."""
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    jobs = content.get("jobs") or {"action": content["runs"]}
-    return [(job, step) for job, settings in jobs.items() for step in settings["steps"]]
-
-
-def scripts(path):
-    """The shell of each step that has some."""
-    return [step["run"] for _, step in steps(path) if "run" in step]
-
-
 def shell_faults(script):
     """What shellcheck says against a script of bash, or ""."""
     return subprocess.run(["shellcheck", "-s", "bash", "-"], input=script, capture_output=True, text=True).stdout
@@ -77,6 +59,16 @@ def loose(path):
     """Lines that take an action from elsewhere by a tag that may move, or without saying its version."""
     lines = [line.strip().removeprefix("- ") for line in path.read_text(encoding="utf-8").splitlines()]
     return [line for line in lines if line.startswith("uses:") and not PINNED.match(line)]
+
+
+def versions(paths):
+    """Action -> in which versions it is taken."""
+    taken = {}
+    for path in paths:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if found := PINNED.match(line.strip().removeprefix("- ")):
+                taken.setdefault(found[1], set()).add(line.partition("@")[2])
+    return taken
 
 
 def powers(name, path):
@@ -119,6 +111,36 @@ def entries(path):
     """The hooks of a manifest or of a configuration."""
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     return content if isinstance(content, list) else [hook for repo in content["repos"] for hook in repo["hooks"]]
+
+
+def unknown(path):
+    """Entries of hooks that name no command of the lab."""
+    words = [hook["entry"].split() for hook in entries(path)]
+    return [" ".join(each) for each in words if each[0] not in PROJECT["scripts"] or each[1] not in commands.commands]
+
+
+def larger(paths, most):
+    """Files of more than `most` bytes."""
+    return [path for path in paths if path.is_file() and path.stat().st_size > most]
+
+
+def differing(citation, changes):
+    """What the citation or the changelog says otherwise than pyproject.toml."""
+    cited = yaml.safe_load(citation.read_text(encoding="utf-8"))
+    heading = rf"^## .*\b{re.escape(PROJECT['version'])}\b"
+    same = {
+        "version": str(cited["version"]) == PROJECT["version"],
+        "licence": cited["license"] == PROJECT["license"],
+        "changes": bool(re.search(heading, changes.read_text(encoding="utf-8"), re.MULTILINE)),
+    }
+    return [name for name, holds in same.items() if not holds]
+
+
+def not_as_made(script):
+    """Lines of a script that install other than the Makefile does."""
+    made = {line.partition(" -m pip install -q ")[2] for line in MAKEFILE.splitlines()} - {""}
+    lines = [line for line in script.read_text(encoding="utf-8").splitlines() if "pip install" in line]
+    return [line for line in lines if line.partition(" --no-cache-dir ")[2] not in made]
 
 
 def planted(tmp_path, path, old, new):
@@ -178,13 +200,12 @@ def test_what_may_change_under_a_step_is_noticed(tmp_path):
     assert loose(planted(tmp_path, ACTION, used, "uses: actions/setup-python@v6"))
 
 
-def test_an_action_has_one_version_everywhere():
-    taken = {}
-    for path in (*WORKFLOWS.values(), ACTION):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if found := PINNED.match(line.strip().removeprefix("- ")):
-                taken.setdefault(found[1], set()).add(line.partition("@")[2])
-    assert len(taken) >= 5 and all(len(versions) == 1 for versions in taken.values())
+def test_an_action_has_one_version_everywhere(tmp_path):
+    everywhere = [*WORKFLOWS.values(), ACTION]
+    taken = versions(everywhere)
+    assert len(taken) >= 5 and all(len(found) == 1 for found in taken.values())
+    other = planted(tmp_path, ACTION, next(iter(taken["actions/setup-python"])), "0" * 40 + "  # v6.9.9")
+    assert len(versions([*everywhere, other])["actions/setup-python"]) == 2
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
@@ -201,14 +222,16 @@ def test_more_power_is_noticed(tmp_path):
     assert powers("nightly", wider) == {"nightly.report": {"packages"}}
 
 
-def test_pythons_are_those_of_the_package():
+def test_pythons_are_those_of_the_package(tmp_path):
     pythons = supported(PROJECT["requires-python"])
     assert pythons == ["3.11", "3.12", "3.13"] == supported(">=3.11,<3.14") and "3.14" in supported(">=3.11")
     assert matrices(WORKFLOWS["test"]) == {"test": pythons} and matrices(WORKFLOWS["nightly"]) == {"canary": pythons}
+    fewer = planted(tmp_path, WORKFLOWS["test"], '"3.12", "3.13"]', '"3.12"]')
+    assert matrices(fewer) == {"test": pythons[:2]}
     named = [
         step["with"]["python-version"]
         for path in WORKFLOWS.values()
-        for _, step in steps(path)
+        for step in steps(path)
         if "python-version" in step.get("with", {})
     ]
     named.append(yaml.safe_load(ACTION.read_text(encoding="utf-8"))["inputs"]["python-version"]["default"])
@@ -228,133 +251,43 @@ def test_the_workflows_run_readme_commands_and_nothing_else(tmp_path):
     assert strange(WORKFLOWS["test"], README.replace("`make doctor`", "")) == ["make doctor"]
 
 
-def test_hooks_call_what_there_is():
-    [gate] = entries(ROOT / ".pre-commit-hooks.yaml")
-    command, verb = gate["entry"].split()
-    assert command in PROJECT["scripts"] and gate["language"] == "python"
-    assert (
-        subprocess.run([sys.executable, "-m", "helpers", verb, "--help"], capture_output=True, cwd=ROOT).returncode == 0
-    )
+def test_the_hook_for_others_calls_the_gate_when_its_files_change(tmp_path):
+    manifest = ROOT / ".pre-commit-hooks.yaml"
+    assert not unknown(manifest)
+    assert unknown(planted(tmp_path, manifest, "compression-lab gate\n", "compression-lab gat\n")) == [
+        "compression-lab gat"
+    ]
+    [gate] = entries(manifest)
     for name in ("models/int8.tflite", "test.npz", "policy.yaml", "ci/policy.yml"):
         assert re.search(gate["files"], name)
     assert not re.search(gate["files"], "notes.md") and not re.search(gate["files"], "my_policy.yaml")
+
+
+def test_our_own_hooks_agree_with_the_repository(tmp_path):
     hooks = {hook["id"]: hook for hook in entries(ROOT / ".pre-commit-config.yaml")}
     assert hooks.keys() == {"ruff", "ruff-format", "notebooks", "large-files"}
     test = next(word for word in hooks["notebooks"]["entry"].split() if word.endswith(".py"))
     assert "never_run" in (ROOT / test).read_text(encoding="utf-8")
     most = int(re.search(r"--maxkb=(\d+)", hooks["large-files"]["entry"])[1]) * 1024
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True).stdout.split("\0")
-    assert all((ROOT / name).stat().st_size <= most for name in tracked if name and (ROOT / name).is_file())
+    assert not larger([ROOT / name for name in tracked if name], most)
+    (tmp_path / "big").write_bytes(bytes(most + 1))
+    assert larger([tmp_path / "big"], most) == [tmp_path / "big"]
 
 
-def test_a_version_and_a_licence_are_said_alike():
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert citation["version"] == PROJECT["version"] and citation["license"] == PROJECT["license"]
-    assert re.search(rf"^## .*{re.escape(PROJECT['version'])}", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+def test_a_version_and_a_licence_are_said_alike(tmp_path):
+    citation, changes = ROOT / "CITATION.cff", ROOT / "CHANGELOG.md"
+    assert not differing(citation, changes)
+    version = PROJECT["version"]
+    assert differing(planted(tmp_path, citation, f"version: {version}", "version: 9.9"), changes) == ["version"]
+    assert differing(planted(tmp_path, citation, "license: MIT", "license: GPL-3.0"), changes) == ["licence"]
+    assert differing(citation, planted(tmp_path, changes, version, "9.9")) == ["changes"]
 
 
-def test_binder_and_the_container_install_as_make_does():
-    script = (ROOT / ".binder" / "postBuild").read_text(encoding="utf-8")
-    for words in ("--require-hashes -r requirements.txt", "--no-deps --no-build-isolation -e ."):
-        assert words in script and words in MAKEFILE
+def test_binder_and_the_container_install_as_make_does(tmp_path):
+    script = ROOT / ".binder" / "postBuild"
+    assert not not_as_made(script)
+    loose_pins = planted(tmp_path, script, "--require-hashes ", "")
+    assert [line.split("install")[1] for line in not_as_made(loose_pins)] == [" -q --no-cache-dir -r requirements.txt"]
     container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8"))
     assert re.search(rf"^{container['postCreateCommand'].removeprefix('make ')}:", MAKEFILE, re.MULTILINE)
-
-
-def bash(script, folder, **variables):
-    """Run the shell of a step as a hosted machine does."""
-    words = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", script]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
-    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
-
-
-@pytest.fixture
-def judged(tmp_path):
-    """A folder of a stranger's models, and the action's step that judges one: (candidate, further inputs) -> process, outputs."""
-    x = np.random.default_rng(0).random((400, 5), np.float32)
-    for name, kind in (("float32", "ABS"), ("good", "ABS"), ("bad", "NEG")):
-        (tmp_path / f"{name}.tflite").write_bytes(single_operator.build(kind, None, [x[:1]]))
-    np.savez(tmp_path / "test data.npz", x=x, y=x.argmax(axis=1))
-    program = tmp_path / "compression-lab" / "bin" / "compression-lab"
-    program.parent.mkdir(parents=True)
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m helpers "$@"\n')
-    program.chmod(0o755)
-    script = next(step["run"] for _, step in steps(ACTION) if step.get("id") == "gate")
-
-    def run(candidate, **given):
-        asked = {
-            "BASELINE": "float32.tflite",
-            "DATA": "test data.npz",
-            "POLICY": "",
-            "LIMITS": "",
-            "OPTIONS": "--no-speed\n",
-        }
-        files = {name: str(tmp_path / name.lower()) for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
-        done = bash(
-            script,
-            tmp_path,
-            CANDIDATE=candidate,
-            REPORT="gate.xml",
-            RUNNER_TEMP=str(tmp_path),
-            **{**asked, **files, **given},
-        )
-        return done, (tmp_path / "github_output").read_text(), (tmp_path / "github_step_summary").read_text()
-
-    return run
-
-
-def test_the_action_accepts_and_rejects(judged, tmp_path):
-    done, output, summary = judged("good.tflite", LIMITS="max_drop=0.02\nmax_size=100000\n")
-    assert done.returncode == 0 and output == "decision=accepted\n", done.stderr
-    assert "size" in done.stdout and done.stdout in summary
-    assert 'tests="' in (tmp_path / "gate.xml").read_text()
-    done, output, _ = judged("bad.tflite")
-    assert done.returncode == 1 and output.splitlines()[-1] == "decision=rejected"
-    done, output, _ = judged("nosuch.tflite; touch planted")
-    assert done.returncode == 3 and output.splitlines()[-1] == "decision=nothing judged"
-    assert not (tmp_path / "planted").exists()
-
-
-def test_the_action_installs_the_versions_of_the_lock(tmp_path):
-    script = next(line for script in scripts(ACTION) for line in script.splitlines() if line.startswith("sed "))
-    done = bash(script, tmp_path, GITHUB_ACTION_PATH=str(ROOT), place=str(tmp_path))
-    versions = (tmp_path / "versions.txt").read_text().splitlines()
-    assert done.returncode == 0 and len(versions) > 100
-    assert all(re.fullmatch(r"[a-z0-9][\w.-]*==[^\s;\\]+(?: ; [^\\]+)?", line) for line in versions)
-
-
-@pytest.mark.parametrize("open_issue", ["", "7"])
-def test_a_failing_night_is_told_in_one_issue(tmp_path, open_issue):
-    """With a `gh` that writes down what it was asked for."""
-    (tmp_path / "gh").write_text(f'#!/bin/sh\necho "$@" >> asked\nif [ "$2" = list ]; then echo "{open_issue}"; fi\n')
-    (tmp_path / "gh").chmod(0o755)
-    script = next(
-        step["run"] for _, step in steps(WORKFLOWS["nightly"]) if step.get("name", "").startswith("Open an issue")
-    )
-    done = bash(script, tmp_path, PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    asked = [" ".join(line.split()[:2]) for line in (tmp_path / "asked").read_text().splitlines()]
-    assert done.returncode == 0, done.stderr
-    assert asked == (["issue list", "issue comment"] if open_issue else ["issue list", "label create", "issue create"])
-
-
-def test_the_report_step_tells_a_planted_fault(tmp_path):
-    place = tmp_path / "told" / "links-ubuntu-24.04"
-    place.mkdir(parents=True)
-    (place / "links.xml").write_text(
-        '<testsuites><testsuite><testcase classname="links" name="there"><failure message="404 gone"/></testcase></testsuite></testsuites>'
-    )
-    (tmp_path / ".ci").symlink_to(ROOT / ".ci")
-    script = next(step["run"] for _, step in steps(WORKFLOWS["nightly"]) if step.get("name") == "Write the report")
-    done = bash(
-        script,
-        tmp_path,
-        JOBS='{"links": {"result": "failure", "outputs": {}}}',
-        GITHUB_STEP_SUMMARY=str(tmp_path / "summary"),
-        GITHUB_SERVER_URL="https://host",
-        GITHUB_REPOSITORY="some/where",
-        GITHUB_RUN_ID="5",
-    )
-    text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert done.returncode == 0 and Path(tmp_path / "summary").read_text(encoding="utf-8") == text, done.stderr
-    assert "Failed: links." in text and "- `links::there`: 404 gone\n  on links-ubuntu-24.04" in text
-    assert text.endswith("The run: https://host/some/where/actions/runs/5\n")
