@@ -33,6 +33,16 @@ NAMED = {
     "LOCK": ("environment.yml",),
     "Makefile": ("Makefile",),
     "pyproject": ("pyproject.toml",),
+    "GITHUB": (
+        ".github/**/*",
+        ".pre-commit*.yaml",
+        ".devcontainer/*",
+        ".binder/*",
+        "action.yml",
+        "CITATION.cff",
+        "CHANGELOG.md",
+    ),
+    ".ci": (".ci/*",),
 }
 EVERYTHING = ("helpers.__main__", '"-m", "helpers"', "compression-lab", "HELPERS")
 # Tests of notebooks as files read all of them; a module that merely knows where they lie does not.
