@@ -148,13 +148,20 @@ def compare(numbers, recorded):
 def keep(profile, source, reference=True):
     """Copy the results of a finished run of `profile` from the folder `source` among the recorded ones.
 
-    reference: whether this machine becomes the reference for what it recorded; if not, it is kept beside it.
+    reference: whether this machine becomes the reference for what it recorded; if not, it is kept beside it, and what has this
+    machine for its reference stays, since those numbers belong to the recorded outputs.
     Returns the names of the notebooks. Raises ResultsError when there are none.
     """
-    kept = recordings(profile, root=Path(source))
-    if not kept:
+    found = recordings(profile, root=Path(source))
+    if not found:
         raise ResultsError(
             f"profile={profile!r} has no results to keep: run `make run ARGS='--profile {profile}'` first."
+        )
+    counts = {it.notebook: it.machine for it in reversed(recordings(profile)) if it.reference}  # the first one of each
+    kept = [it for it in found if reference or counts.get(it.notebook) != it.machine]
+    if not kept:
+        raise ResultsError(
+            f"this machine, {found[0].machine}, is the reference itself: record without --machine to replace its numbers."
         )
     for it in kept:
         relative = Path(profile) / it.machine / f"{it.notebook}.json"

@@ -136,6 +136,21 @@ def test_the_reference_is_read_unless_another_machine_is_named(probe, monkeypatc
         results.read(NOTEBOOK, machine="arm64")
 
 
+def test_the_reference_is_not_replaced_by_a_run_beside_it(probe, monkeypatch):
+    on(monkeypatch, AVX2)
+    monkeypatch.setattr(repository, "REPOSITORY", probe)
+    monkeypatch.setattr(results, "RECORDED", probe / "results")
+    record({"top1": 0.9})
+    monkeypatch.setattr(repository, "REPOSITORY", probe.parent)
+    monkeypatch.setenv(repository.OUTPUT_VARIABLE, str(probe.parent / "elsewhere"))
+    record({"top1": 0.8})
+    with pytest.raises(ResultsError, match="x86-64-avx2, is the reference itself: record without --machine"):
+        results.keep("quick", probe.parent / "elsewhere", reference=False)
+    assert results.read(NOTEBOOK)["numbers"]["top1"].value == 0.9
+    assert results.keep("quick", probe.parent / "elsewhere") == [NOTEBOOK]
+    assert results.read(NOTEBOOK)["numbers"]["top1"].value == 0.8
+
+
 def test_of_two_references_the_newest_counts(probe, monkeypatch):
     monkeypatch.setattr(repository, "REPOSITORY", probe)
     for machine, year in ((VNNI, "2025"), (AVX2, "2026")):
