@@ -17,6 +17,7 @@ WORKSHOP = repository.REPOSITORY / "WORKSHOP.md"
 RESULTS = repository.REPOSITORY / "RESULTS.md"
 NOT_RECORDED = "-"
 VALUE = re.compile(r"<!-- value (\S+) (\S+) (\S+) (\S+) -->.*?<!-- end -->")
+MARK = re.compile(r"<!-- (?:value [^>]*|end)-->|^<!-- (?:begin|end) \S+ -->\n?", re.MULTILINE)
 # How a number is told, by the first part of its name that has an entry; ".3g" otherwise.
 FORMS = {
     **dict.fromkeys(
@@ -115,6 +116,11 @@ def render(text=None):
     return VALUE.sub(
         lambda found: f"<!-- value {' '.join(found.groups())} -->{value(*found.groups())}<!-- end -->", text
     )
+
+
+def unmarked(text):
+    """A text without the marks of what is generated in it."""
+    return MARK.sub("", text)
 
 
 def update():

@@ -1,0 +1,63 @@
+"""How Sphinx makes the site of what `helpers.lab.website` lays out."""
+
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+
+from helpers.base import repository
+from helpers.lab import docstrings, pages, reference
+
+project = pages.home().label
+html_title = project
+html_theme = "sphinx_book_theme"
+html_static_path = ["static"]
+html_css_files = ["lab.css"]
+html_show_sphinx = html_show_copyright = False
+html_show_search_summary = False  # it would fetch pages, which a browser refuses where they are files
+html_context = {"default_mode": "light"}
+html_theme_options = {"show_toc_level": 2, "footer_content_items": [], "search_bar_text": "Search"}
+if repository.address():
+    html_theme_options |= {
+        "repository_url": repository.address(),
+        "repository_branch": repository.BRANCH,
+        "use_repository_button": True,
+        "launch_buttons": {
+            "colab_url": "https://colab.research.google.com",
+            "binderhub_url": "https://mybinder.org",
+            "notebook_interface": "jupyterlab",
+        },
+    }
+
+extensions = ["myst_nb", "sphinx.ext.autodoc"]
+nb_execution_mode = "off"
+nb_merge_streams = True
+myst_enable_extensions = ["dollarmath"]  # as Jupyter has it
+myst_dmath_allow_space = myst_dmath_allow_digits = False
+myst_disable_syntax = [
+    "myst_role",
+    "myst_target",
+    "myst_line_comment",
+    "myst_block_break",
+]  # Jupyter and GitHub know none
+myst_heading_anchors = 4
+html_math_renderer = "mathml"  # MathJax would come from the network
+
+add_module_names = False
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autodoc_typehints = "none"  # the docstrings tell shapes and units as well
+python_maximum_signature_line_length = 80
+
+
+def setup(app):
+    known = docstrings.objects(reference.modules())
+
+    def as_restructured(app, what, name, thing, options, lines):
+        lines[:] = docstrings.as_restructured("\n".join(lines), docstrings.names_of(thing), known)
+
+    app.connect("autodoc-process-docstring", as_restructured)
+    app.add_html_math_renderer("mathml", (_math, None), (_math, None))
+
+
+def _math(translator, node):
+    translator.body.append(tex2mathml(node.astext(), as_block=isinstance(node, nodes.math_block)))
+    raise nodes.SkipNode
