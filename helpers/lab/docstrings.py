@@ -9,21 +9,10 @@ from textwrap import indent
 
 from markdown_it import MarkdownIt
 
-_NO_MARKUP = (
-    "heading",
-    "lheading",
-    "hr",
-    "html_block",
-    "html_inline",
-    "entity",
-    "link",
-    "image",
-    "autolink",
-    "escape",
-    "emphasis",
-)
-_MARKDOWN = MarkdownIt("commonmark").disable(list(_NO_MARKUP))
+_NO_MARKUP = "heading lheading hr html_block html_inline entity link image autolink escape emphasis"
+_MARKDOWN = MarkdownIt("commonmark").disable(_NO_MARKUP.split())
 _MARKUP = re.compile(r"([\\*`_|:])")  # a colon begins a field, two of them code
+_BEGINS = re.compile(r"^(?=[-=~.+#^\"'(>])", re.MULTILINE)  # a title, a list, a directive
 _EMPHASIS = re.compile(r"(?<![\w\"])\\\*(\w(?:[^*`]*\w)?)\\\*(?![\w\"])")  # not "*", and no product
 
 
@@ -38,7 +27,7 @@ def as_restructured(text, names=(), known=None):
         depth += {"list_item_open": 1, "list_item_close": -1}.get(token.type, 0)
         if token.type == "inline":
             told = _EMPHASIS.sub(r"\\ *\1*\\ ", "".join(_inline(token.children, known)))
-            told = _explained(told, names)
+            told = _BEGINS.sub(r"\\", _explained(told, names))
             blocks.append(told if not depth else _item(told, depth))
         elif token.type in ("code_block", "fence"):
             blocks.append("::\n\n" + indent(token.content.rstrip(), "    "))

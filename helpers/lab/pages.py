@@ -16,7 +16,7 @@ DOWNLOADS = """# Downloads
 Each notebook as it was recorded, and as a *clean copy*: its code and its headings, without prose and outputs, for those who
 teach from it. Exercises have gaps to fill in, and check the answers. All of them need [this lab](README.md) to run.
 
-| notebook | as recorded | without prose and outputs | exercises |
+| notebook | recorded | clean | to solve |
 | --- | --- | --- | --- |
 """
 
@@ -77,11 +77,12 @@ def notebooks():
 
 def contents(listed):
     """Pages by caption as directives of MyST that put them into the contents, as Markdown."""
-    entries = {caption: [f"{page.label} </{page.name}>" for page in pages] for caption, pages in listed.items()}
-    return "\n".join(
-        "\n".join(("```{toctree}", ":hidden:", f":caption: {caption}" if caption else "", "", *lines, "```", ""))
-        for caption, lines in entries.items()
-    )
+    parts = []
+    for caption, group in listed.items():
+        options = [":hidden:", *([f":caption: {caption}"] if caption else [])]
+        entries = [f"{page.label} </{page.name}>" for page in group]
+        parts.append("\n".join(("```{toctree}", *options, "", *entries, "```\n")))
+    return "\n".join(parts)
 
 
 def downloads():
@@ -90,7 +91,7 @@ def downloads():
     for page in (page for listed in notebooks().values() for page in listed):
         name = page.source.name
         there = (exercises.EXERCISES / name).is_file()
-        filled = f"[{name}](notebooks/exercises/{name})" if there else ""
+        filled = f"[exercises](notebooks/exercises/{name})" if there else ""
         rows.append(f"| [{page.label}]({page.file}) | {saved(page)} | {saved(page, clean=True)} | {filled} |")
     return DOWNLOADS + "\n".join(rows) + "\n"
 

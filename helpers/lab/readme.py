@@ -17,7 +17,7 @@ WORKSHOP = repository.REPOSITORY / "WORKSHOP.md"
 RESULTS = repository.REPOSITORY / "RESULTS.md"
 NOT_RECORDED = "-"
 VALUE = re.compile(r"<!-- value (\S+) (\S+) (\S+) (\S+) -->.*?<!-- end -->")
-MARK = re.compile(r"<!-- (?:value [^>]*|end)-->|^<!-- (?:begin|end) \S+ -->\n?", re.MULTILINE)
+MARK = re.compile(r"<!-- (?:value [^>]*|end )-->|^<!-- (?:begin|end) \S+ -->\n?", re.MULTILINE)
 # How a number is told, by the first part of its name that has an entry; ".3g" otherwise.
 FORMS = {
     **dict.fromkeys(

@@ -69,7 +69,7 @@ def commands(group, called="compression-lab"):
     parts = [f"# Commands\n\n{inspect.cleandoc(group.help or '')}\n"]
     for level, context in _walked(click.Context(group, info_name=called, terminal_width=WIDTH), 1):
         told = context.command.get_help(context)
-        parts.append(f"{'#' * level} `{context.command_path}`\n\n```text\n{told}\n```\n")
+        parts.append(f"{'#' * level} {context.command_path.removeprefix(called).strip()}\n\n```text\n{told}\n```\n")
     return "\n".join(parts)
 
 

@@ -154,11 +154,12 @@ class _Links:
 def _written(work, named):
     """Have Sphinx write `html/` from those files in `pages/` that are named; returns what it warns of, each a line."""
     from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace, patch_docutils
 
     told = io.StringIO()
     settings = {"include_patterns": named, "html_extra_path": [str(work / "extra")]}
     folders = work / "pages", SETTINGS, work / "html", work / "doctrees"
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), patch_docutils(), docutils_namespace():
         warnings.simplefilter("ignore")  # its extensions warn of the future of Sphinx
         Sphinx(*folders, "html", settings, status=None, warning=told).build()
     found = [re.sub(r"\x1b\[[\d;]*m", "", line).strip() for line in told.getvalue().splitlines()]

@@ -1,7 +1,9 @@
 """How Sphinx makes the site of what `helpers.lab.website` lays out."""
 
 from docutils import nodes
+from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.util import logging
 
 from helpers.base import repository
 from helpers.lab import docstrings, pages, reference
@@ -11,10 +13,17 @@ html_title = project
 html_theme = "sphinx_book_theme"
 html_static_path = ["static"]
 html_css_files = ["lab.css"]
+html_js_files = [("lab.js", {"defer": "defer"})]
+html_use_index = html_domain_indices = False
 html_show_sphinx = html_show_copyright = False
 html_show_search_summary = False  # it would fetch pages, which a browser refuses where they are files
 html_context = {"default_mode": "light"}
-html_theme_options = {"show_toc_level": 2, "footer_content_items": [], "search_bar_text": "Search"}
+html_theme_options = {
+    "show_toc_level": 2,
+    "navbar_persistent": [],
+    "footer_content_items": [],
+    "search_bar_text": "Search",
+}
 if repository.address():
     html_theme_options |= {
         "repository_url": repository.address(),
@@ -30,6 +39,7 @@ if repository.address():
 extensions = ["myst_nb", "sphinx.ext.autodoc"]
 nb_execution_mode = "off"
 nb_merge_streams = True
+nb_render_image_options = {"alt": "What the code above draws"}
 myst_enable_extensions = ["dollarmath"]  # as Jupyter has it
 myst_dmath_allow_space = myst_dmath_allow_digits = False
 myst_disable_syntax = [
@@ -45,7 +55,6 @@ add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints = "none"  # the docstrings tell shapes and units as well
-python_maximum_signature_line_length = 80
 
 
 def setup(app):
@@ -59,5 +68,8 @@ def setup(app):
 
 
 def _math(translator, node):
-    translator.body.append(tex2mathml(node.astext(), as_block=isinstance(node, nodes.math_block)))
+    try:
+        translator.body.append(tex2mathml(node.astext(), as_block=isinstance(node, nodes.math_block)))
+    except MathError as error:
+        logging.getLogger(__name__).warning("%s in the formula %s", error, node.astext(), location=node)
     raise nodes.SkipNode

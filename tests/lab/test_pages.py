@@ -1,0 +1,55 @@
+"""The contents follow the notebooks and guides that there are."""
+
+import pytest
+
+from helpers.base import repository
+from helpers.base.errors import InputError
+from helpers.lab import pages
+from tests.lab import own
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    return own.lay_out(tmp_path, monkeypatch)
+
+
+def test_pages_stand_in_reading_order(lab):
+    assert list(pages.groups(own.commands)) == ["Notebooks", "Guides", "Reference"]
+    lab("notebooks/template.ipynb", "# A title")
+    lab("notebooks/mine.ipynb", "No title")
+    lab("WORKSHOP.md", "# Workshop")
+    lab("README.zh.md", "Prose.\n\n# 实验室")
+    listed = pages.groups(own.commands)
+    assert {caption: [page.label for page in group] for caption, group in listed.items()} == {
+        "Notebooks": ["00 First?", "01 Second x?"],
+        "Your own": ["mine"],
+        "Guides": ["Downloads", "实验室", "Workshop"],
+        "Reference": ["Commands", "Python"],
+    }
+    notebooks = [f"notebooks/{name}.ipynb" for name in ("00_first", "01_second", "mine")]
+    made = ["commands.md", "api/index.md", "api/stats.rst"]
+    files = [page.file for page in pages.flat(pages.home(), listed)]
+    assert files == ["index.md", *notebooks, "downloads.md", "README.zh.md", "WORKSHOP.md", *made]
+
+
+def test_the_contents_lead_to_pages_by_their_labels(lab):
+    notebooks = "00 First? </notebooks/00_first>\n01 Second x? </notebooks/01_second>"
+    assert pages.contents({"Notebooks": pages.notebooks()["Notebooks"], "": [pages.home()]}) == (
+        f"```{{toctree}}\n:hidden:\n:caption: Notebooks\n\n{notebooks}\n```\n\n"
+        "```{toctree}\n:hidden:\n\nThe lab </index>\n```\n"
+    )
+
+
+def test_downloads_offer_what_there_is(lab):
+    lab("notebooks/exercises/01_second.ipynb", "# Exercises")
+    rows = pages.downloads().splitlines()[-2:]
+    assert 'href="_sources/notebooks/00_first.ipynb" download>' in rows[0] and "exercises" not in rows[0]
+    assert 'href="clean/01_second.ipynb" download>' in rows[1] and "](notebooks/exercises/01_second.ipynb)" in rows[1]
+    assert "[00 First?](notebooks/00_first.ipynb)" in rows[0]
+
+
+def test_without_notebooks_there_is_no_site(lab):
+    for path in repository.NOTEBOOKS.glob("*.ipynb"):
+        path.unlink()
+    with pytest.raises(InputError, match="there are no notebooks in notebooks/"):
+        pages.groups(own.commands)
