@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helpers.base import repository
+from helpers.base.errors import InputError
 from helpers.lab import exercises, reference
 from helpers.lab.notebook import read, selected, title
 
+HOME = "README.md"
 GUIDES = ("README.zh.md", "WORKSHOP.md", "RESULTS.md", "CONTRIBUTING.md")
 TEMPLATE = "template.ipynb"  # for those who write a notebook, and no page
 CLEAN = "clean"  # the folder of clean copies
@@ -42,7 +44,9 @@ class Page:
 
 def home():
     """The Page of README. Raises InputError if there is none."""
-    return _guide("README.md", "index")
+    if not (repository.REPOSITORY / HOME).is_file():
+        raise InputError(f"there is no {HOME} in {repository.REPOSITORY}: a site is made in a copy of the repository.")
+    return _guide(HOME, "index")
 
 
 def groups(commands):

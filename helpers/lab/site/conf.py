@@ -42,16 +42,18 @@ nb_merge_streams = True
 nb_render_image_options = {"alt": "What the code above draws"}
 myst_enable_extensions = ["dollarmath"]  # as Jupyter has it
 myst_dmath_allow_space = myst_dmath_allow_digits = False
+# Jupyter and GitHub know none of these.
 myst_disable_syntax = [
     "myst_role",
     "myst_target",
     "myst_line_comment",
     "myst_block_break",
-]  # Jupyter and GitHub know none
+]
 myst_heading_anchors = 4
 html_math_renderer = "mathml"  # MathJax would come from the network
 
 add_module_names = False
+smartquotes = False  # a quoted word is often one that is typed
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints = "none"  # the docstrings tell shapes and units as well
