@@ -50,7 +50,9 @@ def test_downloads_offer_what_there_is(lab):
 
 def test_without_readme_or_notebooks_there_is_no_site(lab):
     (repository.REPOSITORY / "README.md").unlink()
-    with pytest.raises(InputError, match=r"there is no README\.md in .*: a site is made in a copy of the repository\.$"):
+    with pytest.raises(
+        InputError, match=r"there is no README\.md in .*: a site is made in a copy of the repository\.$"
+    ):
         pages.home()
     for path in repository.NOTEBOOKS.glob("*.ipynb"):
         path.unlink()

@@ -2,6 +2,8 @@
 
 import builtins
 import re
+import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -158,6 +160,14 @@ def test_a_formula_that_nobody_can_read_is_told(lab):
     lab("notebooks/00_first.ipynb", "# First\nHere $\\nosuch{x}$.")
     with pytest.raises(InputError, match=r"notebooks/00_first\.ipynb.*nosuch"):
         website.build(own.commands)
+
+
+def test_help_waits_for_nothing():
+    code = "import sys\nfrom helpers.__main__ import main\nmain(['site', '--help'], standalone_mode=False)\nprint([*sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    help_text, _, loaded = done.stdout.rpartition("\n[")
+    assert "works offline" in help_text and "'click'" in loaded
+    assert not re.search(r"'(sphinx|tensorflow|nbformat|pandas|numpy)'", loaded)
 
 
 def test_without_sphinx_the_cure_is_named(lab, monkeypatch):
