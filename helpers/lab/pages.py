@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from helpers.base import repository
 from helpers.base.errors import InputError
@@ -11,6 +12,9 @@ from helpers.lab.notebook import read, selected, title
 
 HOME = "README.md"
 GUIDES = ("README.zh.md", "WORKSHOP.md", "RESULTS.md", "CONTRIBUTING.md")
+BINDER = {"binderhub_url": "https://mybinder.org", "notebook_interface": "jupyterlab"}
+# Host whose addresses of files we know -> what starts a notebook from there, as the theme takes it.
+HOSTS = {"github.com": {"colab_url": "https://colab.research.google.com", **BINDER}, "gitlab.com": BINDER}
 TEMPLATE = "template.ipynb"  # for those who write a notebook, and no page
 CLEAN = "clean"  # the folder of clean copies
 DOWNLOADS = """# Downloads
@@ -47,6 +51,13 @@ def home():
     if not (repository.REPOSITORY / HOME).is_file():
         raise InputError(f"there is no {HOME} in {repository.REPOSITORY}: a site is made in a copy of the repository.")
     return _guide(HOME, "index")
+
+
+def hosted():
+    """The repository's address and what starts a notebook from there; (None, {}) if it has none, or one at another host."""
+    address = repository.address()
+    launchers = HOSTS.get(urlsplit(address or "").netloc)
+    return (address, launchers) if launchers else (None, {})
 
 
 def groups(commands):

@@ -130,7 +130,7 @@ class _Links:
         base = (self.page.source or repository.REPOSITORY / self.page.file).parent
         target, whole = (base / unquote(parts.path)).resolve(), repository.REPOSITORY.resolve()
         inside = target.relative_to(whole).as_posix() if target.is_relative_to(whole) else None
-        address = repository.address()
+        address, _ = pages.hosted()
         if target in self.by_source:
             place = self._from_here(self.by_source[target])
         elif inside and address and target.exists() and target.suffix not in (".ipynb", *PICTURES):

@@ -138,6 +138,18 @@ def test_what_sphinx_warns_of_is_told_and_the_former_site_stays(lab):
     assert (repository.output_root() / "site" / "index.html").read_text() == "former"
 
 
+@pytest.mark.parametrize("address", ["https://gitlab.com/someone/lab", "https://git.example.org/someone/lab"])
+def test_an_address_elsewhere_is_linked_as_far_as_it_is_known(lab, monkeypatch, address):
+    lab("LICENSE", "free")
+    lab("README.md", "# The lab\n[licence](LICENSE)")
+    monkeypatch.setenv(repository.ADDRESS_VARIABLE, address)
+    index = website.build(own.commands)
+    page = (index.parent / "notebooks" / "00_first.html").read_text()
+    assert "colab" not in page and ("mybinder.org/v2/gl/someone%2Flab/main" in page) == ("gitlab" in address)
+    assert (f'href="{address}/blob/main/LICENSE"' in index.read_text()) == ("gitlab" in address)
+    assert len(list(index.parent.glob("_downloads/*/LICENSE"))) == ("gitlab" not in address)
+
+
 def test_launch_buttons_and_formulas(lab, monkeypatch):
     monkeypatch.setenv(repository.ADDRESS_VARIABLE, "https://github.com/someone/lab")
     lab("notebooks/00_first.ipynb", "# First\nHere $x^2$, and for 5$ or 6$, `$HOME` stays.\n\n$$y = \\frac{a}{b}$$")
@@ -147,8 +159,11 @@ def test_launch_buttons_and_formulas(lab, monkeypatch):
     assert index == repository.output_root() / "site" / "index.html" and not (index.parent / "old.html").exists()
     assert told == ["Sphinx writes 7 pages: half a minute or so."]
     page = (index.parent / "notebooks" / "00_first.html").read_text()
-    for start in ("https://colab.research.google.com/github/", "https://mybinder.org/v2/gh/"):
-        assert f'href="{start}someone/lab' in page and start not in index.read_text()
+    for launch in (
+        "https://colab.research.google.com/github/someone/lab/blob/main/notebooks/00_first.ipynb",
+        "https://mybinder.org/v2/gh/someone/lab/main?urlpath=lab/tree/notebooks/00_first.ipynb",
+    ):
+        assert f'href="{launch}"' in page and launch not in index.read_text()
     assert page.count("<math") == 2 and "5$ or 6$" in page and "jsdelivr" not in page
     sources = index.parent / "_sources" / "notebooks" / "00_first.ipynb"
     assert sources.read_bytes() == (repository.NOTEBOOKS / "00_first.ipynb").read_bytes(), (

@@ -24,16 +24,13 @@ html_theme_options = {
     "footer_content_items": [],
     "search_bar_text": "Search",
 }
-if repository.address():
+address, launchers = pages.hosted()
+if address:
     html_theme_options |= {
-        "repository_url": repository.address(),
+        "repository_url": address,
         "repository_branch": repository.BRANCH,
         "use_repository_button": True,
-        "launch_buttons": {
-            "colab_url": "https://colab.research.google.com",
-            "binderhub_url": "https://mybinder.org",
-            "notebook_interface": "jupyterlab",
-        },
+        "launch_buttons": launchers,
     }
 
 extensions = ["myst_nb", "sphinx.ext.autodoc"]
