@@ -33,7 +33,7 @@ test-browser: environment ## run notebook 01 in JupyterLab and look at the site,
 lab: environment ## open JupyterLab in notebooks/
 	$(BIN)/jupyter lab --notebook-dir notebooks $(ARGS)
 
-site: environment ## render README and the recorded notebooks as a static site, in runs/site/
+site: environment ## README, recorded notebooks, guides and reference as a site that works offline, in runs/site/
 	@$(BIN)/compression-lab site
 
 record: environment ## run notebooks and keep outputs, results and figures in the repository

@@ -170,10 +170,10 @@ def quiz(with_key, gain):
 
 @main.command()
 def site():
-    """Render README and the recorded notebooks as a static site that works offline, in the output folder's site/."""
+    """Write README, the recorded notebooks, the guides and a reference as a site that works offline, in the output folder's site/."""
     from helpers.lab import website
 
-    click.echo(f"Open in a browser: {website.build()}")
+    click.echo(f"Open in a browser: {website.build(main, click.echo)}")
 
 
 @main.command()

@@ -30,6 +30,7 @@ NAMED = {
     "CONTRIBUTING": ("CONTRIBUTING.md",),
     "CHECKPOINTS": ("checkpoints/*",),
     "fashion8k": ("data/*",),
+    "lab.css": ("helpers/lab/site/**/*",),
     "LOCK": ("environment.yml",),
     "Makefile": ("Makefile",),
     "pyproject": ("pyproject.toml",),
@@ -77,8 +78,10 @@ OF_NOTEBOOKS = {
     },
     "tests/lab/test_parameters.py": {},
     "tests/lab/test_recorded.py": {"notebooks/*.ipynb": _cells},
+    "tests/lab/test_pages.py": {},
     "tests/lab/test_run.py": {},
     "tests/lab/test_tour.py": {},
+    "tests/lab/test_website.py": {},
     "tests/whole/test_offline.py": {"notebooks/[0-9]*.ipynb": _parameters, "notebooks/00*.ipynb": _cells},
     "tests/whole/test_workshop.py": {"notebooks/[0-9]*.ipynb": _parameters, "notebooks/template.ipynb": _cells},
 }

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import tomllib
 from pathlib import Path
 
 import platformdirs
@@ -15,6 +16,8 @@ OUTPUT_VARIABLE = "COMPRESSION_LAB_OUTPUT"
 CACHE_VARIABLE = "COMPRESSION_LAB_CACHE"
 PROFILE_VARIABLE = "COMPRESSION_LAB_PROFILE"
 REVISION_VARIABLE = "COMPRESSION_LAB_REVISION"
+ADDRESS_VARIABLE = "COMPRESSION_LAB_REPOSITORY"
+BRANCH = "main"
 QUICK = "quick"  # the profile of a notebook's own defaults
 CUSTOM = "custom"  # any other set of parameters than a profile's
 
@@ -23,6 +26,17 @@ def output_root():
     """The folder under which results and figures are written: `runs/`, unless $COMPRESSION_LAB_OUTPUT names
     another. `make record` names the repository itself, so that only a deliberate recording changes it."""
     return Path(os.environ.get(OUTPUT_VARIABLE) or REPOSITORY / "runs")
+
+
+def address():
+    """Where the repository can be had, as "https://github.com/someone/lab": $COMPRESSION_LAB_REPOSITORY, or the Repository that
+    pyproject.toml names; None where neither says."""
+    try:
+        project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    except (OSError, KeyError):
+        project = {}
+    named = os.environ.get(ADDRESS_VARIABLE) or project.get("urls", {}).get("Repository") or ""
+    return named.rstrip("/").removesuffix(".git") or None
 
 
 def cache_folder():

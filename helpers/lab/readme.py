@@ -21,6 +21,7 @@ WORKSHOP = repository.REPOSITORY / "WORKSHOP.md"
 RESULTS = repository.REPOSITORY / "RESULTS.md"
 IN_CHINESE = (README.with_suffix(language.ENDING), RESULTS.with_suffix(language.ENDING))
 VALUE = re.compile(r"<!-- value (\S+) (\S+) (\S+) (\S+) -->.*?<!-- end -->")
+MARK = re.compile(r"<!-- (?:value [^>]*|end )-->|^<!-- (?:(?:begin|end) \S+|english \w+) -->\n?", re.MULTILINE)
 INTRODUCTION = """# Results
 
 Generated from `results/` by `make record`; a test says when it is not current. Numbers stand with their 95% interval in brackets;
@@ -107,6 +108,11 @@ def render(text=None, told_in=ENGLISH):
     return VALUE.sub(
         lambda found: f"<!-- value {' '.join(found.groups())} -->{value(*found.groups(), told_in)}<!-- end -->", text
     )
+
+
+def unmarked(text):
+    """A text without the marks of what is generated in it."""
+    return MARK.sub("", text)
 
 
 def update():

@@ -1,169 +1,177 @@
-"""The recorded notebooks, README and the other guides as a small static site that needs neither network nor scripts.
+"""The site: README, the recorded notebooks, the guides, every command and the Python functions; it works offline.
 
-nbconvert renders, its plain template; this module adds the frame of a page, the reading order, and the links: between
-pages they lead from page to page, to other files of the repository to a copy of them, and a link that leads nowhere is
-an error.
+Sphinx writes it, with myst-nb and sphinx-book-theme; nothing is executed. This module lays out what Sphinx reads: a mirror of the
+repository with the pages (`pages`) and the files that they lead to. A link to another page leads there; to a file that is no page,
+to a copy of it, or to the repository's address if it has one; and a link that leads nowhere is an error.
 """
 
-import html
+import io
+import os
 import re
-from dataclasses import dataclass
-from pathlib import Path
+import shutil
+import tempfile
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote, urlsplit
 
 import nbformat
-from nbconvert import HTMLExporter
-from nbformat.v4 import new_markdown_cell, new_notebook
-from pygments.formatters import HtmlFormatter
+from nbformat.v4 import new_markdown_cell
 
 from helpers.base import repository
 from helpers.base.errors import InputError
-from helpers.lab.notebook import title
+from helpers.lab import clean, pages, readme
 
-GUIDES = ("README.md", "RESULTS.md", "WORKSHOP.md", "CONTRIBUTING.md")  # the first is the index
-TEMPLATE = "template.ipynb"  # for those who write a notebook, and no page
-_TAG = re.compile(r"<(?:a|img)\s[^>]*>")
-_LINK = re.compile(r'\b(href|src)="([^"]*)"')
-STYLE = """
-:root { color-scheme: light; --ink: #1b1f24; --soft: #f5f6f8; --line: #d5d9e0; --link: #0b5cad; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 0 1rem 3rem; max-width: 66rem; color: var(--ink); background: #fff;
-  font: 1rem/1.6 -apple-system, "Segoe UI", Roboto, "Noto Sans", "Liberation Sans", Arial, sans-serif; overflow-wrap: break-word; }
-a { color: var(--link); }
-p, li { max-width: 46rem; }
-h1 { font-size: 1.7rem; line-height: 1.25; }
-h2 { margin-top: 2.2rem; font-size: 1.3rem; border-bottom: 1px solid var(--line); }
-img, svg { max-width: 100%; height: auto; }
-code, pre { font: .875rem/1.5 Menlo, Consolas, "DejaVu Sans Mono", "Liberation Mono", monospace; }
-:not(pre) > code { padding: .1em .3em; border-radius: 3px; background: var(--soft); overflow-wrap: anywhere; }
-pre { margin: 0; padding: .6rem .8rem; overflow-x: auto; }
-.highlight, .rendered_html > pre { border-radius: 4px; background: var(--soft); }
-.input_area { margin-top: 1rem; border-left: 3px solid var(--link); }
-.celltag_parameters .input_area { border-left-color: #d55e00; }
-.scroll, .output_html { overflow-x: auto; margin: .8rem 0; }
-table { border-collapse: collapse; font-size: .875rem; line-height: 1.4; }
-th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
-@media (max-width: 45rem) { table { width: max-content; } th, td { max-width: 16rem; } }
-.output_html th, .output_html td { text-align: right; }
-nav { display: flex; flex-wrap: wrap; gap: .4rem 1.2rem; padding: .8rem 0; border-bottom: 1px solid var(--line);
-  font-size: .9rem; }
-nav.end { margin-top: 3rem; border-top: 1px solid var(--line); border-bottom: 0; }
-nav details { flex-basis: 100%; }
-nav ol { margin: .4rem 0; padding-left: 1.4rem; }
-nav a { display: inline-block; }
-nav a, summary { padding: .3rem 0; }
-[aria-current] { font-weight: bold; color: inherit; text-decoration: none; }
-"""
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<link rel="stylesheet" href="style.css">
-</head>
-<body>
-<nav>{neighbours}<details><summary>Contents</summary><ol>{contents}</ol></details></nav>
-<main>
-{body}
-</main>
-<nav class="end">{neighbours}</nav>
-</body>
-</html>
-"""
+SETTINGS = Path(__file__).parent / "site"  # conf.py and the style
+PICTURES = (".svg", ".png", ".jpg", ".gif", ".webp")
+MOST_TOLD = 5  # of what is wrong
+_CODE = re.compile(
+    r"^(?P<fence>```+|~~~+).*?^(?P=fence)|(?P<ticks>`+)(?!`).*?(?<!`)(?P=ticks)(?!`)", re.DOTALL | re.MULTILINE
+)
+_LINK = re.compile(r"(?:(?<!!)\[(?P<label>[^\[\]]*))?\]\((?P<target><[^>]*>|[^)\s]+)(?P<rest>[^)]*)\)")
 
 
-@dataclass(frozen=True)
-class Page:
-    """One page: the file it is made from, its name in the site, its title and its notebook."""
+@dataclass
+class Staged:
+    """What Sphinx is to read: files (place -> bytes), extra (what is offered as it is), and broken links, in words."""
 
-    source: Path
-    name: str
-    title: str
-    notebook: nbformat.NotebookNode
+    files: dict[str, bytes] = field(default_factory=dict)
+    extra: dict[str, bytes] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
 
 
-def build():
-    """Write the site into `site/` in the output folder; returns the path of its index.
+def build(commands, tell=lambda line: None):
+    """Write the site into `site/` in the output folder; returns the path of its index. Half a minute.
 
-    Raises InputError that lists every link to a file that does not exist, before anything is written.
+    commands: the click group whose help is shown. tell: takes a line of progress. Raises InputError if Sphinx is not installed;
+    with every link to a file that does not exist; and with what Sphinx warns of, such as a heading that is not there. Then the
+    former site stays.
     """
-    folder = repository.output_root() / "site"
-    listed = pages()
-    by_source = {page.source: page.name for page in listed}
-    exporter = HTMLExporter(
-        template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True
-    )
-    bodies, copied, broken = {}, {}, []
-    for page in listed:
-        body, _ = exporter.from_notebook_node(page.notebook)
-        body = body.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
-        bodies[page.name] = _relinked(body, page, by_source, copied, broken)
-    if broken:
-        raise InputError(f"links lead nowhere: {'; '.join(broken)}.")
-    for place, page in enumerate(listed):
-        filled = _PAGE.format(
-            title=html.escape(page.title),
-            neighbours=_neighbours(listed, place),
-            contents="".join(f"<li>{_anchor(other, other.title, other is page)}</li>" for other in listed),
-            body=bodies[page.name],
-        )
-        repository.write(folder / page.name, filled)
-    for name, source in copied.items():
-        repository.write(folder / name, source.read_bytes())
-    repository.write(folder / "style.css", HtmlFormatter(style="friendly").get_style_defs(".highlight") + STYLE)
-    return folder / listed[0].name
+    _needed()
+    home, listed = pages.home(), pages.groups(commands)
+    staged = stage(home, listed)
+    if staged.broken:
+        raise InputError(f"links lead nowhere: {'; '.join(staged.broken)}.")
+    shown = pages.flat(home, listed)
+    tell(f"Sphinx writes {len(shown)} pages: half a minute or so.")
+    root = repository.output_root()
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="site-", dir=root) as folder:
+        work = Path(folder)
+        for place, content in {**staged.files, **staged.extra}.items():
+            repository.write(work / ("pages" if place in staged.files else "extra") / place, content)
+        told = _written(work, [page.file for page in shown])
+        if told:
+            more = f"; and {len(told) - MOST_TOLD} more" if len(told) > MOST_TOLD else ""
+            raise InputError(f"the site is not written, for Sphinx says: {'; '.join(told[:MOST_TOLD])}{more}.")
+        for page in shown:
+            if page.source:  # what a reader saves is what the repository has
+                (work / "html" / "_sources" / page.file).write_bytes(page.source.read_bytes())
+        shutil.rmtree(root / "site", ignore_errors=True)
+        (work / "html").rename(root / "site")
+    return root / "site" / "index.html"
 
 
-def pages():
-    """The Pages in reading order: README as the index, the notebooks but for the template, and whichever other guides there are."""
-    guides = [path for path in map(repository.REPOSITORY.joinpath, GUIDES) if path.is_file()]
-    found = []
-    notebooks = [path for path in sorted(repository.NOTEBOOKS.glob("*.ipynb")) if path.name != TEMPLATE]
-    for path in [*guides[:1], *notebooks, *guides[1:]]:
-        if path.suffix == ".ipynb":
-            notebook = nbformat.read(path, as_version=4)
+def stage(home, listed):
+    """What Sphinx is to read for a home (Page) and other Pages by caption, as a Staged."""
+    shown = pages.flat(home, listed)
+    by_source = {page.source or (repository.REPOSITORY / page.file).resolve(): page.file for page in shown}
+    staged = Staged()
+    for page in shown:
+        relinked = _Links(page, by_source, staged).relinked
+        if page.source is None:
+            text = page.text if page.suffix == ".rst" else relinked(page.text)
+            if page.below:
+                text += "\n" + pages.contents({"": page.below})
+        elif page.source.suffix == ".ipynb":
+            node = nbformat.read(page.source, as_version=4)
+            staged.extra[f"{pages.CLEAN}/{page.source.name}"] = nbformat.writes(clean.stripped(node)).encode()
+            text = nbformat.writes(_offered(node, page, relinked))
         else:
-            notebook = new_notebook(cells=[new_markdown_cell(path.read_text(encoding="utf-8"))])
-        name = "index.html" if path in guides[:1] else f"{path.stem}.html"
-        found.append(Page(path.resolve(), name, title(notebook, path.stem), notebook))
-    return found
+            text = relinked(readme.unmarked(page.source.read_text(encoding="utf-8")))
+            if page is home:
+                text += "\n" + pages.contents(listed)
+        staged.files[page.file] = text.encode()
+    return staged
 
 
-def _anchor(page, text, current=False):
-    mark = ' aria-current="page"' if current else ""
-    return f'<a href="{quote(page.name)}"{mark}>{html.escape(text)}</a>'
+def _offered(node, page, relinked):
+    """A notebook (node) with its links turned to the site's, and a line with what can be saved behind its title."""
+    for cell in node.cells:
+        if cell.cell_type == "markdown":
+            cell.source = relinked(cell.source)
+    up = "../" * page.file.count("/")
+    line = f"Save this {pages.saved(page, up)}, or a {pages.saved(page, up, clean=True)} without prose and outputs."
+    place = next((place for place, cell in enumerate(node.cells) if clean.headings(cell)), -1)
+    node.cells.insert(place + 1, new_markdown_cell(line, id="saved"))
+    return node
 
 
-def _neighbours(listed, place):
-    links = []
-    if place > 0:
-        links.append(_anchor(listed[place - 1], f"← {listed[place - 1].title}"))
-    if place + 1 < len(listed):
-        links.append(_anchor(listed[place + 1], f"{listed[place + 1].title} →"))
-    return " ".join(links)
+@dataclass
+class _Links:
+    """Turns the links of one page; notes in `staged` the files that they lead to, and what is broken."""
 
+    page: pages.Page
+    by_source: dict
+    staged: Staged
 
-def _relinked(body, page, by_source, copied, broken):
-    """The HTML with its relative links turned to the site's. Notes in `copied` (name in the site -> file) what they
-    need, and in `broken` what does not exist."""
+    def relinked(self, text):
+        """Markdown with its links turned to the site's; code stays as it is."""
+        code = []
+        masked = _CODE.sub(lambda found: f"\0{code.append(found.group()) or len(code) - 1}\0", text)
+        turned = _LINK.sub(self._turned, masked)
+        return re.sub(r"\0(\d+)\0", lambda found: code[int(found.group(1))], turned)
 
-    def link(found):
-        attribute, url = found.group(1), html.unescape(found.group(2))
+    def _turned(self, found):
+        url = found["target"].strip("<>")
         parts = urlsplit(url)
         if parts.scheme or parts.netloc or not parts.path:
-            return found.group(0)
-        target = (page.source.parent / unquote(parts.path)).resolve()
-        whole = repository.REPOSITORY.resolve()
-        if target in by_source:
-            place = quote(by_source[target])
-        elif target.is_file() and target.is_relative_to(whole):
-            name = target.relative_to(whole).as_posix()
-            copied[name] = target
-            place = quote(name)
+            return found.group()
+        base = (self.page.source or repository.REPOSITORY / self.page.file).parent
+        target, whole = (base / unquote(parts.path)).resolve(), repository.REPOSITORY.resolve()
+        inside = target.relative_to(whole).as_posix() if target.is_relative_to(whole) else None
+        address, _ = pages.hosted()
+        if target in self.by_source:
+            place = self._from_here(self.by_source[target])
+        elif inside and address and target.exists() and target.suffix not in (".ipynb", *PICTURES):
+            place = f"{address}/{'blob' if target.is_file() else 'tree'}/{repository.BRANCH}/{quote(inside)}"
+        elif inside and target.is_file():
+            self.staged.files[inside] = target.read_bytes()
+            place = ("" if target.suffix in PICTURES else "path:") + self._from_here(inside)  # path: it is no page
+        elif inside and target.is_dir() and found["label"] is not None:
+            return found["label"]  # a site shows no folder
         else:
-            broken.append(f"{page.source.name} to {url}")
-            return found.group(0)
-        return f'{attribute}="{place}{f"#{parts.fragment}" if parts.fragment else ""}"'
+            self.staged.broken.append(f"{Path(self.page.file).name} to {url}")
+            return found.group()
+        fragment = f"#{parts.fragment}" if parts.fragment else ""
+        opening = "" if found["label"] is None else f"[{found['label']}"
+        return f"{opening}](<{place}{fragment}>{found['rest']})"
 
-    return _TAG.sub(lambda tag: _LINK.sub(link, tag.group(0)), body)
+    def _from_here(self, place):
+        return PurePosixPath(os.path.relpath(place, Path(self.page.file).parent)).as_posix()
+
+
+def _written(work, named):
+    """Have Sphinx write `html/` from those files in `pages/` that are named; returns what it warns of, each a line."""
+    from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace, patch_docutils
+
+    told = io.StringIO()
+    settings = {"include_patterns": named, "html_extra_path": [str(work / "extra")]}
+    folders = work / "pages", SETTINGS, work / "html", work / "doctrees"
+    with warnings.catch_warnings(), patch_docutils(), docutils_namespace():
+        warnings.simplefilter("ignore")  # its extensions warn of the future of Sphinx
+        Sphinx(*folders, "html", settings, status=None, warning=told).build()
+    found = [re.sub(r"\x1b\[[\d;]*m", "", line).strip() for line in told.getvalue().splitlines()]
+    return [line.replace(f"{work / 'pages'}{os.sep}", "") for line in found if line]
+
+
+def _needed():
+    try:
+        import myst_nb  # noqa: F401
+        import sphinx_book_theme  # noqa: F401
+    except ModuleNotFoundError as error:
+        package = error.name.partition(".")[0].replace("_", "-")
+        raise InputError(
+            f'the site needs {package}, which is not installed: pip install "compression-lab[site]".'
+        ) from error

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.__main__ import main
 from helpers.base import repository
 from helpers.evidence import results, verdicts
 from helpers.lab import website
@@ -26,7 +27,15 @@ pytestmark = pytest.mark.browser
 NOTEBOOK = "01_mnist_mlp_pruning"
 CHROMIUM_VARIABLE = "COMPRESSION_LAB_CHROMIUM"
 MINUTES = 30  # until every cell has run; three on two idle cores
-PHONE, DESK = 390, 1200  # pixels
+PHONE, DESK = 390, 1440  # pixels
+# What stands out of the window, and in no box that scrolls.
+CUT = """() => [...document.querySelectorAll("article *")].filter(element => {
+    const box = element.getBoundingClientRect();
+    if (!box.width || !box.height || box.right <= innerWidth + 1) return false;
+    for (let around = element; around.tagName !== "BODY"; around = around.parentElement)
+        if (["auto", "scroll"].includes(getComputedStyle(around).overflowX)) return false;
+    return true;
+}).map(element => element.outerHTML.slice(0, 200))"""
 SETTINGS = {
     # All cells stay in the page, also those that are out of sight.
     "@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {"windowingMode": "none"},
@@ -146,20 +155,63 @@ def test_notebook_01_runs_in_jupyterlab(browser, lab, pictures):
     }
 
 
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder of the site."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(repository.OUTPUT_VARIABLE, str(tmp_path_factory.mktemp("output")))
+        yield website.build(main).parent
+
+
+@pytest.fixture
+def offline(browser):
+    """Call it with a width for a page that has no network; what it asked for in vain, or failed at, must be nothing."""
+    contexts, wrong = [], []
+
+    def opened(width):
+        contexts.append(browser.new_context(viewport={"width": width, "height": 844}, offline=True))
+        page = contexts[-1].new_page()
+        page.on("request", lambda it: None if it.url.startswith(("file:", "data:")) else wrong.append(it.url))
+        page.on("requestfailed", lambda it: wrong.append(it.url))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda line: wrong.append(line.text) if line.type == "error" else None)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not wrong
+
+
 @pytest.mark.parametrize("width", [PHONE, DESK])
-def test_the_site_fits_and_is_complete(browser, pictures, tmp_path, monkeypatch, width):
-    monkeypatch.setenv(repository.OUTPUT_VARIABLE, str(tmp_path))
-    page = browser.new_page(viewport={"width": width, "height": 844})
-    outside, failed = [], []
-    page.on(
-        "request", lambda request: None if request.url.startswith(("file:", "data:")) else outside.append(request.url)
-    )
-    page.on("requestfailed", lambda request: failed.append(request.url))
-    for path in sorted(website.build().parent.glob("*.html")):
+def test_the_site_fits_and_is_complete(offline, site, pictures, width):
+    page = offline(width)
+    paths = [path for path in sorted(site.rglob("*.html")) if "_static" not in path.parts]
+    assert len(paths) > 50
+    for path in paths:
+        place = path.relative_to(site)
         page.goto(path.as_uri())
-        page.screenshot(path=pictures / f"{path.stem}_{width}.png")
+        page.screenshot(path=pictures / f"{'_'.join(place.with_suffix('').parts)}_{width}.png")
         wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        assert wider <= 0, f"{path.name} is {wider} px wider than the window"
+        assert wider <= 0, f"{place} is {wider} px wider than the window"
+        assert page.evaluate(CUT) == [], f"{place}: cut off"
         missing = page.evaluate("[...document.images].filter(image => !image.naturalWidth).map(image => image.src)")
-        assert not missing, path.name
-    assert not outside and not failed
+        assert not missing, place
+        scrolled = "[...document.querySelectorAll('.cell_input pre')].filter(code => code.scrollWidth > code.clientWidth).length"
+        assert width == PHONE or page.evaluate(scrolled) == 0, f"{place}: a line of code does not fit on a desk"
+
+
+def test_the_site_is_searched_without_network(offline, site, pictures):
+    page = offline(DESK)
+    page.goto(site.joinpath("search.html").as_uri() + "?q=representative_dataset")
+    found = page.locator("#search-results li a")
+    found.first.wait_for(timeout=20_000)
+    assert "notebooks/03_mobilenetv2_ptq_and_qat.html" in " ".join(link.get_attribute("href") for link in found.all())
+    page.screenshot(path=pictures / "search.png")
+
+
+def test_a_figure_is_seen_alone(offline, site):
+    page = offline(PHONE)
+    page.goto(site.joinpath("index.html").as_uri())
+    page.locator("article a:has(> img)").first.click()
+    assert page.url.endswith("_images/07_ledger.svg")

@@ -99,7 +99,7 @@ def lesson(path, prose="Read.", share="0.5", code="1 + 1"):
 
 def test_a_notebook_s_change_reaches_the_tests_that_read_what_changed(copy):
     path = copy / "notebooks" / "09_x.ipynb"
-    names = ("whole/test_notebooks", "lab/test_website", "lab/test_recorded", "lab/test_exercises", "lab/test_tour")
+    names = ("whole/test_notebooks", "whole/test_site", "lab/test_recorded", "lab/test_exercises", "lab/test_tour")
 
     def reached(**changes):
         lesson(path)
