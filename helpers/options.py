@@ -5,7 +5,8 @@ import traceback
 
 import click
 
-from helpers.base.errors import InputError, LabError
+from helpers.base import extras
+from helpers.base.errors import InputError, LabError, MissingError
 
 
 def refusal(error, code):
@@ -29,9 +30,10 @@ class Verdict(click.Command):
         try:
             return super().invoke(context)
         except Exception as error:
-            if not isinstance(error, LabError):
+            told = extras.explained(error, context.command_path)
+            if not isinstance(told, LabError):
                 traceback.print_exc()
-            raise refusal(error, 3) from None
+            raise refusal(told, 3) from None
         except KeyboardInterrupt:
             raise refusal(KeyboardInterrupt("interrupted: nothing was decided."), 3) from None
 
@@ -68,6 +70,20 @@ def written(frame, csv, as_json):
         repository.write(csv, frame.to_csv())
     if as_json:
         repository.write(as_json, frame.to_json(orient="index", indent=1) + "\n")
+
+
+def figure(draw, path):
+    """Write a figure, and tell whether: without matplotlib, which an extra brings, a sentence says how to get it, and all else goes on.
+
+    draw: takes the module `plots`, gives a Figure. path: a Path."""
+    try:
+        with extras.needed("the figure"):
+            from helpers.evidence import plots
+    except MissingError as why:
+        click.echo(f"No {path.name}: {why}")
+        return False
+    plots.write(draw(plots), path)
+    return True
 
 
 def told_apart(paths):

@@ -3,14 +3,17 @@
 A notebook begins with `run = lab.begin(name, globals())`.
 """
 
+from helpers.base import extras
+
 
 def __getattr__(name):
-    if name == "begin":
-        from helpers.lab.run import begin
+    with extras.needed(f"lab.{name}"):
+        if name == "begin":
+            from helpers.lab.run import begin
 
-        return begin
-    if name == "overview":
-        from helpers.lab.notebook import overview
+            return begin
+        if name == "overview":
+            from helpers.lab.notebook import overview
 
-        return overview
+            return overview
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
