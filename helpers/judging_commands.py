@@ -5,18 +5,7 @@ import sys
 import click
 
 from helpers.base.errors import InputError
-from helpers.options import (
-    SIGNATURE,
-    TARGET,
-    Verdict,
-    figure,
-    for_a_purpose,
-    opened,
-    pairs,
-    tables,
-    told_apart,
-    written,
-)
+from helpers.options import SIGNATURE, TARGET, Verdict, for_a_purpose, opened, pairs, tables, told_apart, written
 
 
 @click.command(cls=Verdict)
@@ -224,6 +213,7 @@ def sensitivity(
     from rich.table import Table
 
     from helpers.compress import requantize, sensitivity, sensitivity_files
+    from helpers.evidence import plots
     from helpers.tflite.heads import Purpose
 
     _, table = sensitivity_files.of_file(
@@ -239,10 +229,10 @@ def sensitivity(
         signature=signature,
     )
     drawn = table.assign(kind=sensitivity.kinds(table))
-    title = f"Damage when one layer alone has {weights}-bit weights: {Path(model).name}"
-    files = ["sensitivity.csv"]
-    if figure(lambda plots: plots.sensitivity(drawn, title, table.attrs["unit"]), Path(output) / "sensitivity.svg"):
-        files.append("sensitivity.svg")
+    figure = plots.sensitivity(
+        drawn, f"Damage when one layer alone has {weights}-bit weights: {Path(model).name}", table.attrs["unit"]
+    )
+    plots.write(figure, Path(output) / "sensitivity.svg")
     shown = Table("layer", "operator", "SQNR, dB", "damage", "change", "protect as number")
     ranks = {layer: rank for rank, layer in enumerate(sensitivity.order(table)["layer"], 1)}
     for row in table[table["mode"] == sensitivity.ALONE].itertuples():
@@ -252,7 +242,7 @@ def sensitivity(
     click.echo(f"Task: {table.attrs['judged']}. Damage: {table.attrs['unit']}.")
     for sentence in table.attrs["causes"]:
         click.echo(f"Likely cause of what all together lose: {sentence}.")
-    click.echo(f"Written: {', '.join(f'{output}/{file}' for file in files)}")
+    click.echo(f"Table and figure: {output}/sensitivity.csv, {output}/sensitivity.svg")
     click.echo("The notebook your_own_model makes a file with layers in float, in the order of the last column.")
     written(table, csv, as_json)
 

@@ -3,7 +3,7 @@
 import click
 
 from helpers.base.errors import InputError
-from helpers.options import figure, for_a_purpose, opened, pairs, tables, written
+from helpers.options import for_a_purpose, opened, pairs, tables, written
 
 
 @click.command()
@@ -213,6 +213,7 @@ def search(
     from rich.table import Table
 
     from helpers.compress import bits_report
+    from helpers.evidence import plots
     from helpers.tflite.heads import Purpose
 
     report = bits_report.search_file(
@@ -227,17 +228,15 @@ def search(
     )
     bits_report.write(report, output)
     unit = " + ".join(head.task.unit for head in report.heads)
-    files = ["model.tflite", "layers.csv", "front.csv"]
-    title = bits_report.title(report, Path(model).name)
-    if figure(lambda plots: plots.front(report.tried, title, unit), Path(output) / "front.svg"):
-        files.append("front.svg")
+    figure = plots.front(report.tried, bits_report.title(report, Path(model).name), unit)
+    plots.write(figure, Path(output) / "front.svg")
     shown = Table("layer", "kind", "format", "bytes", "damage")
     for row in report.layers.itertuples():
         shown.add_row(row.layer, row.kind, row.format, f"{row.bytes:,}", f"{row.damage:.2g}")
     Console(markup=False, highlight=False).print(shown)
     for line in (*report.own.notes, *bits_report.told(report, judged_on_others=test is not None)):
         click.echo(line)
-    click.echo(f"File, layers, front: {output}/{', '.join(files)}")
+    click.echo(f"File, layers, front: {output}/model.tflite, layers.csv, front.csv, front.svg")
     written(report.layers.set_index("layer"), csv, as_json)
     sys.exit(0 if report.found.reached else 1)
 

@@ -6,7 +6,7 @@ import traceback
 import click
 
 from helpers.base import extras
-from helpers.base.errors import InputError, LabError, MissingError
+from helpers.base.errors import InputError, LabError
 
 
 def refusal(error, code):
@@ -70,20 +70,6 @@ def written(frame, csv, as_json):
         repository.write(csv, frame.to_csv())
     if as_json:
         repository.write(as_json, frame.to_json(orient="index", indent=1) + "\n")
-
-
-def figure(draw, path):
-    """Write a figure, and tell whether: without matplotlib, which an extra brings, a sentence says how to get it, and all else goes on.
-
-    draw: takes the module `plots`, gives a Figure. path: a Path."""
-    try:
-        with extras.needed("the figure"):
-            from helpers.evidence import plots
-    except MissingError as why:
-        click.echo(f"No {path.name}: {why}")
-        return False
-    plots.write(draw(plots), path)
-    return True
 
 
 def told_apart(paths):

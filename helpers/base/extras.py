@@ -10,7 +10,8 @@ from helpers.base.errors import MissingError
 
 # Extra -> what it brings, by the names under which modules are imported; whatever else the lab imports comes with the package.
 MODULES = {
-    "models": ("tensorflow", "tf_keras", "keras", "tensorflow_model_optimization", "h5py", "matplotlib", "PIL"),
+    "files": ("litert_quantizer", "scipy", "matplotlib"),
+    "models": ("tensorflow", "tf_keras", "keras", "tensorflow_model_optimization", "h5py", "PIL"),
     "lab": (
         "nbformat",
         "papermill",
@@ -25,7 +26,11 @@ MODULES = {
     "site": ("sphinx", "myst_nb", "sphinx_book_theme"),
 }
 # Extra -> what a user needs it for.
-USES = {"models": "to convert, train and rescue", "lab": "for the notebooks"}
+USES = {
+    "files": "for the layers of a .tflite, sensitivity and search",
+    "models": "to convert, train and rescue",
+    "lab": "for the notebooks",
+}
 NAMES = {"tf_keras": "tf-keras", "tensorflow": "TensorFlow", "keras": "Keras", "PIL": "Pillow"}
 
 

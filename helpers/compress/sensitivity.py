@@ -11,12 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
 
 from helpers.base import repository
 from helpers.base.errors import InputError
 from helpers.compress import affine, requantize
-from helpers.evidence import stats
+from helpers.evidence import quantiles, stats
 from helpers.tflite import heads, inputs, interpreting, litert, replay
 
 ALONE, ALL_BUT, ALL = "alone", "all_but", "all"
@@ -168,7 +167,7 @@ def rank(table, layer):
         raise InputError(f"layer={layer!r} is not one of {', '.join(alone.index)}.")
     of, others = alone.loc[layer], alone.drop(index=layer)
     level = (1 - stats.CONFIDENCE) / max(len(others), 1)
-    far = norm.ppf(1 - level / 2) * np.hypot(others["damage_error"], of["damage_error"])
+    far = quantiles.normal(1 - level / 2) * np.hypot(others["damage_error"], of["damage_error"])
     apart = others["damage"] - of["damage"]
     return stats.Estimate(
         int(1 + (apart > 0).sum()), int(1 + (apart > far).sum()), int(len(alone) - (apart < -far).sum()), "place"

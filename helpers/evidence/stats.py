@@ -1,4 +1,4 @@
-"""Intervals for what the lab measures, all at 95% unless told otherwise. Thin over scipy."""
+"""Intervals for what the lab measures, all at 95% unless told otherwise."""
 
 import dataclasses
 import functools
@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats as scipy_stats
 
 from helpers.base.errors import InputError
+from helpers.evidence import quantiles
 
 CONFIDENCE = 0.95
 GROUPS, AT_ONCE = 200, 10_000_000  # of a jackknife; weights that are held at once
@@ -54,9 +54,8 @@ def proportion(correct, confidence=CONFIDENCE):
         return _over_seeds(correct.astype(float), [1, 1, 0, 0], confidence)
     if correct.ndim == 2:
         return dataclasses.replace(proportion(correct[0], confidence), trainings=1)
-    test = scipy_stats.binomtest(int(correct.sum()), correct.size)
-    interval = test.proportion_ci(confidence, method="wilson")
-    return Estimate(test.statistic, interval.low, interval.high, "share")
+    right = int(correct.sum())
+    return Estimate(right / correct.size, *quantiles.wilson(right, correct.size, confidence), "share")
 
 
 def paired_difference(baseline, candidate, confidence=CONFIDENCE):
@@ -85,7 +84,7 @@ def paired_counts(gained, lost, n, confidence=CONFIDENCE):
     """
     _check(confidence)
     p_gained, p_lost = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
-    z = scipy_stats.norm.ppf((1 + confidence) / 2)
+    z = quantiles.normal((1 + confidence) / 2)
     half = z * np.sqrt((p_gained + p_lost - (p_gained - p_lost) ** 2) / (n + 2))
     centre = p_gained - p_lost
     low, high = max(-1.0, float(centre - half)), min(1.0, float(centre + half))
@@ -165,10 +164,9 @@ def _of_samples(values, seen, confidence, paired=False):
     counted = np.append(values, [most, -most]) if paired else values
     if counted.size == 1:
         return Estimate(float(values[0]), unit="share")
-    error, t = scipy_stats.sem(counted), scipy_stats.t.ppf((1 + confidence) / 2, counted.size - 1)
+    error, t = quantiles.standard_error(counted), quantiles.student((1 + confidence) / 2, counted.size - 1)
     # Where a few samples lose much more than the others, the mean is more often too high than too low (Johnson 1978, eq. 2.7).
-    skewed = scipy_stats.skew(counted) if np.ptp(counted) else 0.0
-    centre = float(counted.mean() + skewed * error * (1 + 2 * t**2) / (6 * np.sqrt(counted.size)))
+    centre = float(counted.mean() + quantiles.skewness(counted) * error * (1 + 2 * t**2) / (6 * np.sqrt(counted.size)))
     half = float(t * error)
     return Estimate(float(values.mean()), centre - half, centre + half, "share")
 
@@ -188,7 +186,7 @@ def _without_groups(sets, confidence):
     if len(sets) > 1 and not np.ptp(without):
         return dataclasses.replace(paired_counts(0, 0, n, confidence), value=value)
     error = np.sqrt((groups - 1) / groups * ((without - without.mean()) ** 2).sum())
-    half = float(error * scipy_stats.t.ppf((1 + confidence) / 2, groups - 1))
+    half = float(error * quantiles.student((1 + confidence) / 2, groups - 1))
     return Estimate(value, value - half, value + half, "share")
 
 
@@ -198,8 +196,8 @@ def mean(values, unit="", confidence=CONFIDENCE):
     values = _numbers(values)
     if values.size == 1:
         return Estimate(float(values[0]), unit=unit)
-    centre, error = float(values.mean()), float(scipy_stats.sem(values))
-    half = error * scipy_stats.t.ppf((1 + confidence) / 2, values.size - 1)
+    centre, error = float(values.mean()), quantiles.standard_error(values)
+    half = error * quantiles.student((1 + confidence) / 2, values.size - 1)
     return Estimate(centre, centre - half, centre + half, unit)
 
 
@@ -220,12 +218,12 @@ def median(values, unit="", confidence=CONFIDENCE):
     """Median with the distribution-free interval from order statistics; (repetitions,), at least 6 of them."""
     _check(confidence)
     values = _numbers(values)
-    interval = scipy_stats.quantile_test(values, q=float(np.median(values)), p=0.5).confidence_interval(confidence)
-    if np.isnan([interval.low, interval.high]).any():
+    interval = quantiles.of_median(values, confidence)
+    if interval is None:
         raise InputError(
             f"values has {values.size} entries, too few for a {confidence:.0%} interval of the median: measure more."
         )
-    return Estimate(float(np.median(values)), float(interval.low), float(interval.high), unit)
+    return Estimate(float(np.median(values)), *interval, unit)
 
 
 def spread_ratio(baseline, candidate, confidence=CONFIDENCE):
@@ -245,7 +243,7 @@ def spread_ratio(baseline, candidate, confidence=CONFIDENCE):
     if min(variances) == 0:
         raise InputError("all seeds of one of the two are equally right: the ratio of their spreads is not defined.")
     together = np.corrcoef(*pair)[0, 1]
-    t = scipy_stats.t.ppf((1 + confidence) / 2, seeds - 2)
+    t = quantiles.student((1 + confidence) / 2, seeds - 2)
     k = 1 + 2 * (1 - together**2) * t**2 / (seeds - 2)
     ratio, ends = variances[0] / variances[1], np.array([k - np.sqrt(k**2 - 1), k + np.sqrt(k**2 - 1)])
     low, high = np.sqrt(ratio * ends)
@@ -276,7 +274,7 @@ def _over_seeds(scores, added, confidence):
     if seeds > 2 and by_seed <= by_example:
         squares = (by_seed**2 + by_both**2 / (examples - 1)) / (seeds - 1) + by_example**2 / (examples - 1)
         freedom = max(variance**2 / squares, freedom)
-    half = scipy_stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(variance / scores.size)
+    half = quantiles.student((1 + confidence) / 2, freedom) * np.sqrt(variance / scores.size)
     low, high = max(centre - half, min(added)), min(centre + half, max(added))
     return Estimate(float(value), float(low), float(high), "share", seeds)
 
