@@ -122,7 +122,7 @@ def sweep(notebook, grid, scheduler, workers, threads, output):
 @click.option("--machine", is_flag=True, help="Keep only the results, beside those of the reference machine.")
 def record(names, profile, machine):
     """Run notebooks with their defaults; save outputs, results, figures and the tables of RESULTS.md in the repository."""
-    repository.needed_for("record")
+    repository.needed_for("compression-lab record")
     from helpers.lab import readme, tour
 
     if profile == repository.QUICK and not machine:
@@ -141,7 +141,7 @@ def record(names, profile, machine):
 @click.option("--record", is_flag=True, help="Run the solutions first; keep their outputs and the seconds they took.")
 def exercises(names, record):
     """Make the exercises from notebooks/solutions/ (01, ...; all by default)."""
-    repository.needed_for("exercises")
+    repository.needed_for("compression-lab exercises")
     from helpers.lab import exercises
 
     if record and (code := exercises.record(names)):
@@ -152,7 +152,7 @@ def exercises(names, record):
 @main.command()
 def site():
     """Render README and the recorded notebooks as a static site that works offline, in the output folder's site/."""
-    repository.needed_for("site")
+    repository.needed_for("compression-lab site")
     from helpers.lab import website
 
     click.echo(f"Open in a browser: {website.build()}")
@@ -162,7 +162,7 @@ def site():
 @click.argument("name")
 def checkpoint(name):
     """Train the repository's checkpoint NAME again by its recipe, e.g. mobilenetv2_fashion_96; writes it into checkpoints/."""
-    repository.needed_for("checkpoint")
+    repository.needed_for("compression-lab checkpoint")
     from helpers.networks import checkpoints
 
     card = checkpoints.train(name, click.echo)

@@ -31,7 +31,12 @@ USES = {
     "models": "to convert, train and rescue",
     "lab": "for the notebooks",
 }
-NAMES = {"tf_keras": "tf-keras", "tensorflow": "TensorFlow", "keras": "Keras", "PIL": "Pillow"}
+NAMES = {
+    "tensorflow": "TensorFlow",
+    "tf_keras": "TensorFlow",
+    "keras": "TensorFlow",
+    "PIL": "Pillow",
+}  # Keras comes with it
 
 
 def explained(error, what="this"):

@@ -270,7 +270,11 @@ SOURCES = {
         DIGITS,
     ),
     "fashion8k": Source(
-        _fashion8k, "46fcc1d3644d016cb452335c5b02cfabb447c4d3b6d590d8e13dd13073bfa4a8", "this repository", CLOTHES, True
+        _fashion8k,
+        "46fcc1d3644d016cb452335c5b02cfabb447c4d3b6d590d8e13dd13073bfa4a8",
+        "this package" if repository.INSTALLED else "this repository",
+        CLOTHES,
+        True,
     ),
     "fashion_mnist": Source(
         _fashion_mnist,
