@@ -36,7 +36,7 @@ def needed_for(what):
     """Raises MissingError where there is no repository to do something with. what: that, in words, as "record"."""
     if INSTALLED:
         raise MissingError(
-            f"{what} works on the repository, and this is the package alone, in {HELPERS.parent}: clone the repository, and call it "
+            f"{what} works on the repository, and this is the package alone ({HELPERS.parent}): clone it, and call this "
             "there (`make run` there installs everything first)."
         )
 

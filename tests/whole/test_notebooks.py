@@ -108,10 +108,10 @@ def lines_of_code(notebook):
 
 
 def too_wide(notebook):
-    """Lines of code that run out of the page."""
+    """Lines of code that run out of the page; an address is as long as it is."""
     return [
         f"cell {number} has a line of {len(line)} characters"
-        for number, cell in code_cells(notebook)
+        for number, cell in own_cells(notebook)
         for line in cell.source.splitlines()
         if len(line) > WIDEST_LINE
     ]
