@@ -32,6 +32,7 @@ NAMED = {
     "LOCK": ("environment.yml",),
     "Makefile": ("Makefile",),
     "pyproject": ("pyproject.toml",),
+    "setup.py": ("setup.py",),
 }
 EVERYTHING = ("helpers.__main__", '"-m", "helpers"', "compression-lab", "HELPERS")
 # Tests of notebooks as files read all of them; a module that merely knows where they lie does not.

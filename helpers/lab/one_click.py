@@ -29,7 +29,9 @@ if importlib.util.find_spec("helpers") is None:
 
 
 def source():
-    """What pip is to install by default: the repository that pyproject.toml names, or "" if it names none."""
+    """What pip is to install by default: the repository that pyproject.toml names, or "" if it names none. Raises MissingError without
+    a repository."""
+    repository.needed_for("one_click")
     project = tomllib.loads((repository.REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     address = project.get("urls", {}).get("Repository")
     return f"compression-lab[lab] @ git+{address}" if address else ""
@@ -55,7 +57,6 @@ def applied(node):
 def apply(paths=None):
     """Put the cell into notebooks: the names of those that changed. paths: of notebooks; by default all in notebooks/, and the solutions
     that exercises are made from. Raises InputError for a file that is no notebook, MissingError without a repository."""
-    repository.needed_for("one_click.apply")
     changed = []
     for path in paths or sorted(
         [*repository.NOTEBOOKS.glob("*.ipynb"), *repository.NOTEBOOKS.glob("solutions/*.ipynb")]
