@@ -18,7 +18,7 @@ class Commands(click.Group):
         try:
             return super().invoke(context)
         except Exception as error:
-            told = extras.explained(error, f"{context.info_name} {context.invoked_subcommand}")
+            told = extras.explained(error, f"compression-lab {context.invoked_subcommand}")
             if not isinstance(told, LabError):
                 raise
             raise refusal(told, 2) from None

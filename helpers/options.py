@@ -30,7 +30,7 @@ class Verdict(click.Command):
         try:
             return super().invoke(context)
         except Exception as error:
-            told = extras.explained(error, context.command_path)
+            told = extras.explained(error, f"compression-lab {context.info_name}")
             if not isinstance(told, LabError):
                 traceback.print_exc()
             raise refusal(told, 3) from None

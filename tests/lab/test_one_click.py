@@ -70,5 +70,5 @@ def test_without_an_address_its_error_names_the_cure(monkeypatch):
 
 def test_an_installed_package_has_no_notebooks_to_write(monkeypatch):
     monkeypatch.setattr(repository, "INSTALLED", True)
-    with pytest.raises(MissingError, match="one_click works on the repository, .* clone it"):
+    with pytest.raises(MissingError, match=r"one_click works on the repository, .* clone it"):
         one_click.apply()
