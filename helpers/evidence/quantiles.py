@@ -10,7 +10,8 @@ import numpy as np
 
 MOST_TERMS, MOST_STEPS = 100_000, 200
 MANY = 10_000  # degrees of freedom, from which three terms of a series leave an error of 1e-14
-PRECISE = 1e-15  # relative, of a term or a step that changes nothing any more
+PRECISE = 1e-15  # relative, of a term that changes nothing any more
+NEAR = 1e-8  # relative, of a step of Newton's behind which the next would be the square of it
 
 
 def normal(p):
@@ -41,7 +42,7 @@ def student(p, freedom):
         density = math.exp(scale - (freedom + 1) / 2 * math.log1p(t * t / freedom))
         step = ((1 - p) - beta(freedom / 2, 0.5, freedom / (freedom + t * t)) / 2) / density
         t -= step
-        if abs(step) < PRECISE * t:
+        if abs(step) < NEAR * t:
             break
     return t
 
