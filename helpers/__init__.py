@@ -3,12 +3,13 @@
     from helpers import lab, measure, quantize
 
 Each module is loaded when it is first asked for, so that nobody waits for a TensorFlow that he does not use. Importing
-`helpers` itself sets the environment that TensorFlow reads when it loads (`base.runtime_env`), and so comes first.
+`helpers` itself sets the environment that TensorFlow reads when it loads (`base.runtime_env`), and so comes first. A module that needs
+what is not installed says in one sentence how to install it.
 """
 
 import importlib
 
-from helpers.base import runtime_env
+from helpers.base import extras, runtime_env
 
 ROOMS = {
     "base": ("repository", "runtime_env"),
@@ -62,7 +63,7 @@ __all__ = sorted(_PLACES)
 def __getattr__(name):
     if name not in _PLACES:
         raise AttributeError(f"module 'helpers' has no {name!r}: it hands out {', '.join(__all__)}.")
-    with runtime_env.quiet():
+    with extras.needed(f"helpers.{name}"), runtime_env.quiet():
         found = importlib.import_module(_PLACES[name])
     globals()[name] = found
     return found

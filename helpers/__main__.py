@@ -6,6 +6,7 @@ import sys
 import click
 
 from helpers import judging_commands, model_commands
+from helpers.base import extras, repository
 from helpers.base.errors import LabError
 from helpers.options import refusal
 
@@ -17,9 +18,10 @@ class Commands(click.Group):
         try:
             return super().invoke(context)
         except Exception as error:
-            if not isinstance(error, LabError):
+            told = extras.explained(error, f"compression-lab {context.invoked_subcommand}")
+            if not isinstance(told, LabError):
                 raise
-            raise refusal(error, 2) from None
+            raise refusal(told, 2) from None
 
 
 @click.group(cls=Commands)
@@ -120,7 +122,7 @@ def sweep(notebook, grid, scheduler, workers, threads, output):
 @click.option("--machine", is_flag=True, help="Keep only the results, beside those of the reference machine.")
 def record(names, profile, machine):
     """Run notebooks with their defaults; save outputs, results, figures and the tables of RESULTS.md in the repository."""
-    from helpers.base import repository
+    repository.needed_for("compression-lab record")
     from helpers.lab import readme, tour
 
     if profile == repository.QUICK and not machine:
@@ -139,6 +141,7 @@ def record(names, profile, machine):
 @click.option("--record", is_flag=True, help="Run the solutions first; keep their outputs and the seconds they took.")
 def exercises(names, record):
     """Make the exercises from notebooks/solutions/ (01, ...; all by default)."""
+    repository.needed_for("compression-lab exercises")
     from helpers.lab import exercises
 
     if record and (code := exercises.record(names)):
@@ -171,6 +174,7 @@ def quiz(with_key, gain):
 @main.command()
 def site():
     """Write README, the recorded notebooks, the guides and a reference as a site that works offline, in the output folder's site/."""
+    repository.needed_for("compression-lab site")
     from helpers.lab import website
 
     click.echo(f"Open in a browser: {website.build(main, click.echo)}")
@@ -180,6 +184,7 @@ def site():
 @click.argument("name")
 def checkpoint(name):
     """Train the repository's checkpoint NAME again by its recipe, e.g. mobilenetv2_fashion_96; writes it into checkpoints/."""
+    repository.needed_for("compression-lab checkpoint")
     from helpers.networks import checkpoints
 
     card = checkpoints.train(name, click.echo)

@@ -212,11 +212,11 @@ def sensitivity(
     from rich.progress import track
     from rich.table import Table
 
-    from helpers.compress import reports, requantize, sensitivity
+    from helpers.compress import requantize, sensitivity, sensitivity_files
     from helpers.evidence import plots
     from helpers.tflite.heads import Purpose
 
-    _, table = reports.analyse_file(
+    _, table = sensitivity_files.of_file(
         model,
         calibration,
         judged or calibration,

@@ -5,6 +5,7 @@ import traceback
 
 import click
 
+from helpers.base import extras
 from helpers.base.errors import InputError, LabError
 
 
@@ -29,9 +30,10 @@ class Verdict(click.Command):
         try:
             return super().invoke(context)
         except Exception as error:
-            if not isinstance(error, LabError):
+            told = extras.explained(error, f"compression-lab {context.info_name}")
+            if not isinstance(told, LabError):
                 traceback.print_exc()
-            raise refusal(error, 3) from None
+            raise refusal(told, 3) from None
         except KeyboardInterrupt:
             raise refusal(KeyboardInterrupt("interrupted: nothing was decided."), 3) from None
 

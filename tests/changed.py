@@ -44,6 +44,7 @@ NAMED = {
         "CHANGELOG.md",
     ),
     ".ci": (".ci/*",),
+    "setup.py": ("setup.py",),
 }
 EVERYTHING = ("helpers.__main__", '"-m", "helpers"', "compression-lab", "HELPERS")
 # Tests of notebooks as files read all of them; a module that merely knows where they lie does not.

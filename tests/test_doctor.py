@@ -45,6 +45,45 @@ def test_a_wrong_and_a_missing_version_have_a_cure(tmp_path):
     assert not doctor.packages(tmp_path / "nosuch.txt").ok
 
 
+def test_an_installed_package_tells_its_extras_and_what_it_lacks(monkeypatch):
+    versions = {"compression-lab": "1.0", "click": "8.2", "litert-quantizer": "0.11.0", "tensorflow": "2.21.0"}
+
+    def version(name):
+        if name not in versions:
+            raise metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    asked = [
+        "click>=8.1",
+        'litert-quantizer==0.11.*; extra == "files"',
+        'compression-lab[files]; extra == "models"',
+        'tensorflow==2.21.*; extra == "models"',
+        'compression-lab[models]; extra == "lab"',
+        'papermill>=2; extra == "lab"',
+        'sphinx; extra == "site"',
+    ]
+    monkeypatch.setattr(metadata, "requires", lambda name: asked)
+    monkeypatch.setattr(metadata, "version", version)
+    check = doctor.required()
+    assert check.ok and check.found == "compression-lab 1.0, extras: files, models"
+    assert check.cure == 'for the notebooks: pip install "compression-lab[lab]"'
+    versions["litert-quantizer"] = "0.12.0"  # which the extra models needs as well
+    assert doctor.required().found == "compression-lab 1.0, extras: none"
+    versions["click"] = "8.0"
+    check = doctor.required()
+    assert (
+        not check.ok
+        and check.found == "not as needed: click>=8.1"
+        and "pip install --upgrade compression-lab" in check.cure
+    )
+
+
+def test_without_tensorflow_a_file_is_run(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    check = doctor.smoke_test()
+    assert check.ok and check.found == "without TensorFlow; a .tflite is right for 25 of 32 images"
+
+
 def test_a_failing_conversion_is_reported_not_raised(monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("converter broken\nmore")

@@ -25,5 +25,14 @@ class OutputError(LabError, OSError):
     """A file could not be written; what stood there before is untouched."""
 
 
+class MissingError(LabError, ImportError):
+    """What this needs is not installed: the packages of an extra, or the repository."""
+
+
 class RunError(LabError, RuntimeError):
     """The process that was to run a model, here or on another machine, failed."""
+
+
+def first_line(error):
+    """What an error of another library says, short enough to be quoted in a sentence."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")

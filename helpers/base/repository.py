@@ -1,4 +1,8 @@
-"""Where the lab's files live, and writing them so that a reader never meets half a file."""
+"""Where the lab's files live, and writing them so that a reader never meets half a file.
+
+In a clone they are the repository's own. An installed package has no repository around it: what lessons and commands read of one
+(data, checkpoints, notebooks without outputs, recorded results) came with it, made by setup.py, and what would write to one refuses.
+"""
 
 import os
 import tempfile
@@ -7,10 +11,12 @@ from pathlib import Path
 
 import platformdirs
 
-from helpers.base.errors import OutputError
+from helpers.base.errors import MissingError, OutputError
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-HELPERS = REPOSITORY / "helpers"
+HELPERS = Path(__file__).resolve().parents[1]
+SHIPPED = HELPERS / "shipped"  # of an installed package
+INSTALLED = SHIPPED.is_dir()
+REPOSITORY = SHIPPED if INSTALLED else HELPERS.parent
 NOTEBOOKS = REPOSITORY / "notebooks"
 OUTPUT_VARIABLE = "COMPRESSION_LAB_OUTPUT"
 CACHE_VARIABLE = "COMPRESSION_LAB_CACHE"
@@ -23,9 +29,19 @@ CUSTOM = "custom"  # any other set of parameters than a profile's
 
 
 def output_root():
-    """The folder under which results and figures are written: `runs/`, unless $COMPRESSION_LAB_OUTPUT names
-    another. `make record` names the repository itself, so that only a deliberate recording changes it."""
-    return Path(os.environ.get(OUTPUT_VARIABLE) or REPOSITORY / "runs")
+    """The folder under which results and figures are written: `runs/` in the repository, or, of an installed package, in the working
+    folder, unless $COMPRESSION_LAB_OUTPUT names another. `make record` names the repository itself, so that only a deliberate
+    recording changes it."""
+    return Path(os.environ.get(OUTPUT_VARIABLE) or (Path.cwd() if INSTALLED else REPOSITORY) / "runs")
+
+
+def needed_for(what):
+    """Raises MissingError where there is no repository to do something with. what: that, in words, as "record"."""
+    if INSTALLED:
+        raise MissingError(
+            f"{what} works on the repository, and this is the package alone ({HELPERS.parent}): clone it, and call this "
+            "there (`make run` there installs everything first)."
+        )
 
 
 def address():

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.base import repository
+from helpers.base import extras, repository
 from helpers.base.errors import InputError
-from helpers.networks import checkpoints, data, models, photos
+from helpers.networks import photos
 from helpers.tflite import inputs
 
 SCALINGS = {"-1 to 1": (127.5, 1.0), "0 to 1": (255.0, 0.0), "0 to 255": (1.0, 0.0)}  # pixels / divisor - offset
@@ -110,6 +110,8 @@ def output_folder():
 def example(folder):
     """A small convolutional network that this repository ships, and test samples for it as a user would have them, written
     into `folder` if they are not there yet: paths of a `.keras` and an `.npz`."""
+    with extras.needed("the example"):  # samples in an .npz need no TensorFlow
+        from helpers.networks import checkpoints, data, models
     model_path, data_path = checkpoints.path(EXAMPLE), Path(folder) / "example.npz"
     if not data_path.is_file():
         images, size = data.load(checkpoints.RECIPES[EXAMPLE].dataset), checkpoints.RECIPES[EXAMPLE].size

@@ -1,5 +1,4 @@
-"""What the commands do with a file of the user's: prune its channels, find its sensitive layers, convert and train it; and what
-they tell of it."""
+"""What the commands do with a file of the user's: prune its channels, convert and train it; and what they tell of it."""
 
 import contextlib
 import tempfile
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.base import ground_truth, repository, runtime_env
-from helpers.base.errors import InputError, StructureError
+from helpers.base.errors import InputError, StructureError, first_line
 from helpers.compress import (
     affine,
     channels,
@@ -18,14 +17,12 @@ from helpers.compress import (
     own_model,
     quantize,
     requantize,
-    sensitivity,
     tflite_pruning,
     tflite_training,
 )
 from helpers.evidence import stats
 from helpers.networks import checkpoints, unflatten
-from helpers.networks.opening import first_line
-from helpers.tflite import causes, heads, inputs, litert, measure, runner
+from helpers.tflite import heads, inputs, litert, measure, runner
 
 with runtime_env.quiet():
     import tensorflow as tf
@@ -78,37 +75,6 @@ def _as_it_came(own, narrowed):
         except StructureError as problem:
             why = (str(problem),)
     return narrowed, (*own.notes, *why, KERAS_2)
-
-
-def analyse_file(path, calibration, judged, form, cache, progress=iter, every=False, purpose=None, **opened):
-    """`sensitivity.sweep` for a model that `own_model.load(path, **opened)` takes, and arrays in `.npz` files as
-    `inputs.judged` reads them; of the calibration file the samples alone.
-
-    Returns (the Model, the table, whose attrs also hold `causes`: what of the file that is quantized throughout explains a loss, in
-    sentences). Raises InputError for files that cannot be used.
-    """
-    (x, *_), (images, labels, _) = inputs.judged(calibration, "calibration"), inputs.judged(judged, "test")
-    own = own_model.load(path, **opened)  # which takes longer than to refuse a file that is not there
-    samples = own_data.fitted(x, own, f"calibration={str(calibration)!r}")
-    images = own_data.fitted(images, own, f"test={str(judged)!r}")
-    form = form or requantize.Format()
-    ranges = requantize.calibrate(own.file, samples) if form.activations else None
-    table = sensitivity.sweep(
-        own.file,
-        samples,
-        images,
-        labels,
-        form,
-        cache,
-        progress,
-        known=own.layers,
-        every=every,
-        purpose=purpose,
-        ranges=ranges,
-    )
-    whole = requantize.apply(own.file, {requantize.EVERYTHING: form}, ranges)
-    table.attrs["causes"] = tuple(str(cause) for cause in causes.find(whole, own.file, samples))
-    return own, table
 
 
 def convert_file(path, output, recipe, calibration=None, per_channel=True, **opened):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers.base import runtime_env
+from helpers.base import extras, runtime_env
 from helpers.base.errors import InputError
 
 with runtime_env.quiet():
@@ -99,7 +99,8 @@ def _layers_with_kernel(model):
 
 def _tensors(folder):
     """(run, tag, step, array) of everything that was written, file by file."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    with extras.needed(f"folder={str(folder)!r}"):
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder = Path(folder)
     files = sorted(folder.rglob("*tfevents*"))

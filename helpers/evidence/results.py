@@ -195,13 +195,17 @@ def _plain(value):
 
 
 def git_revision():
-    """The commit whose helpers and notebooks are at work, with "-modified" if they were changed since; None outside git.
+    """The commit whose helpers and notebooks are at work, with "-modified" if they were changed since; None outside git. An installed
+    package knows of which commit it was built, if of one.
 
     A recording of several notebooks changes them one after the other, so it asks once and hands the answer on in
     $COMPRESSION_LAB_REVISION.
     """
     if os.environ.get(repository.REVISION_VARIABLE):
         return os.environ[repository.REVISION_VARIABLE]
+    if repository.INSTALLED:  # git would answer for whatever repository it was installed in
+        built = repository.SHIPPED / "revision"
+        return built.read_text().strip() if built.is_file() else None
 
     def git(*words):
         done = subprocess.run(["git", *words], cwd=repository.REPOSITORY, capture_output=True, text=True)

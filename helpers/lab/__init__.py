@@ -3,14 +3,17 @@
 A notebook begins with `run = lab.begin(name, globals())`.
 """
 
+from helpers.base import extras
+
 
 def __getattr__(name):
-    if name == "begin":
-        from helpers.lab.run import begin
+    with extras.needed(f"lab.{name}"):
+        if name == "begin":
+            from helpers.lab.run import begin
 
-        return begin
-    if name in ("overview", "course"):
-        from helpers.lab import notebook
+            return begin
+        if name in ("overview", "course"):
+            from helpers.lab import notebook
 
-        return getattr(notebook, name)
+            return getattr(notebook, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.base import ground_truth, repository, runtime_env
-from helpers.base.errors import InputError, OutputError
+from helpers.base import extras, ground_truth, repository, runtime_env
+from helpers.base.errors import InputError, OutputError, first_line
 from helpers.networks import photos
 
 DATA_VARIABLE = "COMPRESSION_LAB_DATA"
@@ -75,7 +75,7 @@ def load(name, unreadable="refuse"):
     try:
         arrays = source.fetch()
     except (OSError, ImportError) as error:
-        cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        cause = first_line(extras.explained(error, "it"))
         raise InputError(
             f"dataset={name!r} cannot be had here. Tried: {', '.join(tried)}, {source.origin} ({cause}). "
             f"Connect to the network once, or put {name}.npz ({', '.join(ARRAYS)}) in a folder and name it in ${DATA_VARIABLE}."
@@ -270,7 +270,11 @@ SOURCES = {
         DIGITS,
     ),
     "fashion8k": Source(
-        _fashion8k, "46fcc1d3644d016cb452335c5b02cfabb447c4d3b6d590d8e13dd13073bfa4a8", "this repository", CLOTHES, True
+        _fashion8k,
+        "46fcc1d3644d016cb452335c5b02cfabb447c4d3b6d590d8e13dd13073bfa4a8",
+        "this package" if repository.INSTALLED else "this repository",
+        CLOTHES,
+        True,
     ),
     "fashion_mnist": Source(
         _fashion_mnist,

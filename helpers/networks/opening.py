@@ -14,13 +14,13 @@ import h5py
 import numpy as np
 
 from helpers.base import runtime_env
-from helpers.base.errors import InputError
+from helpers.base.errors import InputError, first_line
 
 with runtime_env.quiet():
     import keras  # Keras 3, which TensorFlow brings along
     import tensorflow as tf
 
-KERAS_FILES = (".keras", ".h5", ".hdf5")
+
 _UNKNOWN_CLASS = re.compile(r"(?:object of type `|Unknown layer: '|Could not locate class '|Received: layer=)(\w+)")
 
 
@@ -62,11 +62,6 @@ def check_finite(variables, label):
         if values.dtype.kind == "f" and not np.isfinite(values.astype("float32")).all():
             name = getattr(variable, "path", None) or variable.name
             raise InputError(f"{label}: weights of {name} hold NaN or infinity: train or load the model again.")
-
-
-def first_line(error):
-    """What an error of another library says, short enough to be quoted in a sentence."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
 
 
 def _version(path):

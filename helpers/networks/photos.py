@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from helpers.base import extras
 from helpers.base.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
@@ -52,6 +52,8 @@ def load_folder(folder, size=224, unreadable="refuse"):
 
 
 def _square(path, size):
+    with extras.needed("a folder of images"):
+        from PIL import Image
     with Image.open(path) as image:
         if "A" in image.getbands() or "transparency" in image.info:
             image = image.convert("RGBA")

@@ -1,9 +1,8 @@
 """The way back from `flatten`: a model of Keras 3 takes over the widths and weights of its narrowed flat copy in Keras 2."""
 
 from helpers.base import runtime_env
-from helpers.base.errors import StructureError
+from helpers.base.errors import StructureError, first_line
 from helpers.networks import flatten
-from helpers.networks.opening import first_line
 
 with runtime_env.quiet():
     import keras  # Keras 3, which TensorFlow brings along

@@ -38,7 +38,7 @@ BOUNDED = ("SOFTMAX", "LOGISTIC", "TANH")  # answers of one kind, whose size mea
 READERS = (*flatbuffer.WEIGHT_OPERATORS, "MEAN", "SQUARED_DIFFERENCE")  # layers of weights, and what normalizes
 
 # What `runner` is asked to do in a process of its own, with model, baseline and samples: -> causes, a list of sentences.
-JOB = {"task": "call", "module": __name__, "function": "answer", "path": str(repository.REPOSITORY)}
+JOB = {"task": "call", "module": __name__, "function": "answer", "path": str(repository.HELPERS.parent)}
 
 
 @dataclass(frozen=True)

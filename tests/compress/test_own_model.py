@@ -7,7 +7,7 @@ import pytest
 
 from helpers.base import repository, runtime_env
 from helpers.base.errors import InputError
-from helpers.compress import affine, own_model, quantize
+from helpers.compress import affine, own_keras, own_model, quantize
 from helpers.deploy import package
 from helpers.lab import tour
 from helpers.networks import data, models
@@ -315,7 +315,7 @@ def test_a_group_normalization_whose_file_would_not_run_gets_one_that_does(kit, 
     model = kit.Model(inputs, kit.layers.Conv2D(3, 1, activation="softmax", name="last")(x))
     model.save(tmp_path / "model.keras")
     own = own_model.load(tmp_path / "model.keras")
-    assert (own_model.SINGLE in own.notes) == (kit is tf.keras)
+    assert (own_keras.SINGLE in own.notes) == (kit is tf.keras)
     assert own.layers == ("first", "last")
     x = np.random.default_rng(0).normal(size=(20, 12, 12, 3)).astype("float32")
     wanted = np.asarray(model(x, training=False))

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from helpers.__main__ import main
 from helpers.base import runtime_env
 from helpers.base.errors import InputError
-from helpers.compress import affine, channels, own_model, quantize, reports
+from helpers.compress import affine, channels, own_model, quantize, reports, sensitivity_files
 from helpers.tflite import litert
 from tests import architectures
 
@@ -270,9 +270,9 @@ def test_text_saved_as_objects_is_refused_with_a_cure_that_works(tmp_path):
     x, y = np.load(data)["x"], answers[0].argmax(axis=1)
     np.savez(tmp_path / "objects.npz", x=x, y=y.astype(object))
     with pytest.raises(InputError, match=r"holds an array of Python objects .*y\.astype\(str\)"):
-        reports.analyse_file(path, data, tmp_path / "objects.npz", None, None)
+        sensitivity_files.of_file(path, data, tmp_path / "objects.npz", None, None)
     np.savez(tmp_path / "cured.npz", x=x, y=y.astype(object).astype(str).astype(int))
-    assert len(reports.analyse_file(path, data, tmp_path / "cured.npz", None, None))
+    assert len(sensitivity_files.of_file(path, data, tmp_path / "cured.npz", None, None))
 
 
 @pytest.mark.parametrize(("factor", "wanted"), [(64.0, 1), (1.0, 0)])
@@ -285,7 +285,9 @@ def test_the_table_of_layers_comes_with_what_all_of_them_suffer_from(factor, wan
     model.set_weights(weights)
     model.save(tmp_path / "model.keras")
     np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).normal(size=(64, 12)).astype("float32"))
-    _, table = reports.analyse_file(tmp_path / "model.keras", tmp_path / "data.npz", tmp_path / "data.npz", None, None)
+    _, table = sensitivity_files.of_file(
+        tmp_path / "model.keras", tmp_path / "data.npz", tmp_path / "data.npz", None, None
+    )
     assert len(table.attrs["causes"]) == wanted
     assert not wanted or "channel 17 of" in table.attrs["causes"][0]
     arguments = [str(tmp_path / "model.keras"), "--calibration", str(tmp_path / "data.npz"), "--output", str(tmp_path)]
@@ -299,7 +301,7 @@ def test_labels_in_another_order_are_no_ground_to_judge_layers_on(tmp_path):
     x, y = np.load(data)["x"], answers[0].argmax(axis=1)
     np.savez(tmp_path / "shuffled.npz", x=x, y=np.roll(y, 7))
     with pytest.raises(InputError, match=r"baseline has accuracy 0\.\d+ .* are the labels in the order of the samples"):
-        reports.analyse_file(path, data, tmp_path / "shuffled.npz", None, None)
+        sensitivity_files.of_file(path, data, tmp_path / "shuffled.npz", None, None)
 
 
 def test_channels_of_a_tflite_are_refused_with_a_cure_that_works(tmp_path):

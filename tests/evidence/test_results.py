@@ -77,6 +77,15 @@ def test_what_is_recorded_is_read_back(probe):
     assert provenance["machine"]["threads"] == 2
 
 
+def test_an_installed_package_knows_what_it_was_built_of_and_asks_no_git(monkeypatch, tmp_path):
+    monkeypatch.delenv(repository.REVISION_VARIABLE, raising=False)
+    monkeypatch.setattr(repository, "INSTALLED", True)
+    monkeypatch.setattr(repository, "SHIPPED", tmp_path)
+    assert results.git_revision() is None  # though this repository, or that of whoever installed it, has one
+    (tmp_path / "revision").write_text("abc-modified\n")
+    assert results.git_revision() == "abc-modified"
+
+
 def test_the_revision_is_that_of_git_or_none(probe, monkeypatch, tmp_path):
     def revision():
         record({})

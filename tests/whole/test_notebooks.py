@@ -11,12 +11,14 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from helpers.base import repository
+from helpers.lab import one_click
 
 NOTEBOOKS = sorted(repository.NOTEBOOKS.glob("*.ipynb"))
 LONGEST_CELL, WIDEST_LINE = 15, 100
 MOST_BOOKKEEPING, LEAST_PROSE = 0.05, 10  # share of the code lines; words for each code line
 BOOKKEEPING = re.compile(r"\bnumbers\b|\btolerances\b|\bresults\.record|\bEstimate\(|\.(?:note|conclude|record)\(")
 LESSONS = re.compile(r"0[1-6]_")
+ONE_CLICK_REQUIRED = False  # turn on once every notebook begins with the cell of lab/one_click.py
 SETTINGS = {"key_numbers": list, "tolerances": dict, "table": list, "leaves": str}
 NOISE = {
     "a warning": re.compile(r"Warning\b|\bWARNING\b"),
@@ -37,9 +39,31 @@ def code_cells(notebook):
     ]
 
 
+def own_cells(notebook):
+    """`code_cells` but for the one that installs the package elsewhere, and does nothing here."""
+    return [
+        (number, cell) for number, cell in code_cells(notebook) if one_click.TAG not in cell.metadata.get("tags", [])
+    ]
+
+
+def one_click_unsound(notebook):
+    """A cell that installs the package other than `one_click` writes it, or not before all others; or none, once it is required."""
+    tagged = [cell for cell in notebook.cells if one_click.TAG in cell.metadata.get("tags", [])]
+    if not tagged:
+        return ["no cell is tagged one-click"] if ONE_CLICK_REQUIRED else []
+    problems = [] if len(tagged) == 1 else [f"{len(tagged)} cells are tagged one-click"]
+    if code_cells(notebook)[0][1] is not tagged[0]:
+        problems.append("the cell tagged one-click is not the first one of code")
+    if tagged[0].source != one_click.cell():
+        problems.append("the cell tagged one-click is not the current one: call one_click.apply()")
+    if tagged[0].outputs:
+        problems.append("the cell tagged one-click has outputs, but does nothing here")
+    return problems
+
+
 def never_run(notebook):
     """Code cells without an execution count: nbval passes them whatever they give."""
-    return [f"cell {number} was never run" for number, cell in code_cells(notebook) if not cell.execution_count]
+    return [f"cell {number} was never run" for number, cell in own_cells(notebook) if not cell.execution_count]
 
 
 def parameters_unclear(notebook):
@@ -58,7 +82,7 @@ def parameters_unclear(notebook):
 
 def imports_not_first(notebook):
     """A first code cell without imports."""
-    first = [cell for _, cell in code_cells(notebook)][:1]
+    first = [cell for _, cell in own_cells(notebook)][:1]
     if any(re.search(r"^(?:import|from) ", cell.source, re.MULTILINE) for cell in first):
         return []
     return ["the first code cell holds no imports"]
@@ -79,15 +103,15 @@ def too_long(notebook):
 
 def lines_of_code(notebook):
     """Lines that are neither blank nor comments only."""
-    lines = (line for _, cell in code_cells(notebook) for line in cell.source.splitlines())
+    lines = (line for _, cell in own_cells(notebook) for line in cell.source.splitlines())
     return [line for line in lines if line.strip() and not line.strip().startswith("#")]
 
 
 def too_wide(notebook):
-    """Lines of code that run out of the page."""
+    """Lines of code that run out of the page; an address is as long as it is."""
     return [
         f"cell {number} has a line of {len(line)} characters"
-        for number, cell in code_cells(notebook)
+        for number, cell in own_cells(notebook)
         for line in cell.source.splitlines()
         if len(line) > WIDEST_LINE
     ]
@@ -167,6 +191,7 @@ def ids_missing(notebook):
 
 RULES = (
     never_run,
+    one_click_unsound,
     parameters_unclear,
     imports_not_first,
     imports_from_rooms,
@@ -232,6 +257,16 @@ def metadata(number, **changes):
     return lambda notebook: notebook.cells[number].metadata.update(changes)
 
 
+def with_one_click(place=1, times=1, **changes):
+    def plant(notebook):
+        for number in range(times):
+            planted = new_code_cell(one_click.cell(), id=f"click{number}", metadata={"tags": [one_click.TAG]})
+            planted.update(changes)
+            notebook.cells.insert(place, planted)
+
+    return plant
+
+
 def output(kind="stream", **content):
     return lambda notebook: notebook.cells[3].outputs.append(new_output(kind, **content))
 
@@ -240,6 +275,10 @@ def output(kind="stream", **content):
     "rule, problem, plant",
     [
         (never_run, "cell 1 was never run", cell(1, execution_count=None)),
+        (one_click_unsound, "is not the current one", with_one_click(source="import os")),
+        (one_click_unsound, "is not the first one", with_one_click(place=3)),
+        (one_click_unsound, "2 cells are tagged one-click", with_one_click(times=2)),
+        (one_click_unsound, "has outputs", with_one_click(outputs=[new_output("stream", text="Installed")])),
         (parameters_unclear, "0 cells are tagged", metadata(2, tags=[])),
         (parameters_unclear, "2 cells are tagged", metadata(1, tags=["parameters"])),
         (parameters_unclear, "without a comment: b = '# no'", cell(2, source="a = 1  # yes\nb = '# no'")),
@@ -286,4 +325,10 @@ def test_a_rule_catches_its_fault(rule, problem, plant, tmp_path):
 
 @pytest.mark.parametrize("rule", [*RULES, *LESSON_RULES], ids=lambda rule: rule.__name__)
 def test_a_sound_notebook_passes(rule):
-    assert rule(sound()) == []
+    assert rule(sound()) == [] == rule(one_click.applied(sound()))
+
+
+def test_the_cell_that_installs_may_be_required(monkeypatch):
+    monkeypatch.setattr("tests.whole.test_notebooks.ONE_CLICK_REQUIRED", True)
+    assert one_click_unsound(sound()) == ["no cell is tagged one-click"]
+    assert one_click_unsound(one_click.applied(sound())) == []
