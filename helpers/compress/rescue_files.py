@@ -47,7 +47,7 @@ def told(row):
         return ["left out", *[""] * 5]
     change = stats.Estimate(row["change"], row["low"], row["high"])
     return [
-        "kept" if row["kept"] else "worse",
+        "kept" if row["kept"] else "no better",
         f"{change:points}".replace(" points", ""),
         "" if np.isnan(row["same"]) else f"{row['same']:.1%}",
         f"{row['damage']:.3g}",

@@ -91,6 +91,7 @@ def test_each_step_is_told_and_the_first_that_suffices_is_the_last(file):
     assert saved.reached and saved.last == table.index[-1] and one_scale_each(saved)
     assert table.change["per_tensor"] < -0.2
     assert table.damage[saved.last] < table.damage["per_tensor"] / 4
+    assert table.note["cleared"] == "2 channels of 2 tensors always the same"  # the dead one, and what is made of it
     exact = table.loc[table.index.isin(rescue.EXACT) & table.kept.astype(bool), "shift"]
     assert len(exact) and (exact <= 1e-6).all()
     assert (table.one_scale[1:] == table.kernels[1:]).all() and table.one_scale["float32"] == 0
