@@ -49,6 +49,7 @@ class Variant:
 
 VARIANTS = {
     FLOAT: Variant(recipe="float32"),
+    "float32_mask": Variant(minilm.SMALL, recipe="float32"),
     "dynamic": Variant(recipe="dynamic"),
     "int8": Variant(recipe="int8"),
     "int8_mask": Variant(minilm.SMALL, recipe="int8"),
