@@ -248,9 +248,11 @@ def test_the_command_takes_a_keras_file_and_says_where_it_falls_short(folder):
 def test_the_command_refuses_in_one_sentence_and_writes_nothing(folder):
     np.savez(folder / "wide.npz", x=np.zeros((9, 8, 9, 3), "float32"))
     np.savez(folder / "one.npz", x=samples(1))
+    np.savez(folder / "three.npz", x=samples(3))
     for given, message in (
         (("model.tflite", "--calibration", "wide.npz"), "this model takes float32 (n, 8, 8, 3)"),
         (("model.tflite", "--calibration", "one.npz"), "half of them choose"),
+        (("model.tflite", "--calibration", "three.npz"), "holds 3 samples: half of them choose, so give 100 or more"),
         (("model.tflite", "--calibration", "none.npz"), "cannot be read"),
         (("gone.tflite", "--calibration", "calibration.npz"), "does not exist"),
         (("model.tflite", "--calibration", "calibration.npz", "--limit", "2"), "must be a share"),
