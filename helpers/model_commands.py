@@ -208,8 +208,8 @@ def search(
     The file found does least damage of those of so many bytes, or is the smallest of those that lose so few points. It is chosen on
     --selection. Exit code 1: no file that was found loses so few; the one that loses least is written.
 
-    Fewer bits are fewer bytes, not less time: where it was measured (x86, XNNPACK), files with 4 bits ran at a quarter to seven tenths of
-    int8's speed. The report says at which yours runs here."""
+    Fewer bits are fewer bytes, not less time: where it was measured (x86, XNNPACK), convolutional networks with 4 bits ran at a quarter
+    to seven tenths of int8's speed. The report says at which yours runs here."""
     import sys
     from pathlib import Path
 
