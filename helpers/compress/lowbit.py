@@ -28,6 +28,7 @@ RUNS, NO_KERNEL, NO_EFFECT = "runs", "no kernel", "no effect"  # of a row
 NOT_MADE, NOT_RUN, WRONG = "cannot be made", "does not run", "answers NaN"
 KNOWN = {requantize.GPTQ: "hessian", OSCAR: "mu2"}  # what an algorithm must know of a tensor that a dense layer reads
 LIMITS = {"seconds": 600, "bytes": 4 * 10**9}
+TIMES_ITS_SIZE = 4  # bytes that a file takes as it is timed, at most: times the float file's
 GAIN = ("gain", "gain_low", "gain_high")
 FLOAT, INT8 = "float32", "int8"  # what files are timed beside; the second is min-max's, of 8 bits throughout
 # Of a file against each of them, the ratio with its interval.
@@ -275,8 +276,12 @@ def _answers(file, folder, exact, limits):
 
 
 def _speed(source, files, samples, rounds, limits):
-    """How many times as fast as FLOAT and as INT8 some files are, in a process that runs all in turn: key -> the columns of SPEED, or
-    why there is none."""
+    """How many times as fast as FLOAT and as INT8 some files are, in a process that runs all in turn (or as many as its memory holds): key ->
+    the columns of SPEED, or why there is none."""
+    most = max(1, limits["bytes"] // (TIMES_ITS_SIZE * len(source.model)) - 2)
+    if len(files) > most:
+        parts = [dict(list(files.items())[start : start + most]) for start in range(0, len(files), most)]
+        return {key: row for part in parts for key, row in _speed(source, part, samples, rounds, limits).items()}
     timed = {}
     with contextlib.suppress(_Refused):
         timed[INT8] = source.file(Format())[0]

@@ -304,6 +304,23 @@ def test_all_files_are_timed_in_turn_against_float32_and_against_int8(network, m
     np.testing.assert_allclose(table["ratio_int8"], [0.25, np.nan, 0.5])
 
 
+def test_only_so_many_files_are_timed_at_once_as_memory_holds(network, monkeypatch):
+    jobs, run = [], runner.run
+
+    def told(job, folder):
+        if job["task"] != "time":
+            return run(job | {"limits": lowbit.LIMITS}, folder)
+        jobs.append(list(job["models"]))
+        return {"blocks": [{name: [1.0] for name in job["models"]}] * 6}
+
+    monkeypatch.setattr(runner, "run", told)
+    limits = {"seconds": 60, "bytes": 4 * lowbit.TIMES_ITS_SIZE * (len(network) + 1000)}
+    forms = [Format(8), Format(4), Format(8, None)]
+    table = lowbit.bench(network, CALIBRATION, SAMPLES, forms=forms, limits=limits, rounds=6)
+    assert jobs == [["float32", "int8", "0", "1"], ["float32", "int8", "2"]]
+    assert (table[["ratio", "ratio_int8"]] == 1).all(axis=None)
+
+
 def test_a_file_that_stops_while_it_is_timed_stops_no_other(network, monkeypatch):
     run = runner.run
 
