@@ -82,7 +82,10 @@ class Trials:
             self._find_kernels(name, stored["inputs"][first].tolist())
         lacking = [layer for layer, forms in self.choices.items() if INT8 not in forms]
         if lacking:
-            raise InputError(f"layer {lacking[0]} has no kernel of {self.forms[INT8]}: take a scale for each channel.")
+            raise InputError(
+                f"layer {lacking[0]} has no kernel of 8 bits with one scale in dynamic range: take a scale for each channel (without "
+                "--per-tensor), or 8 bits of activations."
+            )
         self.calls = 0
 
     def _find_kernels(self, name, inputs):

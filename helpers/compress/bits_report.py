@@ -6,29 +6,35 @@ from pathlib import Path
 import pandas as pd
 
 from helpers.base import repository
+from helpers.base.errors import InputError
 from helpers.compress import bits, bits_rivals, own_data, own_model, requantize, sensitivity
 from helpers.evidence import stats
-from helpers.tflite import heads, inputs, litert
+from helpers.tflite import heads, inputs, litert, measure
 
+ROUNDS = 30  # of latency
+FILE = "model.tflite"  # in the folder of results
 ACTIVATIONS = {"8": 8, "dynamic": requantize.DYNAMIC, "float": None}
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """How `search_file` searches. scales: as in `bits.formats`; activations: a key of ACTIVATIONS; tries: as in `bits.search`."""
+    """How `search_file` searches. scales: as in `bits.formats`; activations: a key of ACTIVATIONS; tries: as in `bits.search`; rounds:
+    of latency, as `measure.latency` takes them."""
 
     scales: str = "both"
     activations: str = "8"
     tries: int = bits.TRIES
+    rounds: int = ROUNDS
 
 
 @dataclass(frozen=True)
 class Report:
     """own: the Model. found: a `bits.Found`. layers: a row for each layer of the file found: layer, kind, op, weights, format, bits,
     bytes (of its kernel and bias, with their scales), damage (that this format alone does to the int8 file). tried: every file that
-    was measured, as `bits.Trials.measured` has them, with a name for some. judged: a row for float32, int8, the uniform
-    one that fits, and the one found: bytes, and of each task of the purpose the mean score, such as top1, or same, the share of
-    float32's answers, and gain, an Estimate: what the file found scores more. heads: of the samples to choose by."""
+    was measured, as `bits.Trials.measured` has them, with a name for some. judged: a row for float32, int8, 4 bits
+    throughout, and the one found: bytes, and of each task of the purpose the mean score, such as top1, or same, the share of
+    float32's answers, and gain, an Estimate: what the file found scores more. heads: of the samples to choose by. speed: a row for float32,
+    int8 and the one found, as `measure.latency` gives them against int8."""
 
     own: object
     found: bits.Found
@@ -36,6 +42,12 @@ class Report:
     tried: pd.DataFrame
     judged: pd.DataFrame
     heads: list
+    speed: pd.DataFrame
+
+    @property
+    def unit(self):
+        """Of damage, in words."""
+        return " + ".join(head.task.unit for head in self.heads)
 
 
 def gain(judged, one, other):
@@ -75,7 +87,9 @@ def search_file(path, samples, budget, wanted=None, progress=iter, purpose=None,
     named = {"int8": trials.uniform(bits.INT8), "int4": trials.uniform(bits.INT4), "found": found.plan}
     layers, tried = layers_of(trials, table, found), _tried(trials, named)
     judged = _judged(trials, named, fitted["test"], labels["test"], purpose)
-    return Report(own, found, layers, tried, judged, trials.heads)
+    timed = {"float32": own.file, "int8": trials.file(named["int8"]), "found": found.file}
+    speed = measure.latency(timed, "int8", inputs.by_name(fitted["test"]), wanted.rounds)
+    return Report(own, found, layers, tried, judged, trials.heads, speed)
 
 
 def layers_of(trials, table, found):
@@ -127,6 +141,7 @@ def told(report, judged_on_others):
     """What was found, in sentences."""
     table, found = report.judged, report.found
     sizes, change = table["bytes"], 100 * found.numbers["change"]
+    yield f"Task: {'; '.join(map(str, report.heads))}. Damage: {report.unit}."
     yield (
         f"Found: {sizes['found']:,} bytes, {sizes['found'] / sizes['int8']:.1%} of int8's {sizes['int8']:,} and "
         f"{sizes['found'] / sizes['float32']:.1%} of float32's; damage {found.numbers['damage']:.3g} against {found.guess['damage']:.3g} "
@@ -142,14 +157,34 @@ def told(report, judged_on_others):
         values = ", ".join(f"{column} {row[column]:.1%}" for column in scores)
         than = "" if name == "found" else f"; found scores {row['gain']:points} more"
         yield f"{name}: {row['bytes']:,} bytes, {values}{than}"
+    yield faster(report.speed)
     if not judged_on_others:
         yield "Judged on the samples that it was chosen by, which flatters it: give others (--test FILE.npz)."
+
+
+def faster(speed):
+    """Whether fewer bits are less time here, in a sentence. speed: as a Report has it."""
+    times = {name: f"{row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}]" for name, row in speed.iterrows()}
+    found = speed.loc["found"]
+    if found.high < 1:
+        so = "slower: its fewer bits save bytes, not time"
+    elif found.low > 1:
+        so = "faster"
+    else:
+        so = "neither faster nor slower, as far as so few rounds tell"
+    return f"Speed here, of one sample on one thread: {times['found']} times int8's, so {so}. float32's: {times['float32']} times int8's."
+
+
+def check_output(model, output):
+    """Raises InputError where `write` would write over the model itself."""
+    if (Path(output) / FILE).resolve() == Path(model).resolve():
+        raise InputError(f"output={str(output)!r} holds the model itself, as {FILE}: name another folder.")
 
 
 def write(report, output):
     """Write the file, and the tables of layers and of the front, into a folder."""
     output = Path(output)
-    repository.write(output / "model.tflite", report.found.file)
+    repository.write(output / FILE, report.found.file)
     repository.write(output / "layers.csv", report.layers.to_csv(index=False))
     front = report.tried[report.tried["front"] | (report.tried["name"] != "")]
     repository.write(output / "front.csv", front.drop(columns="plan").to_csv(index=False))

@@ -21,7 +21,8 @@ class Budget:
         found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([a-zA-Z%]*)\s*", text)
         number, unit = found.groups() if found else ("0", "")
         units = {"%": 0, "": 1, "B": 1, "bytes": 1, "kB": 1000, "MB": 1_000_000, "point": -1, "points": -1}
-        if unit not in units or not (float(number) > 0 or units[unit] < 0):
+        least = 1 if units.get(unit) == 1 else 1e-9  # bytes come whole
+        if unit not in units or not (float(number) >= least or units[unit] < 0):
             raise InputError(f"budget={text!r} must read like 60% (of the int8 file), 450000, 450kB, 0.4MB, or 1point.")
         if units[unit] < 0:
             return cls(points=float(number))

@@ -5,6 +5,7 @@ computes in dynamic range whatever is asked for, and a kernel of 2 bits may run 
 in a process of its own, before it counts; where there is none, a sentence says why.
 """
 
+import contextlib
 import functools
 import re
 from dataclasses import replace
@@ -17,6 +18,7 @@ from helpers.base.errors import InputError, LabError, StructureError
 from helpers.compress import affine, kernels_held, requantize
 from helpers.compress.requantize import ALGORITHMS, DYNAMIC, EVERYTHING, HADAMARD, MIN_MAX, OSCAR, Format
 from helpers.evidence import stats
+from helpers.networks import sentences
 from helpers.tflite import heads, inputs, inside, interpreting, litert, measure, rewrite, runner
 
 DENSE = "FULLY_CONNECTED"
@@ -26,9 +28,23 @@ RUNS, NO_KERNEL, NO_EFFECT = "runs", "no kernel", "no effect"  # of a row
 NOT_MADE, NOT_RUN, WRONG = "cannot be made", "does not run", "answers NaN"
 KNOWN = {requantize.GPTQ: "hessian", OSCAR: "mu2"}  # what an algorithm must know of a tensor that a dense layer reads
 LIMITS = {"seconds": 600, "bytes": 4 * 10**9}
+TIMES_ITS_SIZE = 4  # bytes that a file takes as it is timed, at most: times the float file's
 GAIN = ("gain", "gain_low", "gain_high")
-SPEED = ("ratio", "ratio_low", "ratio_high")
-NUMBERS = ("seconds", "size", *SPEED, "share", "change", "low", "high", *GAIN, "sqnr_db", "agreement")
+FLOAT, INT8 = "float32", "int8"  # what files are timed beside; the second is min-max's, of 8 bits throughout
+# Of a file against each of them, the ratio with its interval.
+SPEED = {FLOAT: ("ratio", "ratio_low", "ratio_high"), INT8: ("ratio_int8", "ratio_int8_low", "ratio_int8_high")}
+NUMBERS = (
+    "seconds",
+    "size",
+    *(name for names in SPEED.values() for name in names),
+    "share",
+    "change",
+    "low",
+    "high",
+    *GAIN,
+    "sqnr_db",
+    "agreement",
+)
 COLUMNS = ("algorithm", "bits", "activations", "block", "outcome", "refused", "at_bits", "by_algorithm", *NUMBERS)
 
 
@@ -51,23 +67,35 @@ def grid(algorithms=tuple(ALGORITHMS), bits=(8, 4, 2), activations=(None, DYNAMI
     ]
 
 
-def bench(model, calibration, samples, right=None, forms=None, limits=LIMITS, progress=iter, rounds=0):
+def bench(
+    model,
+    calibration,
+    samples,
+    right=None,
+    forms=None,
+    limits=LIMITS,
+    progress=iter,
+    rounds=0,
+    groups=None,
+    purpose=None,
+):
     """Quantize a float `.tflite` by each of some Formats, and judge the files: a frame, a row for each.
 
     calibration: samples as `requantize.calibrate` takes them. samples: what is judged on, (n, ...) or name of an input -> such an
     array. right: answers, float32 (n, ...) or, of several outputs, name -> such an array -> which are right, bool (n,), or a
     score of each, float (n,); None where there are no labels. forms: `grid()` by default. limits: of the process that runs a
-    file, as `runner` takes them. progress: wraps the list of forms, as tqdm does. rounds: how often each file is timed beside the float
-    one, 0 for not at all.
+    file, as `runner` takes them. progress: wraps the list of forms, as tqdm does. rounds: how often all files that run are timed in turn
+    with the float one and with INT8, 0 for not at all. groups: int (n,), samples that share a number count as one: the mean of their
+    scores. purpose: a `heads.Purpose`, by default what the outputs fit.
 
     An algorithm is asked of those operators that it has something for; others get min-max at the same bits, or at the fewest that
     they have kernels for (`requantize.FEWEST_BITS`). Columns: algorithm, bits, activations (COMPUTED), block (0: none); outcome, RUNS,
     or why there is no number in two words, and refused, in a sentence; at_bits, how many kernels of each kind have that many bits
     and compute as asked; by_algorithm, how many of them differ from min-max's; share, of the weights that are at_bits; seconds, to
-    gather what it needs and to quantize; size (bytes); ratio, how many times as fast as float32, with ratio_low and ratio_high;
-    change of the score against float32, with low and high (95%); gain of the score, likewise, over min-max with a scale for each
-    channel at the same bits and activations, where that ran before; sqnr_db, the worst output's; agreement, the share of samples that
-    are answered as by float32 (NaN where that is not defined).
+    gather what it needs and to quantize; size (bytes); ratio, how many times as fast as float32, with ratio_low and ratio_high, and
+    ratio_int8, as INT8, likewise; change of the score against float32, with low and high (95%); gain of the score, likewise, over
+    min-max with a scale for each channel at the same bits and activations, where that ran before; sqnr_db, the worst output's;
+    agreement, the share of samples that are answered as by float32 (NaN where that is not defined).
     Raises InputError for an unusable file or a quantized one, and for samples that do not fit.
     """
     source, samples = _Source(model, calibration), inputs.by_name(samples)
@@ -75,9 +103,9 @@ def bench(model, calibration, samples, right=None, forms=None, limits=LIMITS, pr
     if why:
         raise InputError(f"samples do not fit the model: {why}.")
     exact = litert.run(source.model, samples, batch=litert.BATCH)
-    [head, *others] = heads.heads(exact, None)
-    wanted = None if right is None else _scores(right, exact)
-    rows, scores = [], {}
+    [head, *others] = heads.heads(exact, None, purpose)
+    wanted = None if right is None else _scores(right, exact, groups)
+    rows, scores, running = [], {}, {}
     with measure.staged({}, samples) as (folder, _):
         for form in progress(grid() if forms is None else list(forms)):
             row = {**dict.fromkeys(COLUMNS, ""), **dict.fromkeys(NUMBERS, np.nan), **_named(form), "outcome": RUNS}
@@ -85,19 +113,21 @@ def bench(model, calibration, samples, right=None, forms=None, limits=LIMITS, pr
                 file, seconds = source.file(form)
                 row |= source.opened(form, file) | {"seconds": seconds, "size": len(file)}
                 answers = _answers(file, folder, exact, limits)
-                if rounds:
-                    row |= _speed(source.model, file, samples, rounds, limits)
+                running[str(len(rows))] = file
                 row["sqnr_db"] = min(affine.sqnr(exact[name], answers[name]) for name in exact)
                 same = None if others else head.task.same(head.answers, head.of(answers))
                 row["agreement"] = np.nan if same is None else float(np.mean(same))
                 if right is not None:
-                    scores[form] = _scores(right, answers)
+                    scores[form] = _scores(right, answers, groups)
                     row |= _difference(("change", "low", "high"), wanted, scores[form])
                     if source.plain(form) in scores and source.plain(form) != form:
                         row |= _difference(GAIN, scores[source.plain(form)], scores[form])
             except _Refused as refused:
                 row |= {"outcome": refused.outcome, "refused": str(refused)}
             rows.append(row)
+    if rounds:
+        for number, found in _speed(source, running, samples, rounds, limits).items():
+            rows[int(number)] |= found
     table = pd.DataFrame(rows, columns=COLUMNS)
     table.attrs["score"] = None if right is None else stats.score(wanted).value
     return table
@@ -245,26 +275,49 @@ def _answers(file, folder, exact, limits):
     return found
 
 
-def _speed(plain, file, samples, rounds, limits):
-    """How many times as fast as the float file, in a process that runs both in turn."""
-    with measure.staged({"float32": plain, "file": file}, {name: array[:1] for name, array in samples.items()}) as (
-        folder,
-        names,
-    ):
-        [job] = measure.jobs(names, "float32", samples, rounds, limits=limits, told={measure.LATENCY})
+def _speed(source, files, samples, rounds, limits):
+    """How many times as fast as FLOAT and as INT8 some files are, in a process that runs all in turn (or as many as its memory holds): key ->
+    the columns of SPEED, or why there is none."""
+    most = max(1, limits["bytes"] // (TIMES_ITS_SIZE * len(source.model)) - 2)
+    if len(files) > most:
+        parts = [dict(list(files.items())[start : start + most]) for start in range(0, len(files), most)]
+        return {key: row for part in parts for key, row in _speed(source, part, samples, rounds, limits).items()}
+    timed = {}
+    with contextlib.suppress(_Refused):
+        timed[INT8] = source.file(Format())[0]
+    answer = _times({FLOAT: source.model, **timed, **files}, samples, rounds, limits)
+    if "error" not in answer:
+        return {key: _ratios(answer, key) for key in files}
+    found = {}
+    for key, file in files.items():  # whichever it is that stops the others
+        answer = _times({FLOAT: source.model, key: file}, samples, rounds, limits)
+        why = f"timed beside the float file, it stops: {answer.get('error')}."
+        found[key] = {"outcome": NOT_RUN, "refused": why} if "error" in answer else _ratios(answer, key)
+    return found
+
+
+def _times(files, samples, rounds, limits):
+    """What `runner` tells of the times of some files."""
+    with measure.staged(files, {name: array[:1] for name, array in samples.items()}) as (folder, names):
+        [job] = measure.jobs(names, FLOAT, samples, rounds, limits=limits, told={measure.LATENCY})
         answer = runner.run(job, folder)
-    if "error" in answer:
-        raise _Refused(NOT_RUN, f"timed beside the float file, it stops: {answer['error']}.")
-    found = measure.table(names, "float32", [answer], {measure.LATENCY}).loc["file"]
-    return dict(zip(SPEED, found[["ratio", "low", "high"]].astype(float), strict=True))
+    return answer | {"names": names}
 
 
-def _scores(right, answers):
+def _ratios(answer, key):
+    found = {}
+    for baseline in SPEED.keys() & answer["names"].keys():
+        row = measure.table(answer["names"], baseline, [answer], {measure.LATENCY}).loc[key]
+        found |= dict(zip(SPEED[baseline], map(float, row[["ratio", "low", "high"]]), strict=True))
+    return found
+
+
+def _scores(right, answers, groups):
     found = np.asarray(right(next(iter(answers.values())) if len(answers) == 1 else answers))
     n = len(next(iter(answers.values())))
     if found.shape != (n,):
         raise InputError(f"right returned {found.dtype} of shape {found.shape}: it must say of each of {n} samples.")
-    return found
+    return found if groups is None else sentences.by_group(found, groups)
 
 
 def _difference(columns, one, other):

@@ -52,6 +52,7 @@ VARIANTS = {
     "dynamic": Variant(recipe="dynamic"),
     "int8": Variant(recipe="int8"),
     "int8_mask": Variant(minilm.SMALL, recipe="int8"),
+    "float32_mask": Variant(minilm.SMALL, recipe="float32"),
     # one cause, and nothing else is quantized
     "only_scores": Variant(alone=("scores",)),
     "only_scores_mask": Variant(minilm.SMALL, alone=("scores",)),

@@ -61,6 +61,11 @@ class Model:
         return " ".join(self.notes)
 
     @property
+    def changes(self):
+        """The notes on what is not as it was in the file, without those on what cannot be done with it."""
+        return [note for note in self.notes if note not in (NO_GRAPH, NO_KERAS.format(self.kind))]
+
+    @property
     def ends(self):
         """What it takes and gives, in words."""
         takes, gives = (", ".join(f"{end.name} {end}" for end in ends) for ends in (self.inputs, self.outputs))

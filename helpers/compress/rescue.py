@@ -243,7 +243,7 @@ class _Ladder:
 
     def _cleared(self):
         return self._moved(
-            tflite_equalization.clear_constant(self.state.model), lambda table: f"{_many(table)} are always the same"
+            tflite_equalization.clear_constant(self.state.model), lambda table: f"{_many(table)} always the same"
         )
 
     def _equalized(self):
@@ -263,7 +263,8 @@ class _Ladder:
         added, before = (int((litert.operators(each).op == kind).sum()) for each in (file, self.state.model))
         if added == before:
             raise StructureError(f"there is no {activation} that a factor would have to pass")
-        return self._moved((file, table), lambda table: f"{_many(table)} scaled, {added - before} operators more")
+        more = _counted(added - before, "operator")
+        return self._moved((file, table), lambda table: f"{_many(table)} scaled, {more} more")
 
     def _migrated(self):
         return self._moved(outliers.migrate(self.state.model, self.calibration), lambda table: f"{_many(table)} scaled")
@@ -321,7 +322,11 @@ class _Ladder:
 
 
 def _many(table):
-    return f"{len(table):,} channels of {table['tensor'].nunique():,} tensors"
+    return f"{_counted(len(table), 'channel')} of {_counted(table['tensor'].nunique(), 'tensor')}"
+
+
+def _counted(number, what):
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _rising(number):

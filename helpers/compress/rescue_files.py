@@ -9,6 +9,8 @@ from helpers.base.errors import InputError
 from helpers.compress import own_data, own_model, reports, rescue
 from helpers.evidence import stats
 
+FEWEST = 4  # samples: an interval can be told from two of them, which are the half that chooses
+
 
 def of_file(
     path, calibration, output, test=None, limit=rescue.LIMIT, purpose=None, without=(), progress=iter, seed=0, **options
@@ -25,9 +27,9 @@ def of_file(
     own = own_model.load(path, **options)
     x, y = own_data.samples(calibration, own, parameter="calibration")
     number = own_data.number(x)
-    if number < 2:
+    if number < FEWEST:
         raise InputError(
-            f"calibration={str(calibration)!r} holds {number} sample: half of them choose, so give 100 or more."
+            f"calibration={str(calibration)!r} holds {number} samples: half of them choose, so give 100 or more."
         )
     fitting, selection = np.array_split(np.random.default_rng(seed).permutation(number), 2)
     fitting, selection = np.sort(fitting[: rescue.CALIBRATED]), np.sort(selection[: rescue.SELECTED])
@@ -47,7 +49,7 @@ def told(row):
         return ["left out", *[""] * 5]
     change = stats.Estimate(row["change"], row["low"], row["high"])
     return [
-        "kept" if row["kept"] else "worse",
+        "kept" if row["kept"] else "no better",
         f"{change:points}".replace(" points", ""),
         "" if np.isnan(row["same"]) else f"{row['same']:.1%}",
         f"{row['damage']:.3g}",

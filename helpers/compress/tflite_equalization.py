@@ -9,6 +9,7 @@ Both compute what the file computed. `equalization` does the same to Keras model
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from helpers.base import runtime_env
 from helpers.base.errors import StructureError
@@ -26,8 +27,17 @@ COLUMNS = ["tensor", "channel", "factor"]
 # What makes the same of a channel that is the same everywhere, along a last axis that it keeps.
 KEEPS = (
     *("MAX_POOL_2D", "AVERAGE_POOL_2D", "MEAN", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"),
-    *("RESHAPE", "SQUEEZE", "PAD", "RELU", "RELU6"),
+    *("RESHAPE", "SQUEEZE", "PAD"),
 )
+# What an operator without weights makes of a number.
+MAKES = {
+    "LOGISTIC": special.expit,
+    "TANH": np.tanh,
+    "ELU": lambda values: np.where(values > 0, values, np.expm1(np.minimum(values, 0))),
+    "HARD_SWISH": lambda values: values * np.clip(values + 3, 0, 6) / 6,
+    "RELU": lambda values: np.maximum(values, 0),
+    "RELU6": lambda values: np.clip(values, 0, activations.CAP),
+}
 READERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _CUT = {
     schema.ActivationFunctionType.NONE: (-np.inf, np.inf),
@@ -139,8 +149,10 @@ class _Constant:
         cut = _CUT.get(getattr(node.options, "fusedActivationFunction", schema.ActivationFunctionType.NONE))
         if node.kind in READERS and cut:
             made = self._of_layer(number, node, cut)
-        elif node.kind in KEEPS and self._keeps_channels(node):
+        elif node.kind in (*KEEPS, *MAKES) and self._keeps_channels(node):
             made = self._kept(node)
+        elif node.kind in ("ADD", "MUL") and cut:
+            made = self._of_two(node, cut)
         else:
             return
         if made is not None and np.isfinite(made).any():
@@ -148,16 +160,24 @@ class _Constant:
 
     def _kept(self, node):
         source, made = node.inputs[0], node.outputs[0]
-        if source in self.highest:
+        if source in self.highest:  # all of MAKES leave what is between 0 and the cap there
             self.highest[made] = self.highest[source]
         found = self.values.get(source)
         if found is None:
             return None
         if node.kind == "PAD":  # with zeros
             return np.where(found == 0, 0, np.nan)
-        if node.kind == "RELU6":
-            return np.clip(found, 0, activations.CAP)
-        return np.maximum(found, 0) if node.kind == "RELU" else found
+        return MAKES[node.kind](found) if node.kind in MAKES else found
+
+    def _of_two(self, node, cut):
+        """What a sum or a product makes, as swish is one, and a gate for each channel: zero where a factor is."""
+        shapes = [self.plan.shapes[index] for index in (*node.inputs, *node.outputs)]
+        if any(not shape or shape[-1] != shapes[-1][-1] for shape in shapes):
+            return None
+        one, other = (self.values.get(index, np.nan) for index in node.inputs)
+        if node.kind == "ADD":
+            return np.clip(one + other, *cut)
+        return np.clip(np.where((one == 0) | (other == 0), 0, one * other), *cut)
 
     def _keeps_channels(self, node):
         shapes = [self.plan.shapes[index] for index in (node.inputs[0], node.outputs[0])]

@@ -75,6 +75,15 @@ def found(vectors):
     return own > near.max(axis=1)
 
 
+def found_both_ways(vectors):
+    """The same of all sentences: which statements are nearer to their own paraphrase than to any other, then `found`: bool (2 n,).
+
+    vectors: as `found` takes them.
+    """
+    statements, paraphrases = np.split(vectors, 2)
+    return np.concatenate([found(np.concatenate([paraphrases, statements])), found(vectors)])
+
+
 def by_group(right, groups):
     """The share of each group that is right, float (groups,): members of a group are no independent samples, groups are."""
     return np.array([right[groups == group].mean() for group in np.unique(groups)])

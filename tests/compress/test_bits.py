@@ -1,6 +1,7 @@
 """Bits for each layer under a budget: what a file holds, the integer program, the search and its rivals, and the command."""
 
 import itertools
+import re
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,8 @@ from click.testing import CliRunner
 from helpers import __main__
 from helpers.base import runtime_env
 from helpers.base.errors import InputError
-from helpers.compress import bits, bits_rivals, kernels_held, quantize, requantize
-from helpers.tflite import litert
+from helpers.compress import bits, bits_report, bits_rivals, kernels_held, quantize, requantize
+from helpers.tflite import litert, measure
 
 layers = tf.keras.layers
 ONE = bits.ONE_SCALE
@@ -79,7 +80,9 @@ def test_depthwise_layers_in_dynamic_range_have_a_scale_for_each_channel(small):
     trials = bits.Trials(*small, small[1], forms=bits.formats(requantize.DYNAMIC))
     assert trials.choices["spread"] == [bits.INT8, bits.FLOAT]
     assert trials.uniform(bits.INT4 + ONE)["spread"] == bits.INT8
-    with pytest.raises(InputError, match=r"layer spread has no kernel of .*: take a scale for each channel"):
+    with pytest.raises(
+        InputError, match=r"layer spread has no kernel of 8 bits with one scale in dynamic range: take a scale"
+    ):
         bits.Trials(*small, small[1], forms=bits.formats(requantize.DYNAMIC, "tensor"))
 
 
@@ -214,7 +217,7 @@ def test_a_budget_is_read(text, budget):
     assert bits.Budget.read(text) == budget
 
 
-@pytest.mark.parametrize("text", ["", "0", "0%", "-5%", "half", "60 percent", "1e5", "5 pints"])
+@pytest.mark.parametrize("text", ["", "0", "0%", "-5%", "half", "60 percent", "1e5", "5 pints", "0.01", "0kB"])
 def test_what_is_no_budget_is_refused(text):
     with pytest.raises(InputError, match="must read like 60%"):
         bits.Budget.read(text)
@@ -340,6 +343,10 @@ def test_the_command(tmp_path, small, labels):
     file = (tmp_path / "out" / "model.tflite").read_bytes()
     assert f"Found: {len(file):,} bytes" in done.output and ("top1" if labels else "same") in done.output
     assert ("which flatters it" in done.output) == (not labels)
+    judged = "labels" if labels else "the baseline's own answers"
+    assert f"judged by {judged}. Damage: KL divergence of the outputs, nats." in done.output
+    ratio, low, high = _told_of_speed(done.output)
+    assert 0 < low <= ratio <= high
     written = pd.read_csv(tmp_path / "out" / "layers.csv")
     assert list(written["bytes"]) == list(kernels_held.held(file)["bytes"])
     assert (
@@ -349,6 +356,52 @@ def test_the_command(tmp_path, small, labels):
     )
     front = pd.read_csv(tmp_path / "out" / "front.csv").fillna("")
     assert front.set_index("name")["bytes"]["found"] == len(file) and (tmp_path / "out" / "front.svg").is_file()
+
+
+def _told_of_speed(output):
+    """Ratio, low and high of the file found, against int8."""
+    found = re.search(r"Speed here.*: ([\d.]+) \[([\d.]+), ([\d.]+)\] times int8's, so", output)
+    return [float(number) for number in found.groups()]
+
+
+@pytest.mark.parametrize(
+    "interval, so",
+    [
+        ((0.7, 0.6, 0.8), "so slower: its fewer bits save bytes"),
+        ((1.2, 1.1, 1.3), "so faster."),
+        ((1, 0.9, 1.1), "so neither"),
+    ],
+)
+def test_what_is_said_of_speed_is_what_its_interval_allows(interval, so):
+    speed = pd.DataFrame([(0.5, 0.4, 0.6), interval], ["float32", "found"], ["ratio", "low", "high"])
+    assert so in bits_report.faster(speed) and "float32's: 0.50 [0.40, 0.60] times int8's" in bits_report.faster(speed)
+
+
+def test_the_speed_is_that_of_the_files_at_hand(tmp_path, small, monkeypatch):
+    """Against int8: a file found that is int8 itself is as fast, whatever the machine does; and float32 is timed with it."""
+    seen = []
+
+    def latency(models, baseline, x, rounds):
+        seen.append((models, baseline, rounds))
+        return pd.DataFrame(1.0, models, ["ratio", "low", "high"])
+
+    monkeypatch.setattr(measure, "latency", latency)
+    done = command(tmp_path, small, "--budget", "85%", "--rounds", "12")
+    [(models, baseline, rounds)] = seen
+    assert (baseline, rounds) == ("int8", 12) and models["found"] == (tmp_path / "out" / "model.tflite").read_bytes()
+    assert models["int8"] == requantize.apply(
+        small[0], {"*": requantize.Format()}, requantize.calibrate(small[0], small[1])
+    )
+    assert models["float32"] == small[0] and "neither faster nor slower" in done.output
+
+
+def test_the_command_does_not_write_over_its_model(tmp_path, small):
+    (tmp_path / "model.tflite").write_bytes(small[0])
+    np.savez(tmp_path / "x.npz", x=small[1])
+    words = ["search", f"{tmp_path}/model.tflite", "--calibration", f"{tmp_path}/x.npz", "--budget", "85%", "--output"]
+    done = CliRunner().invoke(__main__.main, [*words, str(tmp_path)])
+    assert done.exit_code == 2 and "holds the model itself, as model.tflite: name another folder" in done.output
+    assert (tmp_path / "model.tflite").read_bytes() == small[0]
 
 
 def test_a_budget_below_the_smallest_file_is_refused_by_the_command(tmp_path, small):

@@ -8,7 +8,7 @@ from helpers.base.errors import InputError, StructureError
 from helpers.compress import affine, kernels_held, lowbit, quantize, requantize
 from helpers.compress.requantize import DYNAMIC, Format
 from helpers.evidence import stats
-from helpers.tflite import inside, litert
+from helpers.tflite import heads, inside, litert, runner
 
 with runtime_env.quiet():
     import tensorflow as tf
@@ -277,8 +277,84 @@ def test_bad_input_is_refused(network, correlated):
 
 
 def test_files_are_timed_if_asked_for(network):
-    forms = [Format(8, 8), Format(2, 8)]
+    forms = [Format(8, 8), Format(2, 8), Format(8, None)]
     table = lowbit.bench(network, CALIBRATION, SAMPLES, forms=forms, rounds=6)
-    runs, refused = table.iloc[0], table.iloc[1]
-    assert 0 < runs.ratio_low <= runs.ratio <= runs.ratio_high and np.isnan(refused.ratio)
-    assert lowbit.bench(network, CALIBRATION, SAMPLES, forms=forms[:1])["ratio"].isna().all()
+    for names in lowbit.SPEED.values():
+        ratio, low, high = table[list(names)].to_numpy().T
+        assert np.isnan(ratio[1])
+        assert all(0 < low[row] <= ratio[row] <= high[row] for row in (0, 2))
+    columns = [name for names in lowbit.SPEED.values() for name in names]
+    assert lowbit.bench(network, CALIBRATION, SAMPLES, forms=forms[:1])[columns].isna().all(axis=None)
+
+
+def test_all_files_are_timed_in_turn_against_float32_and_against_int8(network, monkeypatch):
+    """Milliseconds of each, by what `runner` would tell: float32 8, int8 1, the first file 4, the third 2."""
+    jobs, run = [], runner.run
+
+    def told(job, folder):
+        if job["task"] != "time":
+            return run(job, folder)
+        jobs.append(job)
+        return {"blocks": [dict(zip(job["models"], ([8.0], [1.0], [4.0], [2.0]), strict=True))] * 6}
+
+    monkeypatch.setattr(runner, "run", told)
+    table = lowbit.bench(network, CALIBRATION, SAMPLES, forms=[Format(4), Format(2, 8), Format(8, None)], rounds=12)
+    assert len(jobs) == 1 and jobs[0]["rounds"] == 12 and list(jobs[0]["models"]) == ["float32", "int8", "0", "2"]
+    np.testing.assert_allclose(table["ratio"], [2, np.nan, 4])
+    np.testing.assert_allclose(table["ratio_int8"], [0.25, np.nan, 0.5])
+
+
+def test_only_so_many_files_are_timed_at_once_as_memory_holds(network, monkeypatch):
+    jobs, run = [], runner.run
+
+    def told(job, folder):
+        if job["task"] != "time":
+            return run(job | {"limits": lowbit.LIMITS}, folder)
+        jobs.append(list(job["models"]))
+        return {"blocks": [{name: [1.0] for name in job["models"]}] * 6}
+
+    monkeypatch.setattr(runner, "run", told)
+    limits = {"seconds": 60, "bytes": 4 * lowbit.TIMES_ITS_SIZE * (len(network) + 1000)}
+    forms = [Format(8), Format(4), Format(8, None)]
+    table = lowbit.bench(network, CALIBRATION, SAMPLES, forms=forms, limits=limits, rounds=6)
+    assert jobs == [["float32", "int8", "0", "1"], ["float32", "int8", "2"]]
+    assert (table[["ratio", "ratio_int8"]] == 1).all(axis=None)
+
+
+def test_a_file_that_stops_while_it_is_timed_stops_no_other(network, monkeypatch):
+    run = runner.run
+
+    def told(job, folder):
+        if job["task"] != "time":
+            return run(job, folder)
+        return {"error": "no"} if "1" in job["models"] else {"blocks": [{"float32": [8.0], "0": [4.0]}] * 6}
+
+    monkeypatch.setattr(runner, "run", told)
+    table = lowbit.bench(network, CALIBRATION, SAMPLES, forms=[Format(4), Format(8, None)], rounds=6)
+    assert list(table["outcome"]) == [lowbit.RUNS, lowbit.NOT_RUN] and table["ratio"][0] == 2
+    assert table["refused"][1] == "timed beside the float file, it stops: no." and table["ratio_int8"].isna().all()
+
+
+def test_samples_of_a_group_count_as_one(correlated):
+    model, x = correlated
+    labels, groups, forms = litert.predict(model, x).argmax(1), np.arange(300) // 4, [Format(4, None)]
+    [alone], [grouped] = (
+        lowbit.bench(model, x, x, lambda answers: answers.argmax(1) == labels, forms, groups=each).itertuples()
+        for each in (None, groups)
+    )
+    answers = litert.predict(lowbit.quantized(model, forms[0], x), x).argmax(1) == labels
+    change = stats.score_difference(np.ones(75), answers.reshape(75, 4).mean(1))
+    assert (grouped.change, grouped.low, grouped.high) == (change.value, change.low, change.high)
+    assert grouped.change == pytest.approx(alone.change)
+
+
+def test_the_same_answer_of_vectors_is_the_same_neighbour(correlated):
+    model, x = correlated
+    form = Format(4, None)
+    [row] = lowbit.bench(model, x, x, forms=[form], purpose=heads.Purpose("embedding")).itertuples()
+    one, other = (litert.predict(each, x) for each in (model, lowbit.quantized(model, form, x)))
+    nearest = []
+    for vectors in (one, other):
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        nearest.append((unit @ unit.T - 2 * np.eye(len(unit))).argmax(1))
+    assert row.agreement == np.mean(nearest[0] == nearest[1]) != np.mean(one.argmax(1) == other.argmax(1))

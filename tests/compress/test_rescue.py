@@ -91,6 +91,7 @@ def test_each_step_is_told_and_the_first_that_suffices_is_the_last(file):
     assert saved.reached and saved.last == table.index[-1] and one_scale_each(saved)
     assert table.change["per_tensor"] < -0.2
     assert table.damage[saved.last] < table.damage["per_tensor"] / 4
+    assert table.note["cleared"] == "2 channels of 2 tensors always the same"  # the dead one, and what is made of it
     exact = table.loc[table.index.isin(rescue.EXACT) & table.kept.astype(bool), "shift"]
     assert len(exact) and (exact <= 1e-6).all()
     assert (table.one_scale[1:] == table.kernels[1:]).all() and table.one_scale["float32"] == 0
@@ -247,9 +248,11 @@ def test_the_command_takes_a_keras_file_and_says_where_it_falls_short(folder):
 def test_the_command_refuses_in_one_sentence_and_writes_nothing(folder):
     np.savez(folder / "wide.npz", x=np.zeros((9, 8, 9, 3), "float32"))
     np.savez(folder / "one.npz", x=samples(1))
+    np.savez(folder / "three.npz", x=samples(3))
     for given, message in (
         (("model.tflite", "--calibration", "wide.npz"), "this model takes float32 (n, 8, 8, 3)"),
         (("model.tflite", "--calibration", "one.npz"), "half of them choose"),
+        (("model.tflite", "--calibration", "three.npz"), "holds 3 samples: half of them choose, so give 100 or more"),
         (("model.tflite", "--calibration", "none.npz"), "cannot be read"),
         (("gone.tflite", "--calibration", "calibration.npz"), "does not exist"),
         (("model.tflite", "--calibration", "calibration.npz", "--limit", "2"), "must be a share"),

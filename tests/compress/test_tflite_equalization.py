@@ -171,6 +171,33 @@ def test_a_border_sees_less_of_a_constant_channel_so_it_stays():
     assert cleared == file and not len(table)
 
 
+@pytest.mark.parametrize("activation", ["swish", "tanh", "elu", tf.nn.relu6])
+def test_a_dead_channel_is_found_behind_any_activation_and_a_gate(activation):
+    """As in EfficientNet: swish is a product with a sigmoid, and squeeze-and-excite one with a gate for each channel."""
+    runtime_env.seed_everything(0)
+    inputs = layers.Input((12, 12, 3))
+    x = layers.Conv2D(8, 3, padding="same", activation=activation, name="expand")(inputs)
+    gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    gate = layers.Conv2D(8, 1, activation="sigmoid", name="gate")(layers.Conv2D(4, 1, activation="swish")(gate))
+    x = layers.Conv2D(8, 3, name="project")(layers.Multiply()([x, gate]))
+    model = tf.keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+    kernel, bias = model.get_layer("expand").get_weights()
+    kernel[..., 3] = kernel[..., 5] = 0
+    bias[5] = 0.7
+    model.get_layer("expand").set_weights([kernel, bias])
+    kernel, bias = model.get_layer("project").get_weights()
+    kernel[:, :, 3] *= 100
+    model.get_layer("project").set_weights([kernel, bias])
+    file = quantize.convert(model)
+    cleared, table = tflite_equalization.clear_constant(file)
+    for x in (X, 20 * X):
+        exact = litert.predict(file, x)
+        np.testing.assert_allclose(litert.predict(cleared, x), exact, atol=2e-6 * np.abs(exact).max())
+    # Both channels are read by the gate's first layer; behind the gate one is still 0, the other one changes with it.
+    assert sorted(table["channel"]) == [3, 3, 5] and (table["value"][table["channel"] == 5] > 0.4).all()
+    assert noise(cleared) > noise(file) + 10
+
+
 def test_a_channel_that_is_nearly_constant_stays():
     model = inverted("relu")
     kernel, bias = model.get_layer("expand").get_weights()

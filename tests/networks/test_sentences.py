@@ -74,6 +74,15 @@ def test_each_paraphrase_looks_for_its_own_statement():
     assert right.tolist() == [True, False, True, False], "the last is as near to all of them"
 
 
+def test_statements_look_for_their_paraphrases_as_well():
+    """Directions in degrees of two statements and their paraphrases: of 60, 45 is the nearer one, and of 90 as well."""
+    for angles, right in (((0, 90, 40, 50), [True] * 4), ((60, 90, 40, 45), [False, True, True, False])):
+        vectors = np.exp(1j * np.radians(angles))
+        vectors = np.stack([vectors.real, vectors.imag], axis=1)
+        assert sentences.found_both_ways(vectors).tolist() == right
+        assert sentences.found(vectors).tolist() == right[2:]
+
+
 def test_vectors_that_are_all_alike_find_nothing():
     assert not sentences.found(np.ones((8, 3))).any()
     assert not sentences.found(np.zeros((8, 3))).any()
