@@ -138,6 +138,8 @@ class _InOrder(model_transformer.ModelTransformer):
     once: a Concatenate then puts its inputs together in another order, without a word."""
 
     def _get_layers(self, layer_names):
+        if not self._is_functional_model(self.model):
+            return super()._get_layers(layer_names)  # a chain is mended at the first of these, so that must come first
         found = {layer["config"]["name"]: layer for layer in self._config["layers"]}
         return [found[name] for name in layer_names]
 
@@ -349,12 +351,16 @@ def start_calibrated(qat_model, float_model, calibration, batch=100):
     return qat_model
 
 
-def hold_batch_statistics(qat_model):
+def hold_batch_statistics(qat_model, held=True):
     """Let the batch norms of a quantization-aware model use their moving statistics while training goes on; changes
-    the model and returns it. Scale and shift are still trained (tfmot's wrappers do not freeze them)."""
+    the model and returns it. Scale and shift are still trained (tfmot's wrappers do not freeze them).
+
+    held: False lets them go. A model must be let go before it is saved: of a held batch norm the wrapper lists scale and
+    shift twice, which .h5 refuses ("name already exists").
+    """
     for layer in qat_model.layers:
         if isinstance(getattr(layer, "layer", None), tf.keras.layers.BatchNormalization):
-            layer.layer.trainable = False
+            layer.layer.trainable = not held
     return qat_model
 
 

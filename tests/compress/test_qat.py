@@ -5,12 +5,13 @@ import shutil
 import subprocess
 import sys
 
+import nbformat
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 
-from helpers.base import runtime_env
+from helpers.base import repository, runtime_env
 from helpers.base.errors import InputError
 from helpers.compress import affine, equalization, qat, quantize, requantize
 from helpers.networks import data, flatten, models, training
@@ -328,6 +329,29 @@ def test_per_channel_model_trains_converts_and_reloads(tmp_path):
     np.testing.assert_array_equal(reloaded(x, training=False), qat_model(x, training=False))
 
 
+def test_a_sequential_model_keeps_its_order_and_is_saved_when_let_go(tmp_path):
+    runtime_env.seed_everything(0)
+    layers = tf.keras.layers
+    model = tf.keras.Sequential([layers.Input((12, 12, 1))])
+    for convolution in (layers.Conv2D(4, 3), layers.DepthwiseConv2D(3), layers.Conv2D(6, 1)):
+        for layer in (convolution, layers.BatchNormalization(), layers.ReLU(6.0)):
+            model.add(layer)
+    model.add(layers.Flatten())
+    model.add(layers.Dense(3))
+    x = np.random.default_rng(0).random((32, 12, 12, 1), dtype=np.float32)
+    aware = qat.start_calibrated(qat.quantization_aware(model), model, x)
+    exact = model(x, training=False).numpy()
+    assert np.abs(aware(x, training=False) - exact).max() < 0.05 * np.abs(exact).max()
+
+    models.compile_classifier(qat.hold_batch_statistics(aware)).train_on_batch(x, np.zeros(32))
+    with pytest.raises(ValueError, match="name already exists"):
+        aware.save(tmp_path / "qat.h5")
+    qat.hold_batch_statistics(aware, held=False).save(tmp_path / "qat.h5")
+    with qat.scope():
+        reloaded = tf.keras.models.load_model(tmp_path / "qat.h5")
+    np.testing.assert_array_equal(reloaded(x, training=False), aware(x, training=False))
+
+
 # --- per-tensor, and four bits
 
 
@@ -442,31 +466,44 @@ def test_a_kept_dense_layer_leaves_its_neighbours_quantized(trained_mlp):
     assert not has_range(kept, "hidden_2", "kernel") and has_range(kept, "hidden_2", "output")
 
 
-LIFTED = """
+BEFORE = """
+import os
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
 import sys
 import numpy as np
-import qat
 import tensorflow as tf
-import tensorflow_model_optimization as tfmot
 
 layers = tf.keras.layers
-x = inputs = layers.Input((16, 16, 3))
+model = tf.keras.Sequential([layers.Input((16, 16, 3))])
 for width in (8, 4):
-    x = layers.ReLU()(layers.BatchNormalization()(layers.DepthwiseConv2D(3)(layers.Conv2D(width, 1)(x))))
-model = tf.keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
-with qat.scope():
-    annotated = tfmot.quantization.keras.quantize_annotate_model(model)
-    trained = tfmot.quantization.keras.quantize_apply(annotated, qat.PerChannelScheme())
-samples = np.random.default_rng(0).normal(size=(20, 16, 16, 3)).astype("float32")
-qat.hold_batch_statistics(qat.start_calibrated(trained, model, samples))
-print("lab:", sorted(name for name in sys.modules if name.startswith("helpers")))
-print("difference:", np.abs(trained(samples, training=False) - model(samples, training=False)).max())
+    for layer in (layers.Conv2D(width, 1), layers.DepthwiseConv2D(3), layers.BatchNormalization(), layers.ReLU()):
+        model.add(layer)
+model.add(layers.Flatten())
+model.add(layers.Dense(3))
+calibration = x_train = np.random.default_rng(0).normal(size=(20, 16, 16, 3)).astype("float32")
+y_train, your_loss = np.zeros(20), tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 """
+AFTER = """
+from ai_edge_litert.interpreter import Interpreter
+runner = Interpreter(model_content=int8_file).get_signature_runner()
+(given,), (made,) = runner.get_input_details(), runner.get_output_details()
+with qat.scope():
+    reloaded = tf.keras.models.load_model("aware.h5")
+print("lab:", sorted(name for name in sys.modules if name.startswith("helpers")))
+print("difference:", np.abs(runner(**{given: x_train})[made] - reloaded(x_train, training=False)).max())
+"""
+
+
+def told_in_notebook_04():
+    """The code that its section "In a project of your own" prints."""
+    cells = nbformat.read(repository.NOTEBOOKS / "04_per_channel_quantization.ipynb", as_version=4).cells
+    [section] = [cell.source for cell in cells if "### In a project of your own" in cell.source]
+    return section.split("```python\n")[1].split("```")[0]
 
 
 def test_the_file_runs_in_a_project_without_the_lab(tmp_path):
     shutil.copy(qat.__file__, tmp_path)
-    (tmp_path / "project.py").write_text(LIFTED)
+    (tmp_path / "project.py").write_text(BEFORE + told_in_notebook_04() + AFTER)
     environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     run = subprocess.run([sys.executable, "project.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert "lab: []" in run.stdout, run.stderr
