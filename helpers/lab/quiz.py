@@ -86,7 +86,7 @@ def questions(notebook=None):
     Raises InputError for a file that does not say what a question needs, and as `results.read` does.
     """
     found = []
-    for name, listed in _content(PATH.stat().st_mtime_ns).items():
+    for name, listed in sorted(_content(PATH.stat().st_mtime_ns).items()):
         if notebook in (None, name, name[:2]):
             found += [_question(name, given) for given in listed]
     return found
@@ -150,8 +150,10 @@ def check(notebook, answers):
 def lesson_text(notebook):
     """The questions of a lesson as the text of its last cell."""
     told = "\n".join(question.told(number) for number, question in enumerate(questions(notebook), 1))
-    where = f"exercises/{notebook}.ipynb"
-    return f"{HEADING}\n\nThe numbers above answer them; the [exercises]({where}) check what you say.\n\n{told}"
+    check = f"the [exercises](exercises/{notebook}.ipynb) check what you say"
+    if not _solution(notebook).exists():
+        check = f'`selfcheck.quiz("{notebook[:2]}", ["a", "b", "c"])` from `helpers` checks what you say'
+    return f"{HEADING}\n\nThe numbers above answer them; {check}.\n\n{told}"
 
 
 def sheet():
@@ -169,6 +171,11 @@ def _of_workshop():
     if len(chosen) != WORKSHOP_QUESTIONS:
         raise InputError(f"{len(chosen)} questions are marked workshop: mark {WORKSHOP_QUESTIONS} of them.")
     return chosen
+
+
+def printed():
+    """The sheet with its key below, folded away, as Markdown for WORKSHOP.md."""
+    return f"{sheet()}\n\n<details><summary>Key</summary>{', '.join(f'{n} {letter}' for n, letter in enumerate(key(), 1))}</details>"
 
 
 def gain(path):

@@ -12,7 +12,7 @@ from helpers.base import repository
 from helpers.base.errors import InputError
 from helpers.evidence import language, results
 from helpers.evidence.language import ENGLISH
-from helpers.lab import claim_tables, translated
+from helpers.lab import claim_tables, quiz, translated
 from helpers.lab.notebook import find, overview
 from helpers.lab.telling import NOT_RECORDED, entry, markdown, tell
 
@@ -282,4 +282,5 @@ PARTS = {
     "machines": lambda told_in: claim_tables.claims_by_machine(claim_tables.counting(told_in), told_in) or NOT_RECORDED,
     "rules": claim_tables.rules_table,
     "findings": claim_tables.findings_table,
+    "quiz": lambda _: quiz.printed(),
 }
