@@ -16,7 +16,7 @@ NOTEBOOKS = sorted(repository.NOTEBOOKS.glob("*.ipynb"))
 LONGEST_CELL, WIDEST_LINE = 15, 100
 MOST_BOOKKEEPING, LEAST_PROSE = 0.05, 10  # share of the code lines; words for each code line
 BOOKKEEPING = re.compile(r"\bnumbers\b|\btolerances\b|\bresults\.record|\bEstimate\(|\.(?:note|conclude|record)\(")
-LESSONS = re.compile(r"0[1-6]_")
+LESSONS = re.compile(r"0[1-6]_|08_|09_|1[0-2]_")
 SETTINGS = {"key_numbers": list, "tolerances": dict, "table": list}
 NOISE = {
     "a warning": re.compile(r"Warning\b|\bWARNING\b"),
