@@ -6,7 +6,7 @@ import re
 from helpers.base import runtime_env
 from helpers.base.errors import InputError, StructureError, first_line
 from helpers.compress import quantize
-from helpers.compress.own_model import Model, able_to_run, ends
+from helpers.compress.own_model import NO_KERAS, Model, able_to_run, ends
 from helpers.networks import flatten, models, opening
 from helpers.tflite import interpreting, rewrite
 
@@ -14,10 +14,6 @@ with runtime_env.quiet():
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-NO_KERAS = (
-    "Pruning of channels, equalization and training need the layers of a Keras model, and this is {}: for them give the .keras or "
-    ".h5 file that it was made from."
-)
 SINGLE = "It is converted for one sample at a time, since the converter takes no batches of it."
 _OPERATOR = re.compile(r"'(tf\.\w+)' op")
 

@@ -18,6 +18,10 @@ NO_GRAPH = (
     "A .tflite cannot be converted anew: for float16, dynamic range and the pruning of channels give the .keras or .h5 file that "
     "it was made from."
 )
+NO_KERAS = (
+    "Pruning of channels, equalization and training need the layers of a Keras model, and this is {}: for them give the .keras or "
+    ".h5 file that it was made from."
+)
 SMALL = ("int4", "int8", "uint8", "int16", "float16")  # weights that were quantized already
 
 

@@ -18,7 +18,6 @@ LONGEST_CELL, WIDEST_LINE = 15, 100
 MOST_BOOKKEEPING, LEAST_PROSE = 0.05, 10  # share of the code lines; words for each code line
 BOOKKEEPING = re.compile(r"\bnumbers\b|\btolerances\b|\bresults\.record|\bEstimate\(|\.(?:note|conclude|record)\(")
 LESSONS = re.compile(r"0[1-6]_|08_|09_|1[0-2]_")
-ONE_CLICK_REQUIRED = False  # turn on once every notebook begins with the cell of lab/one_click.py
 SETTINGS = {"key_numbers": list, "tolerances": dict, "table": list, "leaves": str}
 NOISE = {
     "a warning": re.compile(r"Warning\b|\bWARNING\b"),
@@ -47,10 +46,10 @@ def own_cells(notebook):
 
 
 def one_click_unsound(notebook):
-    """A cell that installs the package other than `one_click` writes it, or not before all others; or none, once it is required."""
+    """A cell that installs the package other than `one_click` writes it, or not before all others; or none."""
     tagged = [cell for cell in notebook.cells if one_click.TAG in cell.metadata.get("tags", [])]
     if not tagged:
-        return ["no cell is tagged one-click"] if ONE_CLICK_REQUIRED else []
+        return ["no cell is tagged one-click"]
     problems = [] if len(tagged) == 1 else [f"{len(tagged)} cells are tagged one-click"]
     if code_cells(notebook)[0][1] is not tagged[0]:
         problems.append("the cell tagged one-click is not the first one of code")
@@ -325,10 +324,9 @@ def test_a_rule_catches_its_fault(rule, problem, plant, tmp_path):
 
 @pytest.mark.parametrize("rule", [*RULES, *LESSON_RULES], ids=lambda rule: rule.__name__)
 def test_a_sound_notebook_passes(rule):
-    assert rule(sound()) == [] == rule(one_click.applied(sound()))
+    assert rule(one_click.applied(sound())) == []
 
 
-def test_the_cell_that_installs_may_be_required(monkeypatch):
-    monkeypatch.setattr("tests.whole.test_notebooks.ONE_CLICK_REQUIRED", True)
+def test_the_cell_that_installs_is_required():
     assert one_click_unsound(sound()) == ["no cell is tagged one-click"]
     assert one_click_unsound(one_click.applied(sound())) == []
