@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote, urlsplit
 import nbformat
 from nbformat.v4 import new_markdown_cell
 
-from helpers.base import repository
+from helpers.base import extras, repository
 from helpers.base.errors import InputError
 from helpers.lab import clean, pages, readme
 
@@ -47,7 +47,9 @@ def build(commands, tell=lambda line: None):
     with every link to a file that does not exist; and with what Sphinx warns of, such as a heading that is not there. Then the
     former site stays.
     """
-    _needed()
+    with extras.needed("the site"):
+        import myst_nb  # noqa: F401
+        import sphinx_book_theme  # noqa: F401
     home, listed = pages.home(), pages.groups(commands)
     staged = stage(home, listed)
     if staged.broken:
@@ -164,14 +166,3 @@ def _written(work, named):
         Sphinx(*folders, "html", settings, status=None, warning=told).build()
     found = [re.sub(r"\x1b\[[\d;]*m", "", line).strip() for line in told.getvalue().splitlines()]
     return [line.replace(f"{work / 'pages'}{os.sep}", "") for line in found if line]
-
-
-def _needed():
-    try:
-        import myst_nb  # noqa: F401
-        import sphinx_book_theme  # noqa: F401
-    except ModuleNotFoundError as error:
-        package = error.name.partition(".")[0].replace("_", "-")
-        raise InputError(
-            f'the site needs {package}, which is not installed: pip install "compression-lab[site]".'
-        ) from error

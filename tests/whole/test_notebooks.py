@@ -16,6 +16,7 @@ from helpers.lab import one_click
 NOTEBOOKS = sorted(repository.NOTEBOOKS.glob("*.ipynb"))
 LONGEST_CELL, WIDEST_LINE = 15, 100
 MOST_BOOKKEEPING, LEAST_PROSE = 0.05, 10  # share of the code lines; words for each code line
+MOST_CELLS, MOST_WORDS = 45, 12 * 200  # of a lesson that is read without a rest: twelve minutes at 200 words a minute
 BOOKKEEPING = re.compile(r"\bnumbers\b|\btolerances\b|\bresults\.record|\bEstimate\(|\.(?:note|conclude|record)\(")
 LESSONS = re.compile(r"0[1-6]_|08_|09_|1[0-2]_")
 SETTINGS = {"key_numbers": list, "tolerances": dict, "table": list, "leaves": str}
@@ -150,6 +151,18 @@ def too_little_prose(notebook):
     return [f"{words} words stand beside {len(lines)} lines of code"] if words < LEAST_PROSE * len(lines) else []
 
 
+def without_rest(notebook):
+    """A long lesson without headings, or without a line that says where a reader may stop and go on another day."""
+    prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    words = sum(len(source.split()) for source in prose)
+    if len(notebook.cells) <= MOST_CELLS and words <= MOST_WORDS:
+        return []
+    headings = sum(len(re.findall(r"^##+ ", source, re.MULTILINE)) for source in prose)
+    lacks = [] if headings > len(notebook.cells) / MOST_CELLS * 3 else ["headings"]
+    lacks += [] if any("place to stop" in source for source in prose) else ["a place to stop"]
+    return [f"{len(notebook.cells)} cells and {words} words lack {each}" for each in lacks]
+
+
 def noisy(notebook):
     """Outputs that say more about the machine than about the matter: errors, standard error, warnings, paths."""
     problems = []
@@ -201,7 +214,7 @@ RULES = (
     dated,
     ids_missing,
 )
-LESSON_RULES = (too_much_bookkeeping, too_little_prose)
+LESSON_RULES = (too_much_bookkeeping, too_little_prose, without_rest)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
@@ -295,6 +308,8 @@ def output(kind="stream", **content):
         (settings_unclear, "lab.table is", lambda notebook: notebook.metadata.update(lab={"table": {}})),
         (too_much_bookkeeping, "2 of 22 lines", cell(1, source="import numpy\nrun.note('a', 1)\nnumbers = {}")),
         (too_little_prose, "2 words stand beside 20", cell(0, source="A question?")),
+        (without_rest, "words lack a place to stop", cell(0, source="# A question?\n" + "Words. " * 2400)),
+        (without_rest, "words lack headings", cell(0, source="# A question?\n" + "A good place to stop. " * 600)),
         (noisy, "an output of stderr", output(text="all is well", name="stderr")),
         (noisy, "an output of error", output("error", ename="E", evalue="e")),
         (noisy, "a warning: 'Warning'", output(text="UserWarning: deprecated")),
