@@ -92,6 +92,14 @@ was simulated in training; XNNPACK and LiteRT's built-in kernels agree with each
 {free_8:points} and {free_4:points}.
 """
 
+SEARCH = """
+## A search of bits beside its rivals, on photos that it was not developed with
+
+MobileNetV2 of two sizes on the flowers, judged once (`benchmarks/search_unseen.py`, whose rule stood before the run). A column is a
+budget: the bytes of 4 bits throughout, or of 4 bits with the first and the last layer in float32. The change of top-1 against float32,
+and behind each rival what the search gains over it in the same bytes.
+"""
+
 
 def render(text=None, told_in=ENGLISH):
     """A text, README's by default, with everything generated in it made anew, in a Language.
@@ -180,6 +188,8 @@ def results_page():
         parts += [TASKS, tasks_table()]
     if results.recordings("training_a_file"):
         parts += training()
+    if results.recordings("search"):
+        parts += [SEARCH, search_table()]
     for introduction, name in ((ZOO, "zoo"), (TRAINABLE, "trainable")):
         if outcomes_file(name) is not None:
             parts += [introduction, outcomes_table(name)]
@@ -240,6 +250,21 @@ def training():
             rows[f"{route.replace('_', ' ')}, {bits} bits"] = [*accuracy, agree, *seconds]
     columns = ["top-1", "minus float32", "agree", "seconds to build", "a step", "to convert"]
     return TRAINING.format(**told), markdown(pd.DataFrame.from_dict(rows, orient="index", columns=columns))
+
+
+def search_table():
+    """What `benchmarks/search_unseen.py` recorded, a row a network and method, as a Markdown table."""
+    rows = {}
+    for it in results.recordings("search"):
+        numbers = results.read(it.notebook, "search", it.machine)["numbers"]
+        for method in ("search", "uniform", "ends", "random", "per_byte", "greedy"):
+            row = rows[f"{it.notebook.replace('_', ' ')}: {method.replace('_', ' ')}"] = []
+            for budget in ("int4", "ends"):
+                gained = numbers.get(f"gain.search_over_{method}_{budget}")
+                change = f"{numbers[f'delta_top1.search_{budget}_{method}']:points}"
+                row.append(f"{change}; gain {gained:points}" if gained else change)
+    columns = ["bytes of 4 bits", "bytes of the ends in float32"]
+    return markdown(pd.DataFrame.from_dict(rows, orient="index", columns=columns))
 
 
 def notebook_tables(notebook):
