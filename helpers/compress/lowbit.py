@@ -76,6 +76,7 @@ def bench(
     limits=LIMITS,
     progress=iter,
     rounds=0,
+    timed=None,
     groups=None,
     purpose=None,
 ):
@@ -85,7 +86,8 @@ def bench(
     array. right: answers, float32 (n, ...) or, of several outputs, name -> such an array -> which are right, bool (n,), or a
     score of each, float (n,); None where there are no labels. forms: `grid()` by default. limits: of the process that runs a
     file, as `runner` takes them. progress: wraps the list of forms, as tqdm does. rounds: how often all files that run are timed in turn
-    with the float one and with INT8, 0 for not at all. groups: int (n,), samples that share a number count as one: the mean of their
+    with the float one and with INT8, 0 for not at all. timed: which of the forms are, all by default; an algorithm that changes
+    nothing but integers changes no time. groups: int (n,), samples that share a number count as one: the mean of their
     scores. purpose: a `heads.Purpose`, by default what the outputs fit.
 
     An algorithm is asked of those operators that it has something for; others get min-max at the same bits, or at the fewest that
@@ -113,7 +115,8 @@ def bench(
                 file, seconds = source.file(form)
                 row |= source.opened(form, file) | {"seconds": seconds, "size": len(file)}
                 answers = _answers(file, folder, exact, limits)
-                running[str(len(rows))] = file
+                if timed is None or form in timed:
+                    running[str(len(rows))] = file
                 row["sqnr_db"] = min(affine.sqnr(exact[name], answers[name]) for name in exact)
                 same = None if others else head.task.same(head.answers, head.of(answers))
                 row["agreement"] = np.nan if same is None else float(np.mean(same))

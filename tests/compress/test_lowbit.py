@@ -287,6 +287,15 @@ def test_files_are_timed_if_asked_for(network):
     assert lowbit.bench(network, CALIBRATION, SAMPLES, forms=forms[:1])[columns].isna().all(axis=None)
 
 
+def test_only_those_that_are_named_are_timed(network, monkeypatch):
+    asked = []
+    monkeypatch.setattr(lowbit, "_speed", lambda source, files, *_: asked.append(list(files)) or {})
+    forms = [Format(8, 8), Format(8, None)]
+    for timed in (None, forms[1:]):
+        lowbit.bench(network, CALIBRATION, SAMPLES, forms=forms, rounds=6, timed=timed)
+    assert asked == [["0", "1"], ["1"]]
+
+
 def test_all_files_are_timed_in_turn_against_float32_and_against_int8(network, monkeypatch):
     """Milliseconds of each, by what `runner` would tell: float32 8, int8 1, the first file 4, the third 2."""
     jobs, run = [], runner.run
