@@ -37,7 +37,7 @@ def formats(activations=8, scales="both", blocks=()):
     """The formats that a layer may have: name -> `requantize.Format`, or None for float32.
 
     activations: as in a Format, 8 bits by default. scales: "channel" for kernels with a scale for each output channel, "tensor" for
-    one scale, or "both": 28 bytes a channel are not written with one scale, which in a small layer are more than 4 bits save. blocks:
+    one scale, or "both": 24 bytes a channel are not written with one scale, which in a small layer are more than 4 bits save. blocks:
     such as (32, 64): dense layers of 4 bits in dynamic range with a scale for each block.
     Raises InputError for other scales.
     """
