@@ -87,7 +87,7 @@ def test_files_that_are_named_exist(text):
 
 @GUIDE
 def test_commands_and_make_targets_exist(text):
-    named = re.findall(r"compression-lab (\S+)((?: [^`\n#]+)?)", text)
+    named = re.findall(r"compression-lab ([a-z-]+)((?: [^`\n#]+)?)", text)
     assert named
     for command, arguments in named:
         options = {option for parameter in main.commands[command].params for option in parameter.opts}
