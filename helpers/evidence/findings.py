@@ -297,6 +297,6 @@ PUBLISHED = (
         "ultralytics/ultralytics#9473",
         TRANSFORMERS,
         "delta_map50.unit.int8",
-        "another network and measure; with boxes in pixels its users report scores of zero (#1683, #22644), as ours",
+        "another network and measure; with boxes in pixels its users report scores of zero (#1683, #21628), as ours",
     ),
 )

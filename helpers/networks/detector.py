@@ -95,7 +95,7 @@ def with_head(model, head, side=CAMERA):
     """A model of `network` as it is exported: a Keras model of the same weights, not trained.
 
     head: "pixels", one output (cells, 4 + classes), boxes x1, y1, x2, y2 in pixels of a picture of `side` beside scores in
-    [0, 1], as YOLO's exporters write it; "unit", the same with boxes in shares of the side; "apart", an output for boxes, in
+    [0, 1], as YOLO puts it out in PyTorch; "unit", the same with boxes in shares of the side; "apart", an output for boxes, in
     shares, and one for scores. Raises InputError for another.
     """
     if head not in HEADS:

@@ -5,7 +5,7 @@ An integer tensor has one scale, set by its largest number. Three things make th
     parts      an output joins parts of another size, as boxes in pixels and scores: the small ones get less than a step
     mask       what is added before a softmax to hide some places, -1e9 for instance, sets the scale of what goes into it
     outliers   a few channels are so much larger than the others that these get a handful of steps (Dettmers et al. 2022,
-               LLM.int8(), section 3; Xiao et al. 2023, SmoothQuant, section 3)
+               LLM.int8(), section 4; Xiao et al. 2023, SmoothQuant, section 3)
 
     for cause in causes.find(int8, float32, {"x": x}):
         print(cause)
