@@ -91,7 +91,7 @@ FINDINGS = (
         {"delta_top1.resnet8_pruned70_int8": "ResNet-8 without 70% of its inner channels, int8"},
     ),
     Finding(
-        "A sweep names the layers worth protecting; the first and the last are not among them",
+        "A sweep names the layers worth protecting; with one scale a kernel the first and the last are not among them",
         SENSITIVE,
         {
             "delta_top1.none": "one scale a kernel",
@@ -160,7 +160,7 @@ FINDINGS = (
         {
             "delta_top1.search_int4_uniform": "4 bits throughout",
             "delta_top1.search_int4_search": "the search, as many bytes",
-            "gain.search_over_per_byte_int4": "search minus most damage per byte",
+            "gain.search_over_per_byte_int4": "search minus most damage per byte, bits alone",
             "gain.search_over_per_byte_ends": "the same with a tenth more bytes",
         },
     ),
