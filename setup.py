@@ -15,6 +15,7 @@ SHIPPED = (
     "checkpoints/*",
     "results/**/*.json",
     "notebooks/*.ipynb",
+    "notebooks/quiz.yaml",
     "notebooks/profiles/*.yaml",
     "requirements.txt",
 )

@@ -21,7 +21,7 @@ _OPERATOR = re.compile(r"'(tf\.\w+)' op")
 def load(label, path, code=None, signature=None):
     """A `.keras` or `.h5` file, or the folder of a SavedModel, as an `own_model.Model`.
 
-    label: what refusals call it. path: a Path. code, signature and what is raised: as in `own_model.load`.
+    label: what refusals call it. path: a Path. code, signature: as in `own_model.load`. Raises InputError as that does.
     """
     if path.is_dir():
         kind, model, graph = _saved_model(label, path, signature)

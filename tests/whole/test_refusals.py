@@ -102,6 +102,8 @@ def files(tmp_path_factory):
         ("sweep 01 --grid epochs", REFUSED, "must read name=value"),
         ("exercises nosuch", REFUSED, "has no solutions"),
         ("checkpoint nosuch", REFUSED, "has no recipe"),
+        ("quiz --gain {missing}", REFUSED, "give a CSV file"),
+        ("quiz --gain {good.npz}", REFUSED, "answers="),
     ],
 )
 def test_a_wrong_file_gets_a_sentence(files, words, code, told, tmp_path, monkeypatch):
