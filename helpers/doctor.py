@@ -178,9 +178,8 @@ def smoke_test():
         if importlib.util.find_spec("tensorflow") is None:
             right = _without_tensorflow()
             found = f"without TensorFlow; a .tflite is right for {right.sum()} of {len(right)} images"
-            return Check(
-                "smoke test", bool(right.mean() > LEAST_RIGHT), found, "" if right.mean() > LEAST_RIGHT else ANEW
-            )
+            ok = bool(right.mean() > LEAST_RIGHT)
+            return Check("smoke test", ok, found, "" if ok else ANEW)
         differences = _differences()
     except Exception as error:  # whatever goes wrong in there is what the doctor is to report
         return Check("smoke test", False, f"{type(error).__name__}: {first_line(error)}", ANEW)

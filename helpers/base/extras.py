@@ -31,12 +31,8 @@ USES = {
     "models": "to convert, train and rescue",
     "lab": "for the notebooks",
 }
-NAMES = {
-    "tensorflow": "TensorFlow",
-    "tf_keras": "TensorFlow",
-    "keras": "TensorFlow",
-    "PIL": "Pillow",
-}  # Keras comes with it
+# Module -> what to call it where its own name is not the package's; Keras comes with TensorFlow.
+NAMES = {"tensorflow": "TensorFlow", "tf_keras": "TensorFlow", "keras": "TensorFlow", "PIL": "Pillow"}
 
 
 def explained(error, what="this"):

@@ -44,14 +44,19 @@ def needed_for(what):
         )
 
 
-def address():
-    """Where the repository can be had, as "https://github.com/someone/lab": $COMPRESSION_LAB_REPOSITORY, or the Repository that
-    pyproject.toml names; None where neither says."""
+def published():
+    """The address of the repository that pyproject.toml names under [project.urls], as it stands there; "" if it names none."""
     try:
         project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     except (OSError, KeyError):
         project = {}
-    named = os.environ.get(ADDRESS_VARIABLE) or project.get("urls", {}).get("Repository") or ""
+    return project.get("urls", {}).get("Repository") or ""
+
+
+def address():
+    """Where the repository can be had, as "https://github.com/someone/lab": $COMPRESSION_LAB_REPOSITORY, or what is `published`; None
+    where neither says."""
+    named = os.environ.get(ADDRESS_VARIABLE) or published()
     return named.rstrip("/").removesuffix(".git") or None
 
 

@@ -9,8 +9,6 @@ it is the repository that pyproject.toml names under [project.urls], as the cell
 writes the cell anew into every notebook, or puts it there. Run it after the address has changed, and `compression-lab exercises`.
 """
 
-import tomllib
-
 import nbformat
 from nbformat.v4 import new_code_cell
 
@@ -32,8 +30,7 @@ def source():
     """What pip is to install by default: the repository that pyproject.toml names, or "" if it names none. Raises MissingError without
     a repository."""
     repository.needed_for("one_click")
-    project = tomllib.loads((repository.REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    address = project.get("urls", {}).get("Repository")
+    address = repository.published()
     return f"compression-lab[lab] @ git+{address}" if address else ""
 
 

@@ -70,9 +70,10 @@ def groups(commands):
         _notebook(path, f"{path.stem[:2]} ", "zh/") for path in sorted(repository.NOTEBOOKS.glob("zh/*.ipynb"))
     ]
     api = [Page(f"api/{name}", name, None, ".rst", reference.page(name)) for name in reference.names()]
+    lessons = notebooks()
     found = {
-        **notebooks(),
-        "Guides": [Page("downloads", "Downloads", text=downloads()), *guides],
+        **lessons,
+        "Guides": [Page("downloads", "Downloads", text=downloads(lessons)), *guides],
         "中文": [*chinese, *translated],
         "Reference": [
             Page("commands", "Commands", text=reference.commands(commands)),
@@ -108,10 +109,10 @@ def contents(listed):
     return "\n".join(parts)
 
 
-def downloads():
-    """The page that offers every notebook with its clean copy and its exercises, as Markdown."""
+def downloads(listed):
+    """The page that offers every notebook of `notebooks` (caption -> Pages) with its clean copy and its exercises, as Markdown."""
     rows = []
-    for page in (page for listed in notebooks().values() for page in listed):
+    for page in (page for group in listed.values() for page in group):
         name = page.source.name
         there = (exercises.EXERCISES / name).is_file()
         filled = f"[exercises](notebooks/exercises/{name})" if there else ""

@@ -54,7 +54,7 @@ def test_the_contents_lead_to_pages_by_their_labels(lab):
 
 def test_downloads_offer_what_there_is(lab):
     lab("notebooks/exercises/01_second.ipynb", "# Exercises")
-    rows = pages.downloads().splitlines()[-2:]
+    rows = pages.downloads(pages.notebooks()).splitlines()[-2:]
     assert 'href="_sources/notebooks/00_first.ipynb" download>' in rows[0] and "exercises" not in rows[0]
     assert 'href="clean/01_second.ipynb" download>' in rows[1] and "](notebooks/exercises/01_second.ipynb)" in rows[1]
     assert "[00 First?](notebooks/00_first.ipynb)" in rows[0]

@@ -13,20 +13,13 @@ import nbformat
 import pytest
 
 from helpers.base import repository
+from tests import absent
 
 MOST_LINES = 12
 LEAST_TAUGHT = 15  # lines that call what is taught, in each of 01 to 05
 TAUGHT = re.compile(
     r"\btf\.lite\b|\btfmot\b|\bTFLiteConverter\b|\bconverter\b|\bInterpreter\b|\bkeras\b|\blitert_quantizer\b|\bquantizer\b"
 )
-WITHOUT_HELPERS = """\
-import sys
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "helpers":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Refuse())
-"""
 NOTEBOOKS = sorted(repository.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 
 
@@ -42,7 +35,7 @@ def lines_of(source):
 
 def run_bare(cells, folder):
     """The finished process of a program made of these cells, in an empty folder, where `helpers` cannot be imported."""
-    (folder / "project.py").write_text(WITHOUT_HELPERS + "\n\n".join(cells) + "\n")
+    (folder / "project.py").write_text(absent.program(["helpers"]) + "\n\n".join(cells) + "\n")
     environment = {name: text for name, text in os.environ.items() if name not in ("PYTHONPATH", "TF_USE_LEGACY_KERAS")}
     return subprocess.run(
         [sys.executable, "project.py"], cwd=folder, env=environment, capture_output=True, text=True, timeout=300

@@ -17,6 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from helpers.base import extras, repository
+from tests import absent
 
 PACKAGE = "compression-lab"
 PARTS = ("helpers", "data", "checkpoints", "results", "notebooks")
@@ -42,18 +43,6 @@ np.savez("test.npz", x=models.network_input(fashion.x_test[:200], 28), y=fashion
 print(helpers.__file__, repository.REPOSITORY, repository.output_root(), results.git_revision(), sep="\\n")
 """
 GATED = ("int8.tflite", "--baseline", "float32.tflite", "--data", "test.npz", "--limit", "max_drop=0.2")
-# Not by None in sys.modules: scipy looks there for sphinx, to see whether documentation is being made.
-HIDE = """\
-import sys
-class Without:
-    def __init__(self, finder):
-        self.finder = finder
-    def __getattr__(self, name):
-        return getattr(self.finder, name)
-    def find_spec(self, name, path=None, target=None):
-        return None if name.split(".")[0] in HIDDEN else self.finder.find_spec(name, path, target)
-sys.meta_path[:] = map(Without, sys.meta_path)
-"""
 CURES = {
     "files": "sensitivity search",
     "models": "convert train rescue prune-channels",
@@ -238,7 +227,7 @@ def hiding(tmp_path_factory):
     def folder(extra):
         made = tmp_path_factory.mktemp("hidden")
         hidden = modules_without(asked_for(extra))
-        (made / "sitecustomize.py").write_text(f"HIDDEN = {hidden!r}\n{HIDE}")
+        (made / "sitecustomize.py").write_text(absent.program(hidden))
         return str(made)
 
     return folder
