@@ -35,16 +35,8 @@ SEED = 0
 
 def plans(trials, alone, limit, tries):
     """method -> the plan that it finds for so many bytes; the search first."""
-    plain = alone[alone["format"].isin((bits.INT4, bits.INT8, bits.FLOAT))]
-    starts = bits_rivals.starts(trials, alone)
-    return {
-        "search": bits.search(trials, alone, bits.Budget(bytes=limit), tries, starts).plan,
-        "uniform": bits_rivals.uniform(trials, limit),
-        "ends": bits_rivals.ends(trials, limit),
-        "random": bits_rivals.shuffled(trials, limit, SEED),
-        "per_byte": bits_rivals.per_byte(trials, plain, limit),
-        "greedy": bits_rivals.greedy(trials, alone, limit),
-    }
+    searched = bits.search(trials, alone, bits.Budget(bytes=limit), tries, bits_rivals.starts(trials, alone))
+    return {"search": searched.plan, **bits_rivals.plans(trials, alone, limit, SEED)}
 
 
 def limits(trials):

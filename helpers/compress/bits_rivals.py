@@ -15,6 +15,17 @@ PATIENCE = 3  # layers that may fail one after another before the greedy search 
 HALVINGS = 6  # of the bound on the damage, until the greedy search's file has the size that is asked for
 
 
+def plans(trials, table, limit, seed=0):
+    """What each rival makes of so many bytes: uniform, ends, random (drawn by seed), per_byte (by bits alone) and greedy -> plan or None."""
+    return {
+        "uniform": uniform(trials, limit),
+        "ends": ends(trials, limit),
+        "random": shuffled(trials, limit, seed),
+        "per_byte": per_byte(trials, _bits_alone(table), limit),
+        "greedy": greedy(trials, table, limit),
+    }
+
+
 def uniform(trials, limit):
     """The same bits everywhere (8 where a layer has no kernel for 4), as many as fit."""
     plans = [trials.uniform(form) for form in (FLOAT, INT8, INT4)]
@@ -51,8 +62,7 @@ def per_byte(trials, table, limit):
 
 def starts(trials, table):
     """Where a search may begin: bytes -> the plans of most damage per byte, by all formats of the table and by bits alone."""
-    plain = table[table["format"].isin((INT4, INT8, FLOAT))]
-    return lambda limit: [per_byte(trials, rows, limit) for rows in (table, plain)]
+    return lambda limit: [per_byte(trials, rows, limit) for rows in (table, _bits_alone(table))]
 
 
 def greedy(trials, table, limit):
@@ -84,6 +94,10 @@ def greedy(trials, table, limit):
             if back["bytes"] <= limit and back["damage"] < now["damage"]:
                 gains.append(((now["damage"] - back["damage"]) / max(1, back["bytes"] - now["bytes"]), layer))
     return _promoted(trials, limit, [(layer, INT8) for _, layer in sorted(gains, reverse=True)], best)
+
+
+def _bits_alone(table):
+    return table[table["format"].isin((INT4, INT8, FLOAT))]
 
 
 def _squashed(trials, order, bound):

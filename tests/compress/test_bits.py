@@ -287,24 +287,12 @@ def test_the_luck_of_a_choice_is_left_out():
 # --- rivals
 
 
-RIVALS = {
-    "uniform": lambda trials, table, limit: bits_rivals.uniform(trials, limit),
-    "ends": lambda trials, table, limit: bits_rivals.ends(trials, limit),
-    "shuffled": lambda trials, table, limit: bits_rivals.shuffled(trials, limit, 1),
-    "per byte": lambda trials, table, limit: bits_rivals.per_byte(
-        trials, table[~table["format"].str.endswith(ONE)], limit
-    ),
-    "greedy": bits_rivals.greedy,
-}
-
-
-@pytest.mark.parametrize("rival", RIVALS)
-def test_rivals_keep_the_budget_too(trials, table, rival):
+def test_rivals_keep_the_budget_too(trials, table):
     limits = [trials.size(trials.uniform(form)) for form in (bits.INT4, bits.INT8)]
     for limit in (*limits, sum(limits) // 2):
-        plan = RIVALS[rival](trials, table, limit)
-        assert trials.size(plan) <= limit and not any(form.endswith(ONE) for form in plan.values())
-    assert RIVALS[rival](trials, table, limits[0] - 1) is None
+        for plan in bits_rivals.plans(trials, table, limit, seed=1).values():
+            assert trials.size(plan) <= limit and not any(form.endswith(ONE) for form in plan.values())
+    assert set(bits_rivals.plans(trials, table, limits[0] - 1).values()) == {None}
 
 
 def test_rivals_do_as_they_are_described():
@@ -317,6 +305,12 @@ def test_rivals_do_as_they_are_described():
     assert high(bits_rivals.ends(trials, 1500)) == {"a", "d"}
     assert high(bits_rivals.per_byte(trials, table, 1190)) == {"c", "b"}  # 7.8 and 6.0 a kilobyte; d does not fit
     assert high(bits_rivals.greedy(trials, table, 1500)) == {"d"} | {"c"}  # a and b are the most robust
+    assert {name: high(plan) for name, plan in bits_rivals.plans(trials, table, 1500).items() if name != "random"} == {
+        "uniform": set(),
+        "ends": {"a", "d"},
+        "per_byte": high(bits_rivals.per_byte(trials, table, 1500)),
+        "greedy": {"c", "d"},
+    }
     assert {*map(tuple, (high(bits_rivals.shuffled(trials, 1100, seed)) for seed in range(9)))} == {
         ("a",),
         ("b",),
