@@ -13,8 +13,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
-run: environment ## run every notebook, quick profile, into runs/
-	@$(BIN)/compression-lab tour $(ARGS)
+run: environment ## run every notebook, quick profile, two at a time, into runs/
+	@$(BIN)/compression-lab tour --jobs 2 $(ARGS)
 
 full: environment ## run with notebooks/profiles/full.yaml, then full_flowers.yaml (see README for the data they need)
 	@$(BIN)/compression-lab tour --profile full $(ARGS)

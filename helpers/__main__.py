@@ -85,11 +85,14 @@ def prepare(kind):
     help="Set a parameter in every notebook that declares it; may be repeated.",
 )
 @click.option("--fresh", is_flag=True, help="Start anew even if the former tour was interrupted.")
-def tour(only, profile, given, fresh):
+@click.option(
+    "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Notebooks that run at the same time."
+)
+def tour(only, profile, given, fresh, jobs):
     """Run the notebooks in order; executed copies, results and figures go to runs/."""
     from helpers.lab import tour
 
-    sys.exit(tour.run(only, profile, dict(given), fresh))
+    sys.exit(tour.run(only, profile, dict(given), fresh, jobs))
 
 
 @main.command()

@@ -9,10 +9,8 @@ import contextlib
 import hashlib
 import itertools
 import json
-import logging
 import math
 import re
-import signal
 import tempfile
 import traceback
 from concurrent.futures import CancelledError
@@ -21,7 +19,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 from dask.system import CPU_COUNT
-from distributed import Client, LocalCluster, WorkerPlugin, as_completed, get_worker
+from distributed import as_completed, get_worker
 from distributed.comm import get_address_host_port
 from rich.console import Console
 from rich.progress import Progress
@@ -33,10 +31,10 @@ from helpers.base.errors import InputError, ResultsError
 from helpers.evidence import plots, results, stats
 from helpers.lab import notebook as notebooks
 from helpers.lab import parameters, tour
+from helpers.lab import workers as pool
 
 SEEDS = ("seed", "seeds")  # parameters that only repeat a measurement
 LARGEST = 5000  # points; checking so many takes half a minute
-CONNECT_SECONDS = 10
 SHOWN = 50  # rows of the table on the screen
 _WHOLE_RANGE = re.compile(r"(-?\d+):(-?\d+)(?::([1-9]\d*))?")
 _COMMA = re.compile(r",(?![^\[]*\])")  # outside brackets
@@ -69,7 +67,7 @@ def run(notebook, texts, scheduler=None, workers=None, threads=1, output=None):
     try:
         if missing:
             workers = workers or min(max(1, CPU_COUNT // threads), len(missing))
-            with _client(scheduler, workers) as client:
+            with pool.client(scheduler, workers) as client:
                 failed = _compute(client, missing, threads, console)
         code = int(bool(failed))
     except KeyboardInterrupt:
@@ -221,36 +219,6 @@ def _check_address(scheduler):
         get_address_host_port(scheduler)
     except ValueError as error:
         raise InputError(f"scheduler={scheduler!r} is no address ({error}): it reads tcp://host:8786.") from error
-
-
-class _Uninterrupted(WorkerPlugin):
-    """Ctrl-C in a terminal reaches every process in it; it is for the sweep, which ends its workers."""
-
-    def setup(self, worker):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextlib.contextmanager
-def _client(scheduler, workers):
-    for logger in ("distributed", "distributed.client"):  # lost workers are replaced, all else is told below
-        logging.getLogger(logger).setLevel(logging.CRITICAL)
-    with contextlib.ExitStack() as stack:
-        address = scheduler
-        if not scheduler:
-            # One thread a process: TensorFlow's threads fill the core.
-            address = LocalCluster(
-                n_workers=workers, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL
-            )
-            stack.enter_context(address)
-        try:
-            client = stack.enter_context(Client(address, timeout=CONNECT_SECONDS, set_as_default=False))
-        except OSError as error:
-            raise InputError(
-                f"scheduler={scheduler!r} does not answer ({error}): is `dask scheduler` running?"
-            ) from error
-        if not scheduler:
-            client.register_plugin(_Uninterrupted())
-        yield client
 
 
 def _compute(client, missing, threads, console):

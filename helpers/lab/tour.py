@@ -19,9 +19,10 @@ from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Column, Table
 
-from helpers.base import repository, runtime_env
+from helpers.base import company, repository, runtime_env
 from helpers.base.errors import InputError, OutputError, ResultsError
 from helpers.evidence import results
 from helpers.lab import notebook, parameters
@@ -46,11 +47,12 @@ class Stop:
         return self.path.stem
 
 
-def run(only=(), profile=repository.QUICK, given=None, fresh=False):
-    """Execute notebooks one after the other, print what happens, and return an exit code.
+def run(only=(), profile=repository.QUICK, given=None, fresh=False, jobs=1):
+    """Execute notebooks, print what happens, and return an exit code.
 
     only: notebooks by number, name or path; all if empty. profile: a name or a YAML file. given: parameters
-    as typed, name -> text; each goes to every notebook that declares it. fresh: forget an interrupted tour.
+    as typed, name -> text; each goes to every notebook that declares it. fresh: forget an interrupted tour. jobs: how many run at
+    the same time; while one of them times something, the others stand still.
     Returns 0, 1 if a notebook failed or nothing could be written, 130 after Ctrl-C.
     Raises InputError before anything is started.
     """
@@ -60,14 +62,17 @@ def run(only=(), profile=repository.QUICK, given=None, fresh=False):
     )  # a run with other parameters stays apart from the profile's own
     folder = repository.output_root() / label
     journal = folder / ("-".join(["tour", *(stop.name[:2] for stop in stops if only)]) + ".json")
-    finished = {} if fresh else _resumable(journal, stops)
+    finished = {} if fresh else _resumable(journal, stops, jobs)
     if finished:
         print(f"Resuming the interrupted tour: {', '.join(finished)} finished before (--fresh reruns all).")
     try:
         _note(journal, finished)  # tells before the first notebook whether the folder can be written
-        for stop in stops:
-            if stop.name not in finished:
-                finished[stop.name] = _visit(stop, folder)
+        missing = [stop for stop in stops if stop.name not in finished]
+        jobs = max(1, min(jobs, len(missing)))
+        visits = _one_by_one(missing, folder) if jobs == 1 else _side_by_side(missing, folder, jobs)
+        with contextlib.closing(visits):
+            for stop, entry in visits:
+                finished[stop.name] = {**entry, "jobs": jobs}
                 _note(journal, finished)
         _note(journal, finished, complete=True)
     except KeyboardInterrupt:
@@ -163,8 +168,9 @@ def _key(path, used):
     return hashlib.sha256(f"{code}\n{json.dumps(used, sort_keys=True)}".encode()).hexdigest()
 
 
-def _resumable(journal, stops):
-    """The entries of an interrupted tour that still hold: name -> entry. A tour that ended leaves none."""
+def _resumable(journal, stops, jobs):
+    """The entries of an interrupted tour that still hold: name -> entry. A tour that ended leaves none, and what ran in larger
+    company than now is run again."""
     try:
         former = json.loads(journal.read_text())
         entries = {} if former["complete"] else former["notebooks"]
@@ -173,7 +179,10 @@ def _resumable(journal, stops):
     return {
         stop.name: entry
         for stop in stops
-        if (entry := entries.get(stop.name)) and entry["key"] == stop.key and not entry["error"]
+        if (entry := entries.get(stop.name))
+        and entry["key"] == stop.key
+        and not entry["error"]
+        and entry["jobs"] <= jobs
     }
 
 
@@ -181,14 +190,49 @@ def _note(journal, finished, complete=False):
     repository.write(journal, json.dumps({"complete": complete, "notebooks": finished}, indent=1) + "\n")
 
 
-def _visit(stop, folder):
-    """Execute one stop; its journal entry."""
-    copy = folder / stop.path.name
+def _one_by_one(stops, folder):
+    """Execute stops, and yield each with its journal entry."""
+    for stop in stops:
+        yield stop, _entry(stop, folder, *_visit(stop, folder, {}))
+
+
+def _side_by_side(stops, folder, jobs):
+    """The same, several at a time, in the order in which they end."""
+    from distributed import as_completed  # not before it is needed: it takes a while
+
+    from helpers.lab import workers
+
+    company.clear()
+    try:
+        with workers.client(None, jobs) as client, Progress(console=Console()) as progress:
+            bar = progress.add_task("notebooks", total=len(stops))
+            together = company.environment()
+            waiting = {
+                client.submit(_visit, stop, folder, together, progress=False, pure=False): stop for stop in stops
+            }
+            for future in as_completed(list(waiting), loop=client.loop):
+                stop = waiting.pop(future)
+                entry = _entry(stop, folder, *future.result())
+                company.go_on()  # if it died while the others stood still
+                progress.console.print(f"{stop.name}: {entry['seconds']:.0f} s", highlight=False)
+                progress.advance(bar)
+                yield stop, entry
+    finally:
+        company.go_on()
+
+
+def _visit(stop, folder, environment, progress=True):
+    """Execute one stop: what `execute` returns, when it began, and the seconds it took."""
     started, clock = time.time(), time.monotonic()
-    failure = execute(str(stop.path), stop.changes, copy, {repository.PROFILE_VARIABLE: folder.name})
-    seconds = round(time.monotonic() - clock, 1)
+    environment = {**environment, repository.PROFILE_VARIABLE: folder.name}
+    failure = execute(str(stop.path), stop.changes, folder / stop.path.name, environment, progress)
+    return failure, started, round(time.monotonic() - clock, 1)
+
+
+def _entry(stop, folder, failure, started, seconds):
+    """What the journal keeps of a stop."""
     if failure:
-        _tell(stop.name, failure, copy)
+        _tell(stop.name, failure, folder / stop.path.name)
     numbers, verdicts = ([], {}) if failure else _recorded(stop, started)
     error = failure[0].partition(":")[0] if failure else None
     return {"key": stop.key, "seconds": seconds, "error": error, "numbers": numbers, "verdicts": verdicts}
@@ -235,6 +279,7 @@ def _failure(source, changes, copy, environment, progress):
             extra_arguments=["--log-level=CRITICAL"],  # else the kernel warns of TCP, in the midst of the progress bar
             progress_bar={"desc": copy.stem.strip("."), "dynamic_ncols": True} if progress else False,
             kernel_manager_class=Kernel,
+            iopub_timeout=600,  # seconds: a kernel that stands still for another one has not lost its outputs
         )
     except PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue}".splitlines()

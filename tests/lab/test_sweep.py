@@ -23,7 +23,7 @@ from helpers.__main__ import main
 from helpers.base import repository
 from helpers.base.errors import InputError
 from helpers.evidence import stats
-from helpers.lab import sweep
+from helpers.lab import sweep, workers
 
 DECLARED = """rate = 0.5  # share; in [0, limit)
 limit = 1.0  # its bound; in (0, 1]
@@ -279,7 +279,7 @@ def test_a_bad_grid_is_refused_before_anything_starts(tiny, words, told):
     ],
 )
 def test_a_bad_scheduler_is_one_sentence(tiny, monkeypatch, words, told):
-    monkeypatch.setattr(sweep, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(workers, "CONNECT_SECONDS", 1)
     words = ["sweep", str(tiny.path), "--grid", "seed=0:2", *words, "--output", str(tiny.output)]
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 2

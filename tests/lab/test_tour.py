@@ -185,6 +185,53 @@ def test_a_tour_stopped_in_its_second_notebook_resumes_there(lab, capsys, blow, 
     assert sorted(path.name for path in lab.runs.iterdir()) == ["00_first.ipynb", "01_second.ipynb", "tour.json"]
 
 
+MEETS = """
+import os, pathlib, time
+here = pathlib.Path(r"{folder}")
+(here / "{mine}").write_text(str(os.getpid()))
+deadline = time.monotonic() + 60
+while not (here / "{others}").exists():
+    assert time.monotonic() < deadline, "it runs alone"
+    time.sleep(0.05)
+"""
+TIMES = """
+import psutil
+from helpers.base import company
+with company.standing_still():
+    print("the other one:", psutil.Process(int((here / "first").read_text())).status())
+(here / "done").touch()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_notebooks_run_side_by_side_each_alone_while_it_times_something(lab, capsys):
+    first = [MEETS.format(folder=lab.folder, mine="first", others=others) for others in ("second", "done")]
+    lab("00_first", *first, RECORD.format(name="00_first"))
+    lab("01_second", MEETS.format(folder=lab.folder, mine="second", others="first"), TIMES)
+    lab("02_dies", "import os; os._exit(1)")
+    assert tour.run(jobs=2) == 1
+    out = capsys.readouterr().out
+    assert "02_dies failed:" in out and "size 941,234 bytes" in out and "00_first: " in out
+    assert "the other one: stopped" in (lab.runs / "01_second.ipynb").read_text()
+    journal = json.loads((lab.runs / "tour.json").read_text())
+    assert journal["complete"] and {each["jobs"] for each in journal["notebooks"].values()} == {2}
+
+
+def test_what_ran_in_company_is_run_again_alone(lab, papermill_calls):
+    lab("00_first")
+    lab("01_second")
+    journal = lab.runs / "tour.json"
+    papermill_calls.failures = {"01_second": KeyboardInterrupt()}
+    assert tour.run() == tour.INTERRUPTED
+    text = json.loads(journal.read_text())
+    assert [each["jobs"] for each in text["notebooks"].values()] == [1]
+    text["notebooks"]["00_first"]["jobs"] = 2
+    journal.write_text(json.dumps(text))
+    papermill_calls.clear()
+    assert tour.run() == 0
+    assert [name for name, _ in papermill_calls] == ["00_first", "01_second"]
+
+
 def test_what_is_run_again(lab, papermill_calls):
     def names(**arguments):
         papermill_calls.clear()
