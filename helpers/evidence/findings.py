@@ -56,7 +56,7 @@ FINDINGS = (
         },
     ),
     Finding(
-        "tfmot's QAT starts from ranges that fit nothing; calibrated, it starts where PTQ ends",
+        "tfmot's QAT starts from ranges that fit nothing; calibrated, with a range for each channel, it starts near where PTQ ends",
         PTQ_AND_QAT,
         {
             "qat.step0_default": "top-1 before the first step, tfmot",
@@ -279,7 +279,7 @@ PUBLISHED = (
         "tfmot, pruning",
         PRUNING,
         "delta_top1.pruned",
-        "Ours is an MLP at 80%: a network with so many spare weights that zeros cost it nothing.",
+        "Ours is an MLP at 80%: a network with so many spare weights that zeros cost it little.",
     ),
     Published(
         "int8 Transformers, min-max",
@@ -297,6 +297,6 @@ PUBLISHED = (
         "ultralytics/ultralytics#9473",
         TRANSFORMERS,
         "delta_map50.unit.int8",
-        "another network and measure; with boxes in pixels its users report scores of zero (#1683, #21628), as ours",
+        "another network and measure; with boxes in pixels its users report scores of 0 or 1.13 and nothing else (#1683), or no detections (#21628), as ours",
     ),
 )
