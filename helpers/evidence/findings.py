@@ -297,6 +297,6 @@ PUBLISHED = (
         "ultralytics/ultralytics#9473",
         TRANSFORMERS,
         "delta_map50.unit.int8",
-        "another network and measure; with boxes in pixels its users report scores of 0 or 1.13 and nothing else (#1683), or no detections (#21628), as ours",
+        "another network and measure; with boxes in pixels its users report no score but 0 and 1.13 (#1683), or no detections (#21628), as ours",
     ),
 )

@@ -70,7 +70,12 @@ def same(answer, wanted, look_at, tolerance=1e-6):
     if answer.shape != wanted.shape:
         raise NotYet(f"The answer has shape {answer.shape}: it must be {wanted.shape}. {look_at}")
     if not np.allclose(answer, wanted, rtol=tolerance, atol=tolerance):
-        raise NotYet(f"The answer differs from what it must equal. {look_at}")
+        told = (
+            f"{answer:.6g} is not it"
+            if answer.ndim == 0 and answer.dtype.kind in "fiu"
+            else "The answer differs from what it must equal"
+        )
+        raise NotYet(f"{told}. {look_at}")
 
 
 def holds(condition, look_at):
