@@ -195,7 +195,7 @@ def quantization_aware(model, kernel_bits=8, keep_float=()):
 
     keep_float: names of layers whose weights are trained in float32; the activations around them are quantized. `convert`
     quantizes such weights all the same: take them out (`without_fake_quantization`) and let `requantize` make the file.
-    Raises ValueError for a layer that does not exist.
+    Raises ValueError for a layer that does not exist, and for one that tfmot cannot wrap.
     """
     names = [layer.name for layer in model.layers]
     unknown = [name for name in keep_float if name not in names]
@@ -208,6 +208,7 @@ def quantization_aware(model, kernel_bits=8, keep_float=()):
             f"input {whole[0].name} takes {whole[0].dtype.name}: tfmot quantizes every input, and can only quantize real numbers. "
             "Train the part of the model behind it."
         )
+    _check_layers(model)
     float_parts = _float_parts(model, keep_float)
 
     def annotated_layer(layer):
@@ -314,8 +315,10 @@ def start_calibrated(qat_model, float_model, calibration, batch=100):
 
     qat_model: what `tfmot.quantization.keras.quantize_model(float_model)` returned; changed in place and returned.
     calibration: float32 (samples, ...), shown in parts of `batch`; for a model of several inputs a list with such an array
-    for each, in the order of `float_model.inputs`. Raises ValueError for an empty or ill-fitting set.
+    for each, in the order of `float_model.inputs`. Raises ValueError for an empty or ill-fitting set, and for a layer that tfmot has
+    split in two.
     """
+    _check_layers(float_model)
     samples = list(calibration) if len(float_model.inputs) > 1 else [calibration]
     for each, tensor in zip(samples, float_model.inputs, strict=True):
         _check(each, tensor.shape)
@@ -383,6 +386,21 @@ def _copy(model):
     twin = tf.keras.models.clone_model(model)
     twin.set_weights(model.get_weights())
     return twin
+
+
+def _check_layers(model):
+    """Raises ValueError for what tfmot cannot wrap, or of which the quantized model has no single layer to give a range."""
+    for layer in model.layers:
+        kind = type(layer).__name__
+        if kind in ("TFOpLambda", "SlicingOpLambda", "Lambda"):
+            raise ValueError(
+                f"layer {layer.name} is {'a Lambda' if kind == 'Lambda' else 'an operator'}, which tfmot cannot wrap: write it as a "
+                "layer, as Add() for a + b and Activation('swish') for tf.nn.silu, or as a class of your own."
+            )
+        if isinstance(layer, (tf.keras.layers.SeparableConv1D, tf.keras.layers.SeparableConv2D)):
+            raise ValueError(
+                f"layer {layer.name} is a {kind}, which tfmot splits in two: write it as a DepthwiseConv2D and a Conv2D of 1 x 1."
+            )
 
 
 def _check(calibration, input_shape):

@@ -279,6 +279,43 @@ def test_whole_numbers_as_input_are_refused():
         qat.quantization_aware(model)
 
 
+LAYERS = tf.keras.layers
+REFUSED = {  # told -> (what tfmot cannot wrap, what the refusal advises); each of one feature map
+    "an operator": (lambda x: x + LAYERS.Conv2D(3, 1)(x), lambda x: LAYERS.Add()([x, LAYERS.Conv2D(3, 1)(x)])),
+    "operator, which tfmot cannot wrap": (tf.nn.silu, LAYERS.Activation("swish")),
+    "a Lambda": (LAYERS.Lambda(lambda x: 2 * x), LAYERS.Rescaling(2)),
+    "a SeparableConv2D, which tfmot splits": (
+        LAYERS.SeparableConv2D(4, 3),
+        lambda x: LAYERS.Conv2D(4, 1)(LAYERS.DepthwiseConv2D(3)(x)),
+    ),
+}
+
+
+@pytest.mark.parametrize("told", REFUSED)
+def test_what_tfmot_cannot_wrap_is_refused_and_the_cure_works(told):
+    x, models = LAYERS.Input((8, 8, 3)), []
+    for part in REFUSED[told]:
+        models.append(tf.keras.Model(x, LAYERS.Dense(2)(LAYERS.Flatten()(part(x)))))
+    with pytest.raises(ValueError, match=told):
+        qat.quantization_aware(models[0])
+    samples = np.random.default_rng(0).normal(size=(30, 8, 8, 3)).astype("float32")
+    aware = qat.start_calibrated(qat.quantization_aware(models[1]), models[1], samples)
+    exact = models[1](samples).numpy()
+    assert np.abs(aware(samples, training=False) - exact).max() < 0.05 * np.ptp(exact)
+
+
+def test_a_layer_that_is_split_is_told_when_calibrated():
+    model = tf.keras.Sequential(
+        [LAYERS.Input((8, 8, 3)), LAYERS.SeparableConv2D(4, 3), LAYERS.Flatten(), LAYERS.Dense(2)]
+    )
+    with qat.scope():
+        aware = tfmot.quantization.keras.quantize_apply(
+            tfmot.quantization.keras.quantize_annotate_model(model), qat.PerChannelScheme()
+        )
+    with pytest.raises(ValueError, match="DepthwiseConv2D and a Conv2D"):
+        qat.start_calibrated(aware, model, np.zeros((9, 8, 8, 3), "float32"))
+
+
 def test_drawing_calibration_samples():
     pool = np.arange(10)
     drawn = training.draw_calibration(pool, 4, seed=1)
