@@ -20,6 +20,7 @@ with runtime_env.quiet():
     from ai_edge_litert import schema_py_generated as schema
     from litert_quantizer import Quantizer
     from litert_quantizer.algorithm_manager import AlgorithmName
+    from litert_quantizer.calibrator import Calibrator
     from litert_quantizer.qtyping import QuantGranularity, TFLOperationName
     from litert_quantizer.recipe_manager import RecipeManager
 
@@ -122,16 +123,23 @@ def calibrate(model, calibration):
         model = rewrite.with_sizes(
             model, {end["name"]: (1, *calibration[name].shape[1:]) for name, end in ends.items()}
         )
-    runner, ranges = _quantizer(model, {EVERYTHING: Format()}), {}
+    recipes, ranges = RecipeManager(), {}
+    recipes.load_quantization_recipe(_quantizer(model, {EVERYTHING: Format()}).get_quantization_recipe())
+    # Asked for every operator of every part, and always the same.
+    recipes.get_quantization_configs = functools.cache(recipes.get_quantization_configs)
     size = litert.at_once(model, number)
     with _silence():
-        # One call a part: within a call, litert-quantizer would take a moving average over the parts.
+        watching = Calibrator(
+            litert.content(model), runtime_env.LITERT_THREADS
+        )  # which reads the file once for all parts
+        # Each part by itself: otherwise litert-quantizer takes a moving average over the parts.
         for start in range(0, number, size):
             part = {
                 name: np.asarray(calibration[name][start : start + size], end["dtype"]) for name, end in ends.items()
             }
-            found = runner.calibrate({signature: [part]}, num_threads=runtime_env.LITERT_THREADS)
-            for tensor, seen in found.items():
+            watching.reset_model_qsvs()
+            watching.calibrate({signature: [part]}, recipes)
+            for tensor, seen in watching.get_model_qsvs().items():
                 ranges[tensor] = _widened(ranges.get(tensor), seen)
     capped = _capped(model)
     for tensor, seen in ranges.items():
