@@ -18,7 +18,7 @@ INT8 = {requantize.EVERYTHING: requantize.Format()}
 @pytest.fixture(scope="module")
 def clothes():
     dataset = data.load("fashion8k")
-    return tuple(models.network_input(part, 28).numpy() for part in (dataset.x_train[::40], dataset.x_test[::40]))
+    return tuple(models.network_input(part, 28).numpy() for part in (dataset.x_train[::80], dataset.x_test[::40]))
 
 
 @pytest.fixture(scope="module")
