@@ -41,6 +41,15 @@ if not os.environ.get(repository.OUTPUT_VARIABLE):
 os.environ.setdefault(runtime_env.MOST_ROUNDS_VARIABLE, "6")
 
 
+# Files that take half a minute and more: a worker that begins one while the other has nothing left would keep a core idle.
+LONGEST = ("test_exercises.py", "test_bare.py", "test_gate.py", "test_sweep.py", "test_outliers.py", "test_wheel.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Notebooks first, then the longest files, then all others."""
+    items.sort(key=lambda item: 0 if item.path.suffix == ".ipynb" else 1 + (item.path.name not in LONGEST))
+
+
 def pytest_addoption(parser):
     parser.addoption(
         "--changed", action="store_true", help="leave out files that passed before and that no change reaches"
