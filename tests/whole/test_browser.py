@@ -149,7 +149,9 @@ def test_notebook_01_runs_in_jupyterlab(browser, lab, pictures):
     [column] = {row.index("verdict") for row in rows if "verdict" in row}
     found = {row[0]: row[column] for row in rows if row[0].startswith("C")}
     assert found == results.read(NOTEBOOK, root=output)["verdicts"], "what this run recorded is what it shows"
-    timed = {name for name in found if any(need.startswith("latency") for need in verdicts.catalogue()[name].needs)}
+    timed = {
+        name for name in found if any(number.startswith("latency") for number in verdicts.catalogue()[name].numbers)
+    }
     recorded = results.read(NOTEBOOK)["verdicts"]
     assert found.keys() == recorded.keys() and found.items() - recorded.items() <= {
         (name, found[name]) for name in timed
