@@ -118,8 +118,8 @@ def in_float(layer):
 class PerChannelScheme(tfmot.quantization.keras.default_8bit.Default8BitQuantizeScheme):
     """tfmot's default int8 scheme, per-channel for depthwise kernels too: `quantize_apply(annotated, PerChannelScheme())`.
 
-    kernel_bits: of the kernels of convolutions and dense layers; depthwise kernels keep 8, for which alone there are
-    integer kernels. The converter has no public option for 4; `requantize.apply` makes the file of a model trained at 4.
+    kernel_bits: of the kernels of convolutions and dense layers; depthwise kernels keep 8, since the
+    quantizer passes over them at 4. The converter has no public option for 4; `requantize.apply` makes the file of a model trained at 4.
     """
 
     def __init__(self, kernel_bits=8):
