@@ -78,6 +78,11 @@ class KernelConfig(default_8bit_quantize_registry.Default8BitQuantizeConfig):
 TFMOTS_OWN = default_8bit_quantize_registry.Default8BitQuantizeRegistry()
 # What tfmot's wrapper for activations knows; others are computed in float32.
 KNOWN_ACTIVATIONS = ("linear", "relu", "swish", "gelu", "softmax", "sigmoid", "tanh", "NoOpActivation")
+_AS_LAYER = "write it as a layer, as Add() for a + b and Activation('swish') for tf.nn.silu, or as a class of your own"
+NOT_WRAPPED = {
+    **dict.fromkeys(("TFOpLambda", "SlicingOpLambda", "Lambda"), _AS_LAYER),
+    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), "write it as a DepthwiseConv2D and a Conv2D of 1 x 1"),
+}
 
 
 class _PerChannelRegistry(default_8bit_quantize_registry.Default8BitQuantizeRegistry):
@@ -92,9 +97,8 @@ class _PerChannelRegistry(default_8bit_quantize_registry.Default8BitQuantizeRegi
 
     def get_quantize_config(self, layer):
         if isinstance(layer, tf.keras.layers.MultiHeadAttention):
-            return (
-                default_8bit_quantize_configs.NoOpQuantizeConfig()
-            )  # tfmot asks it for a shape, without all of its inputs
+            # tfmot asks it for a shape, without all of its inputs.
+            return default_8bit_quantize_configs.NoOpQuantizeConfig()
         if in_float(layer):
             # Its output is quantized all the same: else the converter may multiply it into kernels that were trained without.
             return default_8bit_quantize_configs.Default8BitOutputQuantizeConfig()
@@ -197,13 +201,9 @@ def quantization_aware(model, kernel_bits=8, keep_float=()):
     quantizes such weights all the same: take them out (`without_fake_quantization`) and let `requantize` make the file.
     Raises ValueError for a layer that does not exist, and for one that tfmot cannot wrap.
     """
-    names = [layer.name for layer in model.layers]
-    unknown = [name for name in keep_float if name not in names]
-    if unknown:
+    if unknown := sorted(set(keep_float) - {layer.name for layer in model.layers}):
         raise ValueError(f"keep_float names {unknown[0]!r}, which is no layer of this model.")
-
-    whole = [each for each in model.inputs if not each.dtype.is_floating]
-    if whole:
+    if whole := [each for each in model.inputs if not each.dtype.is_floating]:
         raise ValueError(
             f"input {whole[0].name} takes {whole[0].dtype.name}: tfmot quantizes every input, and can only quantize real numbers. "
             "Train the part of the model behind it."
@@ -233,8 +233,7 @@ def _float_parts(model, keep_float):
             parts[layer.name] = configs.NoOpQuantizeConfig()
             layer, followers = followers[0], _followers(followers[0])
         read_as_it_is = any(not isinstance(follower, tf.keras.layers.ReLU) for follower in followers)
-        config = configs.Default8BitOutputQuantizeConfig if read_as_it_is else configs.NoOpQuantizeConfig
-        parts[layer.name] = config()
+        parts[layer.name] = (configs.Default8BitOutputQuantizeConfig if read_as_it_is else configs.NoOpQuantizeConfig)()
     return parts
 
 
@@ -274,8 +273,7 @@ def quantization_aware_per_tensor(model):
     `Default8BitQuantizeScheme(disable_per_axis=True)` does not do that in tfmot 0.8: it leaves kernels before a batch norm
     in float32, and those before a ReLU layer without fake quantization. Raises ValueError for a batch norm.
     """
-    norms = [layer.name for layer in model.layers if isinstance(layer, tf.keras.layers.BatchNormalization)]
-    if norms:
+    if norms := [layer.name for layer in model.layers if isinstance(layer, tf.keras.layers.BatchNormalization)]:
         raise ValueError(f"layer {norms[0]} is a batch norm: fold_batch_norms(model) first.")
     kernels = {tf.keras.layers.DepthwiseConv2D: "depthwise_kernel", tf.keras.layers.Conv2D: "kernel"}
 
@@ -369,13 +367,8 @@ def hold_batch_statistics(qat_model, held=True):
 
 def _ranges(layer, name):
     """The two variables of one range of a tfmot wrapper, as its quantizers take them; None if it has no such range."""
-    ends = {
-        f"{end}_var": weight
-        for weight in layer.weights
-        for end in ("min", "max")
-        if _base_name(weight) == f"{name}_{end}"
-    }
-    return ends or None
+    wanted = {f"{name}_{end}": f"{end}_var" for end in ("min", "max")}
+    return {wanted[_base_name(each)]: each for each in layer.weights if _base_name(each) in wanted} or None
 
 
 def _base_name(weight):
@@ -389,18 +382,10 @@ def _copy(model):
 
 
 def _check_layers(model):
-    """Raises ValueError for what tfmot cannot wrap, or of which the quantized model has no single layer to give a range."""
+    """Raises ValueError for a layer that tfmot cannot wrap, or splits, so that no single one is left to give a range."""
     for layer in model.layers:
-        kind = type(layer).__name__
-        if kind in ("TFOpLambda", "SlicingOpLambda", "Lambda"):
-            raise ValueError(
-                f"layer {layer.name} is {'a Lambda' if kind == 'Lambda' else 'an operator'}, which tfmot cannot wrap: write it as a "
-                "layer, as Add() for a + b and Activation('swish') for tf.nn.silu, or as a class of your own."
-            )
-        if isinstance(layer, (tf.keras.layers.SeparableConv1D, tf.keras.layers.SeparableConv2D)):
-            raise ValueError(
-                f"layer {layer.name} is a {kind}, which tfmot splits in two: write it as a DepthwiseConv2D and a Conv2D of 1 x 1."
-            )
+        if cure := NOT_WRAPPED.get(type(layer).__name__):
+            raise ValueError(f"layer {layer.name}, a {type(layer).__name__}, cannot be wrapped by tfmot: {cure}.")
 
 
 def _check(calibration, input_shape):

@@ -281,10 +281,13 @@ def test_whole_numbers_as_input_are_refused():
 
 LAYERS = tf.keras.layers
 REFUSED = {  # told -> (what tfmot cannot wrap, what the refusal advises); each of one feature map
-    "an operator": (lambda x: x + LAYERS.Conv2D(3, 1)(x), lambda x: LAYERS.Add()([x, LAYERS.Conv2D(3, 1)(x)])),
-    "operator, which tfmot cannot wrap": (tf.nn.silu, LAYERS.Activation("swish")),
+    "tf.__operators__.add, a TFOpLambda": (
+        lambda x: x + LAYERS.Conv2D(3, 1)(x),
+        lambda x: LAYERS.Add()([x, LAYERS.Conv2D(3, 1)(x)]),
+    ),
+    "tf.nn.silu, a TFOpLambda": (tf.nn.silu, LAYERS.Activation("swish")),
     "a Lambda": (LAYERS.Lambda(lambda x: 2 * x), LAYERS.Rescaling(2)),
-    "a SeparableConv2D, which tfmot splits": (
+    "a SeparableConv2D": (
         LAYERS.SeparableConv2D(4, 3),
         lambda x: LAYERS.Conv2D(4, 1)(LAYERS.DepthwiseConv2D(3)(x)),
     ),
