@@ -38,9 +38,9 @@ CLAIMS = """## The article's claims
 The article is "TensorFlow模型压缩技术：剪枝与量化实战", signed 张小明, dated 2026-01-13; it has no stable address that we know of. A
 condition *holds* if each of its intervals lies on the claim's side of the margin, and *fails* if one lies on the other. A claim is
 *confirmed* if all its conditions hold, *refuted* if all fail, *depends* if one holds and another fails, and *undecided* otherwise:
-an interval holds the margin, or the trainings were too few. Of a claim that something *can* happen one condition that holds is
-enough. The rules stand below. They were fixed before the numbers: a recording carries the hash of each, and what was recorded
-before its rule is left out here until it is recorded again.
+an interval holds the margin, the trainings were too few, or what the rule asks for was not there, as an ARM processor. Of a claim
+that something *can* happen one condition that holds is enough. The rules stand below. They were fixed before the numbers: a
+recording carries the hash of each, and what was recorded before its rule is left out here until it is recorded again.
 
 ![Every claim and its verdict](figures/07_ledger.svg)
 """
