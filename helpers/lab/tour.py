@@ -207,8 +207,10 @@ def _side_by_side(stops, folder, jobs):
         with workers.client(None, jobs) as client, Progress(console=Console()) as progress:
             bar = progress.add_task("notebooks", total=len(stops))
             together = company.environment()
+            longest_first = sorted(stops, key=_seconds_on_record, reverse=True)
             waiting = {
-                client.submit(_visit, stop, folder, together, progress=False, pure=False): stop for stop in stops
+                client.submit(_visit, stop, folder, together, progress=False, pure=False): stop
+                for stop in longest_first
             }
             for future in as_completed(list(waiting), loop=client.loop):
                 stop = waiting.pop(future)

@@ -36,6 +36,7 @@ def start(tmp_path):
 
 
 def moves(count, seconds=0.3):
+    time.sleep(0.1)  # a signal takes a moment
     before = count()
     time.sleep(seconds)
     return count() > before

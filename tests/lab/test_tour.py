@@ -198,6 +198,7 @@ TIMES = """
 import psutil
 from helpers.base import company
 with company.standing_still():
+    time.sleep(0.2)  # a signal takes a moment
     print("the other one:", psutil.Process(int((here / "first").read_text())).status())
 (here / "done").touch()
 """
@@ -215,6 +216,17 @@ def test_notebooks_run_side_by_side_each_alone_while_it_times_something(lab, cap
     assert "the other one: stopped" in (lab.runs / "01_second.ipynb").read_text()
     journal = json.loads((lab.runs / "tour.json").read_text())
     assert journal["complete"] and {each["jobs"] for each in journal["notebooks"].values()} == {2}
+
+
+def test_what_took_long_on_record_begins_first(lab, monkeypatch):
+    for name in ("00_short", "01_long", "02_longest", "03_unknown"):
+        lab(name)
+    seconds = {"00_short": 1, "01_long": 2, "02_longest": 3}
+    monkeypatch.setattr(tour, "_seconds_on_record", lambda stop: seconds.get(stop.name, float("inf")))
+    assert tour.run(jobs=2) == 0
+    begun = lab.visited()
+    assert set(begun[:2]) == {"02_longest", "03_unknown"} and len(begun) == 4
+    assert list(json.loads((lab.runs / "tour.json").read_text())["notebooks"])[-1] in ("00_short", "01_long")
 
 
 def test_what_ran_in_company_is_run_again_alone(lab, papermill_calls):
