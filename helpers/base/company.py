@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from helpers.base import repository
+
 VARIABLE = "COMPRESSION_LAB_COMPANY"  # the process id of the tour
 
 
@@ -27,7 +29,7 @@ def standing_still():
     if not number or os.name == "nt":
         yield
         return
-    with _alone(number):
+    with repository.alone(Path(tempfile.gettempdir()) / f"compression-lab-{number}"):
         stopped = _others(number)
         try:
             _each(stopped, psutil.Process.suspend)
@@ -70,12 +72,3 @@ def _each(processes, act):
     for process in processes:
         with contextlib.suppress(psutil.Error):
             act(process)
-
-
-@contextlib.contextmanager
-def _alone(number):
-    import fcntl  # not on Windows
-
-    with open(Path(tempfile.gettempdir()) / f"compression-lab-{number}.lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # given back by the system if this process dies
-        yield

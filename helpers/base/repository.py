@@ -4,6 +4,7 @@ In a clone they are the repository's own. An installed package has no repository
 (data, checkpoints, notebooks without outputs, recorded results) came with it, made by setup.py, and what would write to one refuses.
 """
 
+import contextlib
 import os
 import tempfile
 import tomllib
@@ -70,6 +71,17 @@ def figures_folder(profile=None):
     the quick one. Default: the profile under which a tour is running this notebook."""
     profile = profile or os.environ.get(PROFILE_VARIABLE) or QUICK
     return Path("figures") if profile == QUICK else Path("figures") / profile
+
+
+@contextlib.contextmanager
+def alone(folder):
+    """Wait until no other process is at work in a folder, which is made. Not on Windows."""
+    import fcntl  # which Windows has not
+
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with open(Path(folder) / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # given back by the system if this process dies
+        yield
 
 
 def write(path, content):

@@ -215,7 +215,8 @@ def _side_by_side(stops, folder, jobs):
             for future in as_completed(list(waiting), loop=client.loop):
                 stop = waiting.pop(future)
                 entry = _entry(stop, folder, *future.result())
-                company.go_on()  # if it died while the others stood still
+                if entry["error"]:
+                    company.go_on()  # it may have died while the others stood still for it
                 progress.console.print(f"{stop.name}: {entry['seconds']:.0f} s", highlight=False)
                 progress.advance(bar)
                 yield stop, entry

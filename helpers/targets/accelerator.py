@@ -60,7 +60,7 @@ def prepare(tell=print):
 
     Raises RunError, with the cure, where there is no apt, or it fails, or the package does not hold it.
     """
-    with debian.alone(folder()):
+    with repository.alone(folder()):
         if not _prepared():
             _make(folder(), tell)
     adapters.cache_clear()

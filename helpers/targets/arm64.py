@@ -88,7 +88,7 @@ def prepare(tell=print):
         raise RunError(
             f"{LOCK.name} is not there: prepare the root from a clone of the repository, which has the lock."
         )
-    with debian.alone(folder()):
+    with repository.alone(folder()):
         if not prepared():
             _make(folder(), tell)
         tell(_compiled(folder() / "counter.so"))

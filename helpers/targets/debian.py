@@ -1,6 +1,5 @@
 """Debian's packages without root's rights: fetched by apt with a state of its own, unpacked by dpkg, nothing installed."""
 
-import contextlib
 import re
 import shutil
 import subprocess
@@ -60,14 +59,3 @@ def unpack(packages, folder, cure):
     """The files of packages, in their places under a folder."""
     for package in packages:
         run(["dpkg", "-x", str(package), str(folder)], f"unpacking {package.name}", cure)
-
-
-@contextlib.contextmanager
-def alone(folder):
-    """Wait until no other process is at work in a folder, which is made."""
-    import fcntl  # not on Windows, where nothing can be prepared
-
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    with open(Path(folder) / "lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
