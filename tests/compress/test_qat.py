@@ -281,7 +281,7 @@ def test_whole_numbers_as_input_are_refused():
 
 LAYERS = tf.keras.layers
 REFUSED = {  # told -> (what tfmot cannot wrap, what the refusal advises); each of one feature map
-    "tf.__operators__.add, a TFOpLambda": (
+    r"tf.__operators__.add\w*, a TFOpLambda": (  # Keras counts its layers through the process
         lambda x: x + LAYERS.Conv2D(3, 1)(x),
         lambda x: LAYERS.Add()([x, LAYERS.Conv2D(3, 1)(x)]),
     ),
