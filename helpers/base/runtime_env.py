@@ -50,10 +50,17 @@ CPU_FEATURES = {
     "AVX2": {"avx2"},
     "AVX-512": {"avx512f"},
     "VNNI": {"avx512_vnni", "avx512vnni", "avx_vnni"},
+    "AMX": {"amx_int8"},  # XNNPACK takes these kernels where they are, for good and ill
     "NEON dot product": {"asimddp", "dotprod"},
 }
 
-STRENGTHS = {"VNNI": "vnni", "AVX-512": "avx512", "AVX2": "avx2", "NEON dot product": "dotprod"}  # the strongest first
+STRENGTHS = {  # the strongest first
+    "AMX": "amx",
+    "VNNI": "vnni",
+    "AVX-512": "avx512",
+    "AVX2": "avx2",
+    "NEON dot product": "dotprod",
+}
 ARCHITECTURES = {"x86_64": "x86-64", "amd64": "x86-64", "aarch64": "arm64"}
 
 if "tensorflow" in sys.modules and os.environ.get("TF_USE_LEGACY_KERAS") != "1":

@@ -116,6 +116,7 @@ def test_the_revision_is_that_of_git_or_none(probe, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     "system, features, name",
     [
+        ("Linux x86_64", ["AVX2", "AVX-512", "VNNI", "AMX"], "x86-64-amx"),
         ("Linux x86_64", ["AVX2", "AVX-512", "VNNI"], "x86-64-vnni"),
         ("Linux x86_64", ["AVX2", "AVX-512"], "x86-64-avx512"),
         ("Windows AMD64", ["AVX2"], "x86-64-avx2"),
