@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 # A worker of pytest-xdist, and every kernel that it starts, keeps to a core of its own: two that share two cores wait for
-# each other in loops. Before the lab is imported, which counts its cores.
+# each other in loops. TensorFlow then has one thread: a second one costs a fifth more, and recorded tolerances cover one.
+# Before the lab is imported, which counts its cores.
 if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
     _cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {_cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % len(_cores)]})
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 from nbval.plugin import IPyNbCell
 

@@ -206,7 +206,8 @@ def _side_by_side(stops, folder, jobs):
     try:
         with workers.client(None, jobs) as client, Progress(console=Console()) as progress:
             bar = progress.add_task("notebooks", total=len(stops))
-            together = company.environment()
+            threads = min(runtime_env.THREADS, max(1, runtime_env.CORES // jobs))  # more would wait for each other
+            together = company.environment() | {"TF_NUM_INTRAOP_THREADS": str(threads)}
             longest_first = sorted(stops, key=_seconds_on_record, reverse=True)
             waiting = {
                 client.submit(_visit, stop, folder, together, progress=False, pure=False): stop

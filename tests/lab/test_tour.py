@@ -201,6 +201,7 @@ with company.standing_still():
     time.sleep(0.2)  # a signal takes a moment
     print("the other one:", psutil.Process(int((here / "first").read_text())).status())
 (here / "done").touch()
+print("threads:", os.environ["TF_NUM_INTRAOP_THREADS"])
 """
 
 
@@ -213,7 +214,9 @@ def test_notebooks_run_side_by_side_each_alone_while_it_times_something(lab, cap
     assert tour.run(jobs=2) == 1
     out = capsys.readouterr().out
     assert "02_dies failed:" in out and "size 941,234 bytes" in out and "00_first: " in out
-    assert "the other one: stopped" in (lab.runs / "01_second.ipynb").read_text()
+    second = (lab.runs / "01_second.ipynb").read_text()
+    assert "the other one: stopped" in second
+    assert f"threads: {min(runtime_env.THREADS, max(1, runtime_env.CORES // 2))}" in second
     journal = json.loads((lab.runs / "tour.json").read_text())
     assert journal["complete"] and {each["jobs"] for each in journal["notebooks"].values()} == {2}
 
