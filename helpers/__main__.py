@@ -7,8 +7,12 @@ import click
 
 from helpers import judging_commands, model_commands
 from helpers.base import extras, repository
-from helpers.base.errors import LabError
+from helpers.base.errors import InputError, LabError
 from helpers.options import refusal
+
+JOBS = click.option(
+    "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Notebooks that run at the same time."
+)
 
 
 class Commands(click.Group):
@@ -85,9 +89,7 @@ def prepare(kind):
     help="Set a parameter in every notebook that declares it; may be repeated.",
 )
 @click.option("--fresh", is_flag=True, help="Start anew even if the former tour was interrupted.")
-@click.option(
-    "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Notebooks that run at the same time."
-)
+@JOBS
 def tour(only, profile, given, fresh, jobs):
     """Run the notebooks in order; executed copies, results and figures go to runs/."""
     from helpers.lab import tour
@@ -123,15 +125,20 @@ def sweep(notebook, grid, scheduler, workers, threads, output):
     "--profile", default="quick", show_default=True, help="For another one: run it, keep results and figures."
 )
 @click.option("--machine", is_flag=True, help="Keep only the results, beside those of the reference machine.")
-def record(names, profile, machine):
+@JOBS
+def record(names, profile, machine, jobs):
     """Run notebooks with their defaults; save outputs, results, figures and the tables of RESULTS.md in the repository."""
     repository.needed_for("compression-lab record")
     from helpers.lab import readme, tour
 
     if profile == repository.QUICK and not machine:
+        if jobs > 1:
+            raise InputError(
+                "--jobs is for another --profile, or --machine: outputs that stand in notebooks are made one at a time."
+            )
         code = tour.record(names)
     else:
-        code = tour.run(names, profile)
+        code = tour.run(names, profile, jobs=jobs)
         if not code:
             click.echo(f"Kept: {', '.join(tour.keep(profile, machine))}")
     if not code:

@@ -14,6 +14,7 @@ import psutil
 from helpers.base import repository
 
 VARIABLE = "COMPRESSION_LAB_COMPANY"  # the process id of the tour
+_measuring = False  # whether this process has the others stand still
 
 
 def environment():
@@ -24,17 +25,20 @@ def environment():
 @contextlib.contextmanager
 def standing_still():
     """While inside, every other process of the company stands still, except for those that started this one or that it started.
-    One at a time: a second one waits. Not on Windows, where nobody is stopped."""
+    One at a time: a second one waits; inside another of the same process it changes nothing. Not on Windows, where nobody is
+    stopped."""
+    global _measuring
     number = os.environ.get(VARIABLE)
-    if not number or os.name == "nt":
+    if _measuring or not number or os.name == "nt":
         yield
         return
     with repository.alone(Path(tempfile.gettempdir()) / f"compression-lab-{number}"):
-        stopped = _others(number)
+        stopped, _measuring = _others(number), True
         try:
             _each(stopped, psutil.Process.suspend)
             yield
         finally:
+            _measuring = False
             _each(stopped, psutil.Process.resume)
 
 

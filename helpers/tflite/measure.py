@@ -29,10 +29,12 @@ COUNTED = 5  # inferences
 
 @contextlib.contextmanager
 def stopwatch():
-    """Time a block: yields a function that tells the seconds from its beginning to its end."""
-    start, ends = time.perf_counter(), []
-    yield lambda: (ends[0] if ends else time.perf_counter()) - start
-    ends.append(time.perf_counter())
+    """Time a block: yields a function that tells the seconds from its beginning to its end. Notebooks that run beside it stand
+    still meanwhile."""
+    with company.standing_still():
+        start, ends = time.perf_counter(), []
+        yield lambda: (ends[0] if ends else time.perf_counter()) - start
+        ends.append(time.perf_counter())
 
 
 def correct(model, x, y, batch=litert.BATCH, threads=runtime_env.LITERT_THREADS):

@@ -78,6 +78,27 @@ def test_a_process_is_stopped_by_another_of_its_company_alone(start):
         second.kill()
 
 
+def test_a_stopwatch_has_the_others_stand_still_to_its_own_end(start):
+    """What is timed within what is timed lets nobody go on early, and does not wait for itself."""
+    number = os.getpid()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    times = (
+        "from helpers.base import company\nfrom helpers.tflite import measure\n"
+        "with measure.stopwatch() as seconds:\n    with company.standing_still(): pass\n"
+        "    print('inside', flush=True); input()\nprint(seconds() > 0, flush=True); input()"
+    )
+    environment = {**os.environ, company.VARIABLE: str(number)}
+    _, count = start(number)
+    with subprocess.Popen([sys.executable, "-c", times], env=environment, **pipes) as process:
+        try:
+            assert process.stdout.readline() == "inside\n" and not moves(count)
+            process.stdin.write("\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "True\n" and moves(count)
+        finally:
+            process.kill()
+
+
 def test_without_a_company_nothing_happens(start, monkeypatch):
     monkeypatch.delenv(company.VARIABLE, raising=False)
     _, count = start(os.getpid())

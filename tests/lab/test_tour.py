@@ -340,6 +340,24 @@ def test_record_saves_in_place_what_does_not_differ_from_run_to_run(lab, monkeyp
     assert path.read_text() == recorded
 
 
+@pytest.mark.parametrize(
+    "words, called",
+    [
+        (["--profile", "full"], (("00",), "full", 2)),
+        (["--machine"], (("00",), "quick", 2)),
+        ([], None),
+    ],
+)
+def test_other_profiles_and_machines_are_recorded_side_by_side_outputs_one_at_a_time(words, called, monkeypatch):
+    calls = []
+    monkeypatch.setattr(tour, "run", lambda names, profile, jobs: calls.append((names, profile, jobs)) or 1)
+    monkeypatch.setattr(tour, "record", lambda names: calls.append(names) or 1)
+    result = CliRunner().invoke(main, ["record", "00", "--jobs", "2", *words])
+    assert calls == [called] if called else (result.exit_code, calls) == (2, []) and "one at a time" in result.output
+    again = CliRunner().invoke(main, ["record", "00"])  # the cure
+    assert again.exit_code == 1 and calls[-1] == ("00",)
+
+
 def test_record_leaves_a_notebook_that_fails_as_it_was(lab, capsys):
     path = lab("00_first", "1 / 0")
     former = path.read_bytes()
