@@ -35,8 +35,8 @@ def flat(model, split_activations=False):
     Names of layers are kept, but for those that would occur twice: they get the name of the model that they stood in.
     split_activations: an activation inside a convolution or dense layer becomes a layer of its own, <layer>_activation, and
     a ReLU that was given by its name a ReLU layer.
-    Raises StructureError for a model without declared inputs, layers that Keras 2 does not have, and a copy that does not
-    compute the same.
+    Raises StructureError for a model without declared inputs, layers that Keras 2 does not have, a copy that does not
+    compute the same, and float16 where this processor cannot compute it as set.
     """
     builder = _Builder(split_activations)
     copy = builder.build(model)
@@ -341,7 +341,15 @@ def difference(model, copy):
     taken = functional(model).input if isinstance(model, keras.Model) else None
     given = keras.tree.pack_sequence_as(taken, samples) if isinstance(taken, dict) else _alone(samples)
     exact = "float16" not in str({getattr(layer, "compute_dtype", "") for layer in model.layers})
-    answers = [tf.nest.flatten(each(x, training=False)) for each, x in ((model, given), (copy, _alone(samples)))]
+    try:
+        answers = [tf.nest.flatten(each(x, training=False)) for each, x in ((model, given), (copy, _alone(samples)))]
+    except tf.errors.AbortedError:
+        if exact:
+            raise
+        raise StructureError(
+            "the model computes in float16, which TensorFlow takes for fast on this processor and oneDNN, kept to AVX2 by this "
+            "lab, does not have: set the environment variable ONEDNN_MAX_CPU_ISA=DEFAULT before Python starts."
+        ) from None
     for pair in zip(*answers, strict=True):
         old, new = (np.asarray(each, "float64") for each in pair)
         distance = np.abs(old - new).max()

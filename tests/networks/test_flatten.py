@@ -1,5 +1,9 @@
 """A flat copy in Keras 2 computes what the model of either Keras computes, whatever is inside it."""
 
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -33,6 +37,7 @@ def answers(model, samples):
 @pytest.mark.parametrize("kit", KITS)
 @pytest.mark.parametrize("name", FLAT + OPENED)
 def test_a_flat_copy_answers_as_the_model(name, kit):
+    architectures.skip_without_half(name)
     model = architectures.build(name, KITS[kit])
     copy, _ = flatten.flat(model)
     assert isinstance(copy, tf.keras.Model) and flatten.is_flat(copy)
@@ -75,9 +80,29 @@ def test_augmentation_is_left_out_and_said():
 
 
 def test_mixed_precision_becomes_float32_and_is_said():
+    architectures.skip_without_half("mixed precision")
     copy, notes = flatten.flat(architectures.build("mixed precision", tf.keras))
     assert {layer.compute_dtype for layer in copy.layers if layer.weights} == {"float32"}
     assert notes == ["Mixed precision (float16) became float32."]
+
+
+def test_half_precision_that_fails_on_this_processor_is_refused_and_the_cure_works(monkeypatch):
+    """As on processors with AVX512-FP16, where TensorFlow asks oneDNN for kernels that AVX2 does not have."""
+    model = architectures.build("mixed precision", tf.keras)
+
+    def fail(*_):
+        raise tf.errors.AbortedError(None, None, "could not create a primitive descriptor")
+
+    with monkeypatch.context() as patched, pytest.raises(StructureError, match="ONEDNN_MAX_CPU_ISA=DEFAULT before"):
+        patched.setattr(flatten.tf.nest, "flatten", fail)
+        flatten.difference(model, model)
+    code = (
+        "from helpers.networks import flatten; import tensorflow as tf; from tests import architectures; "
+        "print(flatten.flat(architectures.build('mixed precision', tf.keras))[1])"
+    )
+    cured = {**os.environ, "ONEDNN_MAX_CPU_ISA": "DEFAULT"}
+    done = subprocess.run([sys.executable, "-c", code], env=cured, capture_output=True, text=True, check=True)
+    assert "became float32" in done.stdout
 
 
 def test_preprocessing_becomes_a_layer():

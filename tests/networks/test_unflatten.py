@@ -129,6 +129,7 @@ def test_what_the_copy_leaves_out_or_opens_is_still_there():
 
 @pytest.mark.parametrize("name", ["two heads", "U-Net", "ViT", "mixed precision", "uint8 input"])
 def test_architectures_that_people_bring(name):
+    architectures.skip_without_half(name)
     model = architectures.build(name, keras)
     narrow, twin = narrowed(model)
     assert narrow.count_params() == twin.count_params() < model.count_params()
