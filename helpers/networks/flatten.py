@@ -332,7 +332,7 @@ def _plain(array):
 
 def difference(model, copy):
     """How far a model of either Keras and a flat copy are apart in their answers to two random samples (the largest absolute
-    difference), if rounding does not explain it; else None."""
+    difference), if rounding does not explain it; else None. Raises StructureError where this processor cannot compute float16."""
     random, samples = np.random.default_rng(0), []
     for tensor in copy.inputs:
         shape = [2, *(side or OPEN_SIDE for side in tensor.shape[1:])]
