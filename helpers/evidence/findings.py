@@ -86,7 +86,7 @@ FINDINGS = (
         },
     ),
     Finding(
-        "The article's recipe for ResNet-50 costs a small network that can be trained here accuracy",
+        "The article's recipe for ResNet-50 costs accuracy in a small network, one that can be trained here",
         STRUCTURED,
         {"delta_top1.resnet8_pruned70_int8": "ResNet-8 without 70% of its inner channels, int8"},
     ),
@@ -134,7 +134,7 @@ FINDINGS = (
         },
     ),
     Finding(
-        "A threshold that is kept hides what pruning takes from a verifier: false accepts rise instead",
+        "A threshold that is kept hides a part of what pruning takes from a verifier",
         TRANSFORMERS,
         {
             "delta_tar.pruned_int8_kept": "true accepts, threshold kept",
@@ -199,7 +199,7 @@ FINDINGS = (
         {
             "delta_top1.minilm_int8": "the converter's int8",
             "delta_top1.minilm_int8_mask": "with a mask of -20",
-            "delta_top1.minilm_mixed": "with its three causes out of int8",
+            "delta_top1.minilm_mixed": "with its causes, and the dense layers beside them, out of int8",
             "delta_top1.minilm_dynamic": "dynamic range",
         },
     ),

@@ -28,9 +28,10 @@ Generated from `results/` by `make record`; a test says when it is not current. 
 differences are in points, paired on the same examples. A *profile* is a set of parameters: `quick` is what `make run` runs, on
 data that come with this repository; `full` takes all of MNIST and Fashion-MNIST, `full_flowers` photos of flowers at 224 px.
 
-Accuracy has a column for each profile, from the machine whose outputs stand in the notebooks; a rerun elsewhere stays within the
-tolerance that is recorded beside each number. Latency has a row for each machine, named by what decides it. A ratio above 1 is
-faster; one thread, one sample at a time, interleaved with the baseline.
+Accuracy has a column for each profile: `quick` from the machine whose outputs stand in the notebooks, the others from the one
+that recorded each notebook last; a rerun elsewhere stays within the tolerance that is recorded beside each number. Latency has
+a row for each machine, named by what decides it. A ratio above 1 is faster; one thread, one sample at a time, interleaved with
+the baseline.
 """
 
 CLAIMS = """## The article's claims
