@@ -4,11 +4,20 @@ import contextlib
 import logging
 import signal
 
+import dask
 from distributed import Client, LocalCluster, WorkerPlugin
 
 from helpers.base.errors import InputError
 
 CONNECT_SECONDS = 10
+# As they come, three idle processes of Dask take a seventh of a core and more, which the notebooks beside them lack: a profiler
+# looks at each a hundred times a second, and the event loop at itself fifty times.
+AT_REST = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.monitor-interval": "1s",
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "10s",
+}
 
 
 class _Uninterrupted(WorkerPlugin):
@@ -27,6 +36,7 @@ def client(scheduler, workers):
     with contextlib.ExitStack() as stack:
         address = scheduler
         if not scheduler:
+            stack.enter_context(dask.config.set(AT_REST))
             # One thread a process: TensorFlow's threads fill the core.
             address = LocalCluster(
                 n_workers=workers, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL
