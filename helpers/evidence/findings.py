@@ -86,7 +86,7 @@ FINDINGS = (
         },
     ),
     Finding(
-        "The article's recipe for ResNet-50 costs accuracy in a small network, one that can be trained here",
+        "The article's recipe for ResNet-50 leaves a small network, one that can be trained here, behind its dense self",
         STRUCTURED,
         {"delta_top1.resnet8_pruned70_int8": "ResNet-8 without 70% of its inner channels, int8"},
     ),
@@ -175,7 +175,7 @@ FINDINGS = (
         },
     ),
     Finding(
-        "An int8 network can be computed by hand, in integers, to the last bit of either of LiteRT's kernels; the two differ by one step",
+        "An int8 network can be computed by hand, in integers, to the last bit of either of LiteRT's kernels; after a layer they differ by a step",
         BY_HAND,
         {
             "bit_equal.builtin.layer_5": "equal to the built-in kernels",
