@@ -175,7 +175,7 @@ FINDINGS = (
         },
     ),
     Finding(
-        "An int8 network can be computed by hand, in integers, to the last bit of either of LiteRT's kernels; after a layer they differ by a step",
+        "An int8 network can be computed by hand, in integers, to the last bit of either of LiteRT's kernels; after a layer a step apart at most",
         BY_HAND,
         {
             "bit_equal.builtin.layer_5": "equal to the built-in kernels",
