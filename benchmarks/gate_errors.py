@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works without
 from helpers.base import repository, runtime_env
 from helpers.deploy import gate
 from helpers.evidence import results, stats
+from helpers.lab import notebook
 from helpers.tflite import flatbuffer, measure
 
 CHECKS, KINDS = ("accuracy", "conversion", "latency", "memory"), ("regression", "harmless")
@@ -219,13 +220,16 @@ def numbers(cases):
 def main(n):
     """Judge N planted regressions of each kind and N harmless changes, 80 by default, and record the gate's errors."""
     shop = Workshop()
-    source = Path(__file__).read_bytes() + shop.baseline
+    source = Path(__file__).read_bytes() + shop.baseline + notebook.helpers_hash().encode()
     key = f"{runtime_env.machine_name()}_{hashlib.sha256(source).hexdigest()[:12]}"
     log = repository.REPOSITORY / "runs" / f"gate_errors_{key}.jsonl"
     log.parent.mkdir(exist_ok=True)
-    cases = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    # Where a run was killed in the midst of a line, that line is judged again.
+    lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+    cases = [json.loads(line) for line in lines if line.endswith("\n")]
     cases = {(case["check"], case["kind"], case["seed"]): case for case in cases}
     wanted = [(check, kind, seed) for check in CHECKS for seed in range(n) for kind in KINDS]
+    repository.write(log, "".join(json.dumps(case) + "\n" for case in cases.values()))
     with log.open("a") as file:
         for number, case in enumerate(wanted, 1):
             if case not in cases:

@@ -196,8 +196,10 @@ def main():
 
     from helpers.base import repository
     from helpers.evidence import results
+    from helpers.lab import notebook
 
-    made_by, kept, rows = everything(), repository.output_root() / "trainable.csv", []
+    name = f"trainable_{notebook.helpers_hash()[:12]}.csv"  # by other code nothing goes on
+    made_by, kept, rows = everything(), repository.output_root() / name, []
     if kept.is_file() and not sys.argv[1:]:  # a killed run goes on
         rows = pd.read_csv(kept, keep_default_na=False).to_numpy().tolist()
     done = {row[0] for row in rows}

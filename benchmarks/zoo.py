@@ -403,9 +403,12 @@ def main():
     import pandas as pd
 
     from helpers.base import repository
+    from helpers.lab import notebook
     from tests import architectures
 
-    kept = repository.output_root() / "zoo.csv"  # a killed run goes on
+    kept = (
+        repository.output_root() / f"zoo_{notebook.helpers_hash()[:12]}.csv"
+    )  # a killed run goes on, by the same code
     table = {}
     if kept.is_file() and not sys.argv[1:]:
         table = _table(pd.read_csv(kept, keep_default_na=False))
@@ -432,6 +435,7 @@ def main():
         print(f"{column:16}", *(f"{outcome} {counts[f'zoo.{column}.{outcome}']:2}" for outcome in OUTCOMES))
     if not sys.argv[1:]:
         keep(pd.read_csv(kept, keep_default_na=False), counts)
+        kept.unlink()
 
 
 def _table(frame):

@@ -129,8 +129,14 @@ def sweep(notebook, grid, scheduler, workers, threads, output):
 def record(names, profile, machine, jobs):
     """Run notebooks with their defaults; save outputs, results, figures and the tables of RESULTS.md in the repository."""
     repository.needed_for("compression-lab record")
+    from pathlib import Path
+
     from helpers.lab import readme, tour
 
+    if Path(profile).suffix:
+        raise InputError(
+            f"profile={profile!r} is private, and its results are no record: put it in notebooks/profiles/."
+        )
     if profile == repository.QUICK and not machine:
         if jobs > 1:
             raise InputError(
@@ -140,7 +146,7 @@ def record(names, profile, machine, jobs):
     else:
         code = tour.run(names, profile, jobs=jobs)
         if not code:
-            click.echo(f"Kept: {', '.join(tour.keep(profile, machine))}")
+            click.echo(f"Kept: {', '.join(tour.keep(profile, names, machine))}")
     if not code:
         readme.update()
     sys.exit(code)

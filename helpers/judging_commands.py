@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from helpers.base.errors import InputError
+from helpers.base.errors import InputError, LabError
 from helpers.options import SIGNATURE, TARGET, Verdict, for_a_purpose, opened, pairs, tables, told_apart, written
 
 
@@ -86,10 +86,16 @@ def gate(
     from helpers.tflite.heads import Purpose
 
     read = {Path(given).resolve() for given in (candidate, baseline, data, path) if given}
+    refused = []
     for report in reports:
-        if Path(report).resolve() in read:
-            raise InputError(f"--report={report!r} is to be read as well: name another file.")
-        gate_report.clear(report)
+        try:
+            if Path(report).resolve() in read:
+                raise InputError(f"--report={report!r} is to be read as well: name another file.")
+            gate_report.clear(report)
+        except LabError as error:
+            refused.append(error)  # after all others are gone
+    if refused:
+        raise refused[0]
     policy = (Policy.read(path) if path else Policy()).limited(limits)
     if not speed and (policy.min_speedup is not None or policy.max_peak_memory is not None):
         raise InputError("--no-speed contradicts a limit of speedup or peak memory: leave one of them out.")

@@ -1,5 +1,7 @@
 """What the commands share: options, how a refusal is shown, and tables for machines."""
 
+import contextlib
+import itertools
 import re
 import traceback
 
@@ -19,10 +21,12 @@ def refusal(error, code):
 class Verdict(click.Command):
     """A command whose exit codes 1 and 2 are verdicts: whatever keeps it from one is code 3."""
 
-    def make_context(self, *arguments, **settings):
+    def make_context(self, name, words, *arguments, **settings):
+        asked = list(words)  # which click takes apart
         try:
-            return super().make_context(*arguments, **settings)
+            return super().make_context(name, words, *arguments, **settings)
         except click.UsageError as error:
+            _forget_reports(asked)
             error.exit_code = 3
             raise
 
@@ -36,6 +40,22 @@ class Verdict(click.Command):
             raise refusal(told, 3) from None
         except KeyboardInterrupt:
             raise refusal(KeyboardInterrupt("interrupted: nothing was decided."), 3) from None
+
+
+def _forget_reports(words):
+    """Remove the former reports that a misspelt call names, so that none outlives it; not what else it names as well."""
+    from pathlib import Path
+
+    from helpers.deploy import gate_report
+
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--report=") else [word])]
+    pairs_of = list(itertools.pairwise(["", *words]))
+    reports = {word for before, word in pairs_of if before == "--report"}
+    others = {Path(word).resolve() for before, word in pairs_of if before != "--report"}
+    for report in reports:
+        if Path(report).is_file() and Path(report).resolve() not in others:
+            with contextlib.suppress(LabError):
+                gate_report.clear(report)
 
 
 SIGNATURE = click.option(

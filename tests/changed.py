@@ -97,7 +97,9 @@ def key(path):
             _cells(path),
             *(file.read_bytes() for file in sorted((ROOT / "notebooks" / "profiles").glob("*.yaml"))),
         ]
-        files = _named("CHECKPOINTS fashion8k" if "bench" in _code(path) else "", ())
+        words = ["CHECKPOINTS fashion8k"] * ("bench" in _code(path))
+        words += ["RECORDED"] * any(word in _code(path) for word in ("verdicts", "results", "findings", "recorded"))
+        files = _named(" ".join(words), ())
     else:
         text = path.read_text(encoding="utf-8")
         used, parts = modules(text), [text.encode()]

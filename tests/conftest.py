@@ -3,6 +3,7 @@
 
 import atexit
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def pytest_addoption(parser):
 
 def pytest_ignore_collect(collection_path, config):
     """Leave a file out; None has no opinion."""
-    asked = config.getoption("--changed") and collection_path.name.startswith(("test_", "0"))
+    asked = config.getoption("--changed") and re.match(r"test_|\d", collection_path.name)
     known = asked and changed.passed().get(_name(collection_path, config))
     return True if known and known == changed.key(collection_path) else None
 
@@ -75,7 +76,12 @@ def pytest_sessionfinish(session, exitstatus):
     config = session.config
     if config.getoption("--changed") and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
         session.exitstatus = pytest.ExitCode.OK  # nothing was reached, which is what was asked
-    partly = config.getoption("keyword") or any("::" in word for word in config.args) or exitstatus not in (0, 1)
+    options = ("keyword", "lf", "deselect", "maxfail")
+    partly = (
+        any(config.getoption(option, None) for option in options)
+        or any("::" in word for word in config.args)
+        or exitstatus not in (0, 1)
+    )
     if hasattr(config, "workerinput") or partly or config.getoption("collectonly"):
         return
     keys = {}

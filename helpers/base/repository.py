@@ -90,22 +90,24 @@ def write(path, content):
     Raises OutputError, naming the path and the cause (no space, no permission).
     """
     path = Path(path)
+    target = Path(os.path.realpath(path))  # what a link leads to, and not the link, is written anew
     binary = content.encode() if isinstance(content, str) else content
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
             temporary = Path(file.name)
             file.write(binary)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)
-        temporary.replace(path)
+        temporary.replace(target)
     except OSError as error:
         if temporary:
             temporary.unlink(missing_ok=True)
+        ours = Path(os.path.realpath(output_root())) in target.parents
+        cure = f"choose a writable folder in ${OUTPUT_VARIABLE}" if ours else "name a file in a writable folder"
         raise OutputError(
-            f"{path} could not be written ({error.strerror or error}): free some space or choose a writable "
-            f"folder in ${OUTPUT_VARIABLE}; the former file is unchanged."
+            f"{path} could not be written ({error.strerror or error}): free some space or {cure}; the former file is unchanged."
         ) from error
     return path

@@ -19,7 +19,8 @@ from importlib import metadata
 import psutil
 
 STARTED = time.monotonic()
-THREADS = int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 2)
+_ASKED = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+THREADS = int(_ASKED) if _ASKED.isdigit() and int(_ASKED) else 2  # 0, or a word, is no number of threads
 # LiteRT's numbers do not depend on its threads, and its kernels wait for each other in loops: no more than there are cores
 # for this process.
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -67,6 +68,7 @@ if "tensorflow" in sys.modules and os.environ.get("TF_USE_LEGACY_KERAS") != "1":
     raise ImportError("TensorFlow was imported before helpers: import helpers first, since tfmot needs legacy Keras.")
 for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)
+os.environ["TF_NUM_INTRAOP_THREADS"] = str(THREADS)
 
 
 def _keep_freed_memory():

@@ -52,8 +52,8 @@ def scores(model, criterion="l1", calibration=None, seed=0, only="*"):
     """How much each channel counts, more being better: group -> float64 (width,).
 
     criterion: a key of CRITERIA. "l1" looks at the kernel alone, without batch norm. "gamma" takes the first batch norm
-    behind the group's layer. calibration: float32 (samples, ...) as the model takes them, for "activation". seed: for
-    "random". only: as in `groups`.
+    behind the group's layer. calibration: (samples, ...) as the model takes them, for "activation"; of several inputs name -> such
+    an array, or a list in their order. seed: for "random". only: as in `groups`.
     Raises StructureError for an unknown criterion, a missing or ill-fitting calibration set, a group without such a batch
     norm, or no group at all; StructureError as `groups` does.
     """
@@ -67,7 +67,7 @@ def scores(model, criterion="l1", calibration=None, seed=0, only="*"):
             f"{_reasons(left_whole(model, only))}."
         )
     if criterion == "activation":
-        return _mean_activations(model, found, _samples(calibration, model.input_shape[1:]))
+        return _mean_activations(model, found, _samples(calibration, model))
     random = np.random.default_rng(seed)
     measures = {
         "l1": lambda group: _kernel_norms(model.get_layer(group.name)),
@@ -186,15 +186,16 @@ def _mean_activations(model, found, samples):
     """Mean absolute value of every channel where it is read, over samples, places and readers: group -> (width,)."""
     read = {name: model.get_layer(name).input for group in found.values() for name in group.consumers}
     probe, sums = tf.keras.Model(model.inputs, read), dict.fromkeys(read, 0.0)
-    for start in range(0, len(samples), BATCH):
-        for name, values in probe(samples[start : start + BATCH], training=False).items():
+    for start in range(0, len(samples[0]), BATCH):
+        parts = [each[start : start + BATCH] for each in samples]
+        for name, values in probe(parts if len(parts) > 1 else parts[0], training=False).items():
             places = tf.reduce_mean(tf.abs(values), axis=range(1, len(values.shape) - 1))
             sums[name] += places.numpy().astype(np.float64).sum(axis=0)
 
     def mean(group):
         origins = [group.origins[structure.source(model.get_layer(name)).name] for name in group.consumers]
         parts = [_channel_means(sums[name], part) for name, part in zip(group.consumers, origins, strict=True)]
-        return np.mean(parts, axis=0) / len(samples)
+        return np.mean(parts, axis=0) / len(samples[0])
 
     return {name: mean(group) for name, group in found.items()}
 
@@ -203,11 +204,32 @@ def _channel_means(values, origins):
     return np.bincount(origins, values.astype(np.float64)) / np.bincount(origins)
 
 
-def _samples(calibration, shape):
+def _samples(calibration, model):
+    """A calibration set as a list with an array for each input of a model."""
+    names, several = model.input_names, isinstance(calibration, dict | list | tuple)
+    if len(names) == 1 and not isinstance(calibration, dict):
+        return [_input(calibration, model.inputs[0])]
+    if (
+        not several
+        or len(calibration) != len(names)
+        or (isinstance(calibration, dict) and set(calibration) != set(names))
+    ):
+        raise StructureError(
+            f"calibration must hold an array for each input: criterion='activation' needs {', '.join(names)}, by name or in this order."
+        )
+    arrays = [calibration[name] for name in names] if isinstance(calibration, dict) else calibration
+    found = [_input(*each) for each in zip(arrays, model.inputs, strict=True)]
+    if len(set(map(len, found))) > 1:
+        raise StructureError("calibration has different numbers of samples for its inputs: give as many of each.")
+    return found
+
+
+def _input(calibration, tensor):
+    shape = tuple(tensor.shape[1:])
     wanted = f"(samples, {', '.join(map(str, shape))})"
     if calibration is None or not np.size(calibration):
         raise StructureError(f"calibration is empty: criterion='activation' needs float32 samples of shape {wanted}.")
-    samples = np.asarray(calibration, np.float32)
+    samples = np.asarray(calibration, tensor.dtype.as_numpy_dtype)
     fits = len(samples.shape) == len(shape) + 1 and all(
         size in (None, given) for size, given in zip(shape, samples.shape[1:], strict=True)
     )

@@ -181,16 +181,16 @@ def correct_bias(model, calibration):
         if not sources:
             exact[layer.name] = rough[layer.name] = calibration
             continue
-        exact[layer.name] = layer(_arguments(exact, sources), training=False)
+        exact[layer.name] = _answer(layer, exact)
         if has_kernel(layer):
             kernel, bias = layer.get_weights()
             layer.set_weights([affine.rounded(kernel), bias])
-            outputs = layer(_arguments(rough, sources))
+            outputs = _answer(layer, rough)
             shift = tf.reduce_mean(exact[layer.name] - outputs, axis=range(len(outputs.shape) - 1)).numpy()
             layer.set_weights([kernel, bias + shift])
             rough[layer.name] = outputs + shift
         else:
-            rough[layer.name] = layer(_arguments(rough, sources), training=False)
+            rough[layer.name] = _answer(layer, rough)
         for source in sources:
             waiting[source] -= 1
             if not waiting[source]:
@@ -267,8 +267,18 @@ def _without(config, folded):
     return {**config, "layers": layers, "output_layers": outputs}
 
 
-def _arguments(outputs, sources):
-    return outputs[sources[0]] if len(sources) == 1 else [outputs[source] for source in sources]
+def _answer(layer, outputs):
+    """What a layer makes of what others put out, by their names, called as the model calls it: with a slope or an axis."""
+    node = layer.inbound_nodes[0]
+
+    def value(each):
+        if not hasattr(each, "_keras_history"):
+            return each
+        source, _, place = each._keras_history  # private, as all that Keras says of calls
+        return tf.nest.flatten(outputs[source.name])[place]
+
+    arguments, named = tf.nest.map_structure(value, (node.call_args, node.call_kwargs))
+    return layer(*arguments, **{name: each for name, each in named.items() if name != "training"})
 
 
 def pairs(model):

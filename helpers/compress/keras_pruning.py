@@ -20,7 +20,8 @@ class Pruning(keras.callbacks.Callback):
     the inputs the n largest are kept (Mishra et al. 2021). begin, end: steps (batches) between which the share grows; a pattern
     is chosen anew until `end`. every: steps from one choice of weights to the next. only: function of a layer that says whether
     it is pruned; by default all that have a kernel but depthwise ones, which are small.
-    After training `masks` holds for each layer's path the mask, `left` the layers that a pattern does not fit.
+    After training `masks` holds for each layer's path the mask, `left` the layers that a pattern does not fit. Where several
+    layers have one path, numbers follow it.
     Raises ValueError for a sparsity or steps that are none.
     """
 
@@ -36,13 +37,16 @@ class Pruning(keras.callbacks.Callback):
         self.step, self.masks, self.left = 0, {}, []
 
     def on_train_begin(self, logs=None):
-        self._layers = {}
-        for layer in _with_kernels(self.model):
+        self._layers, self.left = {}, []
+        for path, layer in _with_kernels(self.model):
             if self.only(layer):
-                fits = self.pattern is None or layer.kernel.shape[-2] % self.pattern[1] == 0
-                self._layers[layer.path] = layer if fits else None
-        self.left = [path for path, layer in self._layers.items() if layer is None]
-        self._layers = {path: layer for path, layer in self._layers.items() if layer is not None}
+                # An EinsumDense says nowhere which of its axes are inputs.
+                known = type(layer).__name__ != "EinsumDense"
+                fits = self.pattern is None or (known and layer.kernel.shape[-2] % self.pattern[1] == 0)
+                if fits:
+                    self._layers[path] = layer
+                else:
+                    self.left.append(path)
         if not self._layers:
             raise ValueError("there is no layer to be pruned: the pattern fits none, or `only` leaves none.")
         self._choose()
@@ -79,11 +83,14 @@ class Pruning(keras.callbacks.Callback):
 
 
 def _with_kernels(model):
-    for layer in model.layers:
-        if hasattr(layer, "layers"):
-            yield from _with_kernels(layer)
-        elif len(getattr(getattr(layer, "kernel", None), "shape", ())) >= 2:
-            yield layer
+    """(path, layer) of all that have a kernel, also those that other layers hold, as attention and TimeDistributed do; each once.
+    Two models within a model may have layers of one path: a number makes it another."""
+    paths, seen = {}, set()
+    for layer in model._flatten_layers(include_self=False):
+        if id(layer) not in seen and len(getattr(getattr(layer, "kernel", None), "shape", ())) >= 2:
+            seen.add(id(layer))
+            number = paths[layer.path] = paths.get(layer.path, 0) + 1
+            yield layer.path if number == 1 else f"{layer.path}_{number}", layer
 
 
 def _largest_of_neighbours(size, n, m):

@@ -60,6 +60,12 @@ def fitted(x, model, label):
         if end.dtype == "float32":
             found[end.name] = inputs.float_samples(array, f"{label}: ", word)
         elif array.dtype.kind in "iub" or (array.dtype.kind == "f" and (array == np.round(array)).all()):
+            limits = np.iinfo(end.dtype) if np.dtype(end.dtype).kind in "iu" else None
+            if limits and not limits.min <= array.min() <= array.max() <= limits.max:
+                raise InputError(
+                    f"{label} has {word} from {array.min():g} to {array.max():g}: this model takes {end}, which holds {limits.min} to "
+                    f"{limits.max}."
+                )
             found[end.name] = array.astype(end.dtype)
         else:
             raise InputError(f"{label} has {word} of {array.dtype}: this model takes {end}, whole numbers.")
@@ -80,6 +86,13 @@ def number(x):
     return len(next(iter(x.values())) if isinstance(x, dict) else x)
 
 
+def check_labels(y, n):
+    """Raises InputError for labels, (n, ...) or name of an output -> such an array or None, that are not one a sample."""
+    for name, each in ({"y": y} if not isinstance(y, dict) else {f"y_{name}": of for name, of in y.items()}).items():
+        if each is not None and len(each) != n:
+            raise InputError(f"{name} has {len(each):,} labels for {n:,} samples: give one a sample.")
+
+
 def split(x, y, calibration, selection, seed=0):
     """Three disjoint parts of samples and their labels, drawn at random: "calibration", "selection" and "test" -> (x, y).
 
@@ -87,9 +100,7 @@ def split(x, y, calibration, selection, seed=0):
     that are not one a sample.
     """
     n = number(x)
-    labels = y.values() if isinstance(y, dict) else [] if y is None else [y]
-    if any(len(each) != n for each in labels):
-        raise InputError(f"y has {len(next(iter(labels))):,} labels for {n:,} samples: give one a sample.")
+    check_labels(y, n)
     order = np.random.default_rng(seed).permutation(n)
     middle = calibration + math.ceil(selection * max(0, n - calibration))
     if middle >= n:

@@ -118,13 +118,21 @@ def profile(file, x=None, known=()):
         loaded = interpreting.load(
             litert.content(file), 1, samples=inputs.by_name(x), experimental_op_resolver_type=plain
         )
+    # Sizes that are computed, as by a RESHAPE of an open number of samples, are known after a run.
+    interpreting.put(loaded, None if x is None else inputs.by_name(x))
+    loaded.invoke()
     tensors = {tensor["index"]: tensor for tensor in loaded.get_tensor_details()}
-    places = {}
+    places, batch = (
+        {},
+        max(1, int(next((each["shape"][0] for each in loaded.get_input_details() if len(each["shape"])), 1))),
+    )
     for operator in loaded._get_ops_details():  # private, but nothing else tells what an operator reads
         made = operator["outputs"][0]
         # A transposed convolution works at each place of its input, all others at each of their output.
         at = operator["inputs"][2] if operator["op_name"] == "TRANSPOSE_CONV" else made
-        places[tensors[made]["name"]] = math.prod(tensors[at]["shape"][1:-1].tolist())
+        shape = tensors[at]["shape"].tolist()  # a dense layer has its places beside the samples, as (places, outputs)
+        dense = operator["op_name"] == "FULLY_CONNECTED"
+        places[tensors[made]["name"]] = math.prod(shape[:-1]) // batch if dense else math.prod(shape[1:-1])
     table = litert.weight_layers(file, known)
     table["macs"] = table["weights"] * table["name"].map(places)
     return table.assign(**{f"{key}_share": table[key] / table[key].sum() for key in ("weights", "macs")})

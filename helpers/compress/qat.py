@@ -11,6 +11,7 @@ of your own as it is, and then:
     # compile and fit; save as .h5, and load it again inside scope()
 """
 
+import collections
 import functools
 
 import numpy as np
@@ -23,17 +24,15 @@ from tensorflow_model_optimization.python.core.quantization.keras.default_8bit i
     default_8bit_transforms,
 )
 from tensorflow_model_optimization.python.core.quantization.keras.graph_transformations import model_transformer
+from tensorflow_model_optimization.python.core.quantization.keras.quantizers import LastValueQuantizer
 
 
-class DepthwiseQuantizer(tfmot.quantization.keras.quantizers.LastValueQuantizer):
+class DepthwiseQuantizer(LastValueQuantizer):
     """Fake quantization of a depthwise kernel (height, width, channels, multiplier) with a range for every channel.
 
     tfmot keeps one range for each entry of the *last* axis, which for a depthwise kernel is a single one for all
     channels (tensorflow/model-optimization#808), although the `.tflite` has a scale for each.
     """
-
-    def __init__(self, num_bits=8, per_axis=True, symmetric=True, narrow_range=True):
-        super().__init__(num_bits, per_axis, symmetric, narrow_range)
 
     def build(self, tensor_shape, name, layer):
         height, width, channels, multiplier = tensor_shape
@@ -45,34 +44,37 @@ class DepthwiseQuantizer(tfmot.quantization.keras.quantizers.LastValueQuantizer)
         return tf.reshape(super().__call__(flat, training, weights, **kwargs), inputs.shape)
 
 
+class TransposeQuantizer(LastValueQuantizer):
+    """The same for a transposed convolution's kernel (height, width, output channels, input channels)."""
+
+    def build(self, tensor_shape, name, layer):
+        return super().build((*tensor_shape[:2], tensor_shape[3], tensor_shape[2]), name, layer)
+
+    def __call__(self, inputs, training, weights, **kwargs):
+        turned = super().__call__(tf.transpose(inputs, (0, 1, 3, 2)), training, weights, **kwargs)
+        return tf.transpose(turned, (0, 1, 3, 2))
+
+
 class DepthwiseConfig(default_8bit_quantize_registry.Default8BitConvQuantizeConfig):
     """tfmot's treatment of a convolution, with the quantizer above for the kernel."""
 
     def __init__(self, weight_attrs=("depthwise_kernel",), activation_attrs=("activation",), quantize_output=False):
         super().__init__(list(weight_attrs), list(activation_attrs), quantize_output)
-        self.weight_quantizer = DepthwiseQuantizer()
+        self.weight_quantizer = DepthwiseQuantizer(8, per_axis=True, symmetric=True, narrow_range=True)
 
 
 class KernelConfig(default_8bit_quantize_registry.Default8BitQuantizeConfig):
-    """tfmot's treatment of a layer of weights, with `num_bits` for the kernel and a range for every output channel
-    (per_axis, for kernels that have them last) or for all together."""
+    """tfmot's treatment of a layer of weights, with `num_bits` (4) for the kernel and a range for every output channel
+    (per_axis, True) or for all together. transposed (False): whether the kernel has its output channels last but one."""
 
-    def __init__(
-        self,
-        weight_attrs=("kernel",),
-        activation_attrs=("activation",),
-        quantize_output=False,
-        num_bits=4,
-        per_axis=True,
-    ):
+    def __init__(self, weight_attrs=("kernel",), activation_attrs=("activation",), quantize_output=False, **own):
         super().__init__(list(weight_attrs), list(activation_attrs), quantize_output)
-        self.num_bits, self.per_axis = num_bits, per_axis
-        self.weight_quantizer = tfmot.quantization.keras.quantizers.LastValueQuantizer(
-            num_bits=num_bits, per_axis=per_axis, symmetric=True, narrow_range=True
-        )
+        self.own = {"num_bits": 4, "per_axis": True, "transposed": False, **own}
+        kind = TransposeQuantizer if self.own["transposed"] else LastValueQuantizer
+        self.weight_quantizer = kind(self.own["num_bits"], self.own["per_axis"], symmetric=True, narrow_range=True)
 
     def get_config(self):
-        return {**super().get_config(), "num_bits": self.num_bits, "per_axis": self.per_axis}
+        return {**super().get_config(), **self.own}
 
 
 TFMOTS_OWN = default_8bit_quantize_registry.Default8BitQuantizeRegistry()
@@ -97,15 +99,15 @@ class _PerChannelRegistry(default_8bit_quantize_registry.Default8BitQuantizeRegi
 
     def get_quantize_config(self, layer):
         if isinstance(layer, tf.keras.layers.MultiHeadAttention):
-            # tfmot asks it for a shape, without all of its inputs.
-            return default_8bit_quantize_configs.NoOpQuantizeConfig()
+            return default_8bit_quantize_configs.NoOpQuantizeConfig()  # tfmot asks it for a shape, without all inputs
         if in_float(layer):
             # Its output is quantized all the same: else the converter may multiply it into kernels that were trained without.
             return default_8bit_quantize_configs.Default8BitOutputQuantizeConfig()
         if isinstance(layer, tf.keras.layers.DepthwiseConv2D):
             return DepthwiseConfig()
         if self.kernel_bits != 8 and isinstance(layer, (tf.keras.layers.Conv2D, tf.keras.layers.Dense)):
-            return KernelConfig(num_bits=self.kernel_bits)
+            turned = isinstance(layer, tf.keras.layers.Conv2DTranspose)
+            return KernelConfig(num_bits=self.kernel_bits, transposed=turned)
         return super().get_quantize_config(layer)
 
 
@@ -173,9 +175,8 @@ class _LayoutAsItIs(default_8bit_quantize_layout_transform.Default8BitQuantizeLa
 
     def apply(self, model, layer_quantize_map):
         transforms = [default_8bit_transforms.InputLayerQuantize()]
-        return model_transformer.ModelTransformer(
-            model, transforms, set(layer_quantize_map), layer_quantize_map
-        ).transform()
+        layers = set(layer_quantize_map), layer_quantize_map
+        return model_transformer.ModelTransformer(model, transforms, *layers).transform()
 
 
 class _AsAnnotated(tfmot.quantization.keras.default_8bit.Default8BitQuantizeScheme):
@@ -185,7 +186,7 @@ class _AsAnnotated(tfmot.quantization.keras.default_8bit.Default8BitQuantizeSche
 
 def scope():
     """A context in which Keras can load a model that PerChannelScheme quantized."""
-    own = (DepthwiseConfig, DepthwiseQuantizer, KernelConfig)
+    own = (DepthwiseConfig, DepthwiseQuantizer, KernelConfig, TransposeQuantizer)
     return tfmot.quantization.keras.quantize_scope({kind.__name__: kind for kind in own})
 
 
@@ -211,15 +212,14 @@ def quantization_aware(model, kernel_bits=8, keep_float=()):
     _check_layers(model)
     float_parts = _float_parts(model, keep_float)
 
-    def annotated_layer(layer):
-        return tfmot.quantization.keras.quantize_annotate_layer(layer, float_parts.get(layer.name))
-
     with scope(), _layers_of(model):
-        annotated = (
-            tf.keras.models.clone_model(_copy(model), clone_function=annotated_layer)
-            if keep_float
-            else tfmot.quantization.keras.quantize_annotate_model(model)
-        )
+        if keep_float:
+            annotate = tfmot.quantization.keras.quantize_annotate_layer
+            annotated = tf.keras.models.clone_model(
+                _copy(model), clone_function=lambda layer: annotate(layer, float_parts.get(layer.name))
+            )
+        else:
+            annotated = tfmot.quantization.keras.quantize_annotate_model(model)
         return tfmot.quantization.keras.quantize_apply(annotated, PerChannelScheme(kernel_bits))
 
 
@@ -298,8 +298,10 @@ def without_fake_quantization(qat_model, float_model, into=None):
     twin = into or tf.keras.models.clone_model(float_model)
     found = {layer.name.removeprefix("quant_"): layer for layer in qat_model.layers}
     for layer in twin.layers:
-        trained = {_base_name(weight): weight.numpy() for weight in found.get(layer.name, layer).weights}
-        layer.set_weights([trained[_base_name(weight)] for weight in layer.weights])
+        trained = collections.defaultdict(list)  # a Bidirectional has two of each name
+        for weight in found.get(layer.name, layer).weights:
+            trained[_base_name(weight)].append(weight.numpy())
+        layer.set_weights([trained[_base_name(weight)].pop(0) for weight in layer.weights])
     return twin
 
 
@@ -313,14 +315,11 @@ def start_calibrated(qat_model, float_model, calibration, batch=100):
 
     qat_model: what `tfmot.quantization.keras.quantize_model(float_model)` returned; changed in place and returned.
     calibration: float32 (samples, ...), shown in parts of `batch`; for a model of several inputs a list with such an array
-    for each, in the order of `float_model.inputs`. Raises ValueError for an empty or ill-fitting set, and for a layer that tfmot has
-    split in two.
+    for each, in the order of `float_model.inputs`. Raises ValueError for an ill-fitting set, and for a layer that tfmot splits.
     """
     _check_layers(float_model)
     samples = list(calibration) if len(float_model.inputs) > 1 else [calibration]
-    for each, tensor in zip(samples, float_model.inputs, strict=True):
-        _check(each, tensor.shape)
-    samples = [np.asarray(each, "float32") for each in samples]
+    samples = [_checked(each, tensor.shape) for each, tensor in zip(samples, float_model.inputs, strict=True)]
     wrappers = {
         layer.name.removeprefix("quant_"): layer for layer in qat_model.layers if hasattr(layer, "quantize_config")
     }
@@ -388,13 +387,14 @@ def _check_layers(model):
             raise ValueError(f"layer {layer.name}, a {type(layer).__name__}, cannot be wrapped by tfmot: {cure}.")
 
 
-def _check(calibration, input_shape):
-    """Raises ValueError unless a calibration set is finite samples of this shape (None, ...), at least one."""
+def _checked(calibration, input_shape):
+    """A calibration set, float32. Raises ValueError unless it is finite samples of this shape (None, ...), at least one."""
     shape = tuple(input_shape)[1:]
     if calibration is None or np.size(calibration) == 0:
         raise ValueError(f"calibration is empty: give at least 1 sample of shape {shape}; 100 is usual.")
-    if np.shape(calibration)[1:] != shape:
+    if not tf.TensorShape(shape).is_compatible_with(np.shape(calibration)[1:]):
         taken = ", ".join(map(str, shape))
         raise ValueError(f"calibration has shape {np.shape(calibration)}: this model takes (samples, {taken}).")
-    if not np.isfinite(np.asarray(calibration, "float32")).all():
+    if not np.isfinite(found := np.asarray(calibration, "float32")).all():
         raise ValueError("calibration holds NaN or infinity: clean the samples first.")
+    return found

@@ -206,9 +206,10 @@ def _apart(x, y, seed):
     number = len(next(iter(x.values())))
     if number < 10:
         raise InputError(f"data hold {number} samples: a fifth of them chooses which weights stay, so give 10 or more.")
+    own_data.check_labels(y, number)
     order = np.random.default_rng(seed).permutation(number)
     fit, chosen = np.sort(order[number // 5 :]), np.sort(order[: number // 5])
-    parts = [({name: each[part] for name, each in x.items()}, None if y is None else y[part]) for part in (fit, chosen)]
+    parts = [(own_data.part(x, part), own_data.part(y, part)) for part in (fit, chosen)]
     return *parts[0], *parts[1]
 
 
@@ -325,8 +326,7 @@ def _totals(wide, narrowed):
     totals = pd.DataFrame.from_dict(rows, orient="index", columns=["before", "after"]).astype(float)
     ends = litert.interpreter(variants["before"]).get_input_details()
     if len(ends) == 1 and (ends[0]["shape_signature"][1:] > 0).all():
-        x = np.random.default_rng(0).normal(size=(1, *ends[0]["shape"][1:])).astype(np.float32)
-        times = measure.latency(variants, "before", x)
+        times = measure.latency(variants, "before", measure.random_samples(variants["before"], 1))
         totals.loc["milliseconds", ["before", "after"]] = list(times.milliseconds)
         totals.loc["latency_ratio", ["before", "after"]] = list(times.ratio)
         totals.loc["latency_ratio", ["low", "high"]] = times.loc["after", ["low", "high"]]

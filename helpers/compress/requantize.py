@@ -100,8 +100,8 @@ def calibrate(model, calibration):
 
     calibration: (samples, ...), float32 where the model takes that; for a model of several inputs name -> such an array.
     The smallest and the largest value over all samples, as in the converter's PTQ. Of a tensor that is 0 for all of them nothing
-    is known: it gets 0 to 1. What a fused ReLU6 leaves reaches LEAST. What a minimum with a constant reads reaches as far as what it
-    makes, so that integers can pass with one scale. Samples are shown in parts, so that
+    is known: it gets 0 to 1. What a fused ReLU6 leaves reaches LEAST. What a minimum with a constant alone reads reaches as far as what
+    it makes, so that integers can pass with one scale. Samples are shown in parts, so that
     memory does not grow with their number, and one at a time to a file that is made for one.
     Raises InputError for an array where the model has several inputs, and as `litert.interpreter` and `inputs.representative` do for a file
     or a set that cannot be used.
@@ -127,7 +127,7 @@ def calibrate(model, calibration):
     recipes.load_quantization_recipe(_quantizer(model, {EVERYTHING: Format()}).get_quantization_recipe())
     # Asked for every operator of every part, and always the same.
     recipes.get_quantization_configs = functools.cache(recipes.get_quantization_configs)
-    size = litert.at_once(model, number)
+    size = litert.at_once(model, dict(calibration))
     with _silence():
         watching = Calibrator(
             litert.content(model), runtime_env.LITERT_THREADS
@@ -194,7 +194,8 @@ def known_to(algorithm, model, calibration):
 
 
 def apply(model, formats, ranges=None):
-    """A float `.tflite` -> the bytes of a quantized one; input and output stay float32.
+    """A float `.tflite` -> the bytes of a quantized one; input and output stay float32 (an output is given as integers with their
+    scale where its operator is named).
 
     formats: operator as in `litert.operators` (such as "DEPTHWISE_CONV_2D"), name of one operator's output tensor, or "*"
     for all that can be quantized (see `available`) -> Format, or None for float; later entries win over earlier ones.
@@ -212,7 +213,8 @@ def apply(model, formats, ranges=None):
     # litert-quantizer changes what GPTQ knows as it goes by it.
     ranges = {name: {key: np.copy(of) for key, of in seen.items()} for name, seen in (ranges or {}).items()}
     with _silence():
-        made = activations.with_whole_minimums(bytes(runner.quantize(ranges or None).quantized_model))
+        made = rewrite.with_outputs_of(bytes(runner.quantize(ranges or None).quantized_model), model)
+        made = activations.with_whole_minimums(made)
     return rewrite.with_sizes(made, sizes, signatures) if sizes else made
 
 

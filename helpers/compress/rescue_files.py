@@ -27,6 +27,7 @@ def of_file(
     own = own_model.load(path, **options)
     x, y = own_data.samples(calibration, own, parameter="calibration")
     number = own_data.number(x)
+    own_data.check_labels(y, number)
     if number < FEWEST:
         raise InputError(
             f"calibration={str(calibration)!r} holds {number} samples: half of them choose, so give 100 or more."

@@ -7,6 +7,7 @@ A killed sweep resumes where it stopped.
 
 import hashlib
 import io
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -74,15 +75,12 @@ def sweep(
 
     def answers(file):
         if mode == ALL or not kept_bytes:
-            found = _answers(file, images, batched)
-        else:
-            if mode not in begun:
-                begun.clear()  # what they hold is large
-                base = bases.get(mode) or requantize.apply(model, _formats(ALL, None, form), ranges)
-                begun[mode] = replay.Replay(base, images, batched, kept_bytes)
-            found = begun[mode].answers(file)
-        # An output that other operators read gets another name from the quantizer.
-        return dict(zip(exact, found.values(), strict=True))
+            return _answers(file, images, batched)
+        if mode not in begun:
+            begun.clear()  # what they hold is large
+            base = bases.get(mode) or requantize.apply(model, _formats(ALL, None, form), ranges)
+            begun[mode] = replay.Replay(base, images, batched, kept_bytes)
+        return begun[mode].answers(file)
 
     for mode, layer in progress(todo):
         if (mode, layer.layer if layer else "") not in rows:
@@ -134,11 +132,19 @@ def weight_layers(model, known=(), every=False):
     quantized = layers[layers.dtype != "float32"]
     if len(quantized):
         raise InputError(f"layer {quantized.layer.iloc[0]} is quantized already: give the float32 model.")
-    if layers.layer.duplicated().any():
-        layers["layer"] = layers.layer + np.where(
-            layers.layer.duplicated(keep=False), "_" + layers.groupby("layer").cumcount().astype(str), ""
-        )
-    return layers
+    return layers.assign(layer=_told_apart(list(layers["layer"])))
+
+
+def _told_apart(names):
+    """Names that occur more than once with a number behind them, which makes none that another has."""
+    taken, found = set(names), []
+    for name in names:
+        told = name
+        if names.count(name) > 1:
+            told = next(other for number in itertools.count() if (other := f"{name}_{number}") not in taken)
+            taken.add(told)
+        found.append(told)
+    return found
 
 
 def order(table, per_byte=True):

@@ -93,8 +93,13 @@ def histograms(folder):
 
 
 def _layers_with_kernel(model):
-    inner = (getattr(layer, "layer", layer) for layer in model.layers)  # a pruning wrapper holds the layer itself
-    return [layer for layer in inner if hasattr(layer, "kernel")]
+    """Of a model and of those within it; each once, wherever else it is used."""
+    found = {}
+    for layer in model.layers:
+        layer = getattr(layer, "layer", layer)  # a pruning wrapper holds the layer itself
+        of = _layers_with_kernel(layer) if hasattr(layer, "layers") else [layer] if hasattr(layer, "kernel") else []
+        found |= {id(each): each for each in of}
+    return list(found.values())
 
 
 def _tensors(folder):

@@ -31,9 +31,9 @@ class Share:
         share = self.final * (1 - (1 - progress) ** 3)
         size = tf.abs(tf.reshape(kernel, [-1]))
         dropped = tf.cast(tf.round(share * tf.cast(tf.size(size), tf.float32)), tf.int32)
-        threshold = tf.sort(size)[tf.maximum(dropped - 1, 0)]
-        keep = tf.logical_or(size > threshold, dropped == 0)
-        return tf.reshape(tf.cast(keep, kernel.dtype), kernel.shape)
+        smallest = tf.argsort(size, stable=True)[:dropped]  # of equal ones, as in clusters, no more than are asked for
+        gone = tf.scatter_nd(smallest[:, None], tf.ones_like(smallest, kernel.dtype), tf.shape(size))
+        return tf.reshape(1 - gone, kernel.shape)
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ def sparse(aware, sparsity):
     that fits no kernel.
     """
     aware.sparsity = _sparsity(sparsity)
+    aware.masks.clear()
+    aware.forget()
     kernels = {
         node.inputs[KERNEL_PLACE[node.kind]]
         for node in aware.graph.nodes()

@@ -58,10 +58,13 @@ class Aware:
 
     def steps(self, loss):
         """What trains it with a loss, traced once."""
-        key = loss, len(self.masks)
-        if key not in self._traced:
-            self._traced[key] = _Steps(self, _Lesson(self, loss))
-        return self._traced[key]
+        if loss not in self._traced:
+            self._traced[loss] = _Steps(self, _Lesson(self, loss))
+        return self._traced[loss]
+
+    def forget(self):
+        """Let it be traced anew, with other masks."""
+        self._traced.clear()
 
     def float32(self):
         """The float file with the weights as they are now: bytes."""

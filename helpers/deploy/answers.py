@@ -37,12 +37,12 @@ def compared(head, candidate, slices, policy):
         measured |= {f"sqnr{suffix}": ratio, f"damage{suffix}": damage}
         if policy.min_sqnr is not None:
             because = f"{ratio:.1f} dB against the baseline's outputs"
-            checks.append(limits.at_least(f"SQNR{what}", ratio, policy.min_sqnr, because, "more samples would decide"))
+            asked = limits.at_least(f"SQNR{what}", ratio, policy.min_sqnr, because, "more samples would decide")
+            checks.append(limits.sampled(asked))
         if policy.max_damage is not None:
             because = f"{damage:.3g} of {task.name}'s damage"
-            checks.append(
-                limits.at_most(f"damage{what}", damage, policy.max_damage, because, "more samples would decide")
-            )
+            asked = limits.at_most(f"damage{what}", damage, policy.max_damage, because, "more samples would decide")
+            checks.append(limits.sampled(asked))
     return checks, measured
 
 

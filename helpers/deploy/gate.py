@@ -5,6 +5,7 @@ Neither file is loaded in this process. The candidate may be damaged or hostile:
 """
 
 import dataclasses
+import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from helpers.base.errors import InputError, RunError
 from helpers.deploy import answers, outputs
 from helpers.deploy.policy import FAIL, PASS, UNDECIDED, Check, Policy, at_least, at_most, counted
 from helpers.deploy.policy import drop as drop  # the check by itself, for who compares answers of their own
+from helpers.evidence import stats
 from helpers.evidence.stats import Estimate
 from helpers.tflite import causes, heads, inputs, interpreting, measure, runner
 
@@ -125,7 +127,10 @@ def judge(
             because = f"{size.value:,.0f} bytes, the baseline {len(blobs['baseline']):,}"
             checks.append(at_most("size", size, policy.max_size, because))
         if speed or target or policy.min_speedup is not None or policy.max_peak_memory is not None:
-            more, numbers, machine = _speed(files, x, policy, limits, rounds, target)
+            wanted, names = ([of["name"] for of in answer["outputs"]] for answer in (reference, found))
+            order = outputs.called(wanted, names, purpose.outputs)
+            answered = functools.partial(_same_answers, judged, {name: names.index(order[name]) for name in wanted})
+            more, numbers, machine = _speed(files, x, policy, limits, rounds, target, answered, speed)
             checks, measured = [*checks, *more], measured | numbers
     return Decision(
         _outcome(checks),
@@ -263,9 +268,12 @@ def _runs(answer, reference, n, renamed):
     return checks, None if wild else theirs
 
 
-def _speed(blobs, x, policy, limits, rounds, target):
-    """Latency and memory, here or on the target: checks, numbers and the machine."""
+def _speed(blobs, x, policy, limits, rounds, target, answered, speed):
+    """Latency and memory, here or on the target: checks, numbers and the machine. answered: the check of what the target answers,
+    beside what was answered here, for so many samples. speed: whether to measure what no limit asks for."""
     told, most = (target.measures, target.samples) if target else (measure.HERE, measure.TARGET_SAMPLES)
+    limited = policy.min_speedup is not None or policy.max_peak_memory is not None
+    told = told if speed or limited else frozenset()
     few = {name: array[:most] for name, array in x.items()}
     n = len(next(iter(few.values())))
     with measure.staged(blobs, few) as (folder, names):
@@ -280,13 +288,20 @@ def _speed(blobs, x, policy, limits, rounds, target):
     checks = []
     if target:
         there, *answers = answers
-        checks.append(_same_answers(*here, there, n))
+        checks.append(answered(*here, there, n))
         machine["target"] = target.url
     try:
         table = measure.table(names, "baseline", answers, told)
     except (RunError, KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
         because = str(error) if isinstance(error, RunError) else outputs.NONSENSE
-        return [*checks, Check("speed and memory", FAIL, None, None, because)], {}, machine
+        outcome = FAIL
+        if isinstance(error, measure.JobError) and error.model != "candidate" and (error.model or error.limited):
+            # It may be the baseline's fault, or that of limits which are too narrow for both together.
+            outcome, because = (
+                UNDECIDED,
+                f"{because}; fewer --rounds, more --seconds or --memory, or --no-speed would decide",
+            )
+        return [*checks, Check("speed and memory", outcome, None, None, because)], {}, machine
     more, measured = _told(table, policy, told)
     return [*checks, *more], measured, machine
 
@@ -337,18 +352,26 @@ def _answerable(policy, target):
             )
 
 
-def _same_answers(here, there, n):
+def _same_answers(judged, places, here, there, n):
+    """The check of what a target answers beside what was answered here: the task decides what is the same. places: of the
+    baseline's outputs among the candidate's."""
     name = "answers on the target"
     problem = there.get("error") or there.get("unusable")
     if problem:
         return Check(name, FAIL, None, None, problem)
     try:
-        same, equal, difference = measure.compared(here, there, n)
-    except (KeyError, TypeError, ValueError):
+        _, equal, difference = measure.compared(here, there, n)
+        pairs = measure.shown(here, there, n)
+        both = [{name: pairs[place][side] for name, place in places.items()} for side in (0, 1)]
+        same = np.min([head.task.alike(*map(head.of, both)).astype(float) for head in judged], axis=0)
+    except (KeyError, IndexError, TypeError, ValueError):
         return Check(name, FAIL, None, None, outputs.NONSENSE)
-    because = f"{same * n:g} of {n} are those given here, {equal * n:g} to the last bit; outputs differ by {difference:.2g} at most"
-    share = Estimate(same, unit="share")
-    return Check(name, PASS if same >= SAME_ON_TARGET else FAIL, share, SAME_ON_TARGET, because)
+    because = f"{same.sum():.4g} of {n} are those given here, {equal * n:g} to the last bit; outputs differ by {difference:.2g} at most"
+    share = dataclasses.replace(stats.proportion(np.arange(n) < same.sum()), value=float(same.mean()))
+    if share.value >= SAME_ON_TARGET:
+        return Check(name, PASS, share, SAME_ON_TARGET, because)
+    decided = at_least(name, share, SAME_ON_TARGET, because, "more samples would decide")
+    return dataclasses.replace(decided, outcome=FAIL if decided.outcome == FAIL else UNDECIDED)
 
 
 def _outcome(checks):

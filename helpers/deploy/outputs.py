@@ -63,9 +63,7 @@ def matched(answer, reference, renamed):
     strange = [name for name in renamed if name not in wanted]
     if strange:
         raise InputError(f"there is no output {strange[0]!r}: the baseline has {', '.join(wanted)}.")
-    theirs = {name: renamed.get(name, name) for name in wanted}
-    if len(wanted) == len(names) == 1:
-        theirs = {wanted[0]: names[0]}
+    theirs = called(wanted, names, renamed)
     if len(wanted) != len(names):
         return None, f"the baseline has {counted(len(wanted), 'output')}: {shown(reference['outputs'])}"
     arrays = dict(zip(names, answer["arrays"], strict=True))
@@ -88,6 +86,13 @@ def matched(answer, reference, renamed):
             asked = {**kinds[0], "shape": (1, *before[name].shape[1:])}
             return None, f"the baseline's output{f' {name}' if len(wanted) > 1 else ''} is {shown([asked])}"
     return outputs, None
+
+
+def called(wanted, names, renamed):
+    """The baseline's outputs -> what the candidate, whose outputs are `names`, calls them."""
+    if len(wanted) == len(names) == 1:
+        return {wanted[0]: names[0]}
+    return {name: renamed.get(name, name) for name in wanted}
 
 
 def _guess(theirs, before, arrays):

@@ -11,6 +11,7 @@ once. After an undecided check collect new examples, as many as it would have ta
 """
 
 import dataclasses
+import functools
 import math
 import sys
 from dataclasses import dataclass
@@ -133,6 +134,15 @@ def at_least(name, estimate, limit, because, advice="", fail_on=None):
     return Check(name, UNDECIDED, estimate, limit, f"{because}; {advice}" if advice else because)
 
 
+def sampled(check):
+    """The check of a mean over samples: a single one, which has no interval, decides nothing."""
+    if check.measured.low is not None:
+        return check
+    return dataclasses.replace(
+        check, outcome=UNDECIDED, because=f"{check.because}; one sample decides nothing: give more"
+    )
+
+
 def at_most(name, estimate, limit, because, advice=""):
     """The check that a quantity is at most `limit`."""
     turned = at_least(name, Estimate(-estimate.value, -_high(estimate), -_low(estimate)), -limit, because, advice)
@@ -150,6 +160,8 @@ def agreement(same, limit, name="agreement"):
     """The check that at least the share `limit` of the answers are the baseline's. same: which ones, bool (n,), or to what
     share, float (n,)."""
     share = stats.score(same)
+    if same.dtype != bool and not np.ptp(same):  # which tells nothing of how they differ: counted as right or wrong
+        share = dataclasses.replace(stats.proportion(np.arange(len(same)) < np.sum(same)), value=share.value)
     because = f"{np.sum(same):,.0f} of {len(same):,} answers are the baseline's"
     decided = at_least(name, share, limit, because)
     if decided.outcome != UNDECIDED:
@@ -174,30 +186,38 @@ def worst_group(name, baseline, candidate, groups, limit, of=""):
         part = groups == group
         pair = baseline[part], candidate[part]
         change = stats.score_difference(*pair)
-        jointly = stats.score_difference(*pair, confidence=1 - (1 - stats.CONFIDENCE) / len(names))
+        jointly = stats.score_difference(*pair, 1 - (1 - stats.CONFIDENCE) / len(names))
         because = f"{name} {group}: {change:points}, {counted(part.sum(), 'example')}"
         decided = at_least(f"worst {name} drop{of}", change, -limit, because, fail_on=jointly)
         found.append((decided, pair, group))
     order = {FAIL: 0, UNDECIDED: 1, PASS: 2}
     undecided = [group for decided, _, group in found if decided.outcome == UNDECIDED]
     worst, pair, group = min(found, key=lambda it: (order[it[0].outcome], it[0].measured.value, it[0].measured.low))
-    worst = _with_advice(worst, *pair, f" of {name} {group}")
+    worst = _with_advice(worst, *pair, f" of {name} {group}", 1 - (1 - stats.CONFIDENCE) / len(names))
     if worst.outcome == UNDECIDED and len(undecided) > 1:
         others = ", ".join(map(str, undecided[:10])) + (" …" if len(undecided) > 10 else "")
         worst = dataclasses.replace(worst, because=f"{worst.because} (undecided: {others})")
     return worst
 
 
-def _with_advice(check, baseline, candidate, group=""):
+def _with_advice(check, baseline, candidate, group="", to_fail=stats.CONFIDENCE):
+    """to_fail: the confidence that failing takes, where it is more than passing does."""
     if check.outcome != UNDECIDED:
         return check
-    n = len(baseline)
-    if isinstance(baseline, np.ndarray) and baseline.dtype == bool:
-        gained, lost = np.mean(candidate & ~baseline), np.mean(baseline & ~candidate)
-        needed = _needed(lambda number: stats.paired_counts(number * gained, number * lost, number), n, check.limit)
-    else:
-        needed = _needed(_narrower(check.measured, n), n, check.limit)
+    n, forecasts = len(baseline), []
+    for confidence in (stats.CONFIDENCE, to_fail):
+        if isinstance(baseline, np.ndarray) and baseline.dtype == bool:
+            rates = np.mean(candidate & ~baseline), np.mean(baseline & ~candidate)
+            forecasts.append(functools.partial(_paired, rates, confidence))
+        else:
+            forecasts.append(_narrower(stats.score_difference(baseline, candidate, confidence), n))
+    needed = _needed(forecasts[0], n, check.limit, forecasts[1])
     return dataclasses.replace(check, because=f"{check.because}; {_advice(needed, n, group)}")
+
+
+def _paired(rates, confidence, number):
+    """The difference on so many examples, gained and lost at the rates seen so far."""
+    return stats.paired_counts(*(number * rate for rate in rates), number, confidence)
 
 
 def _narrower(found, n):
@@ -211,12 +231,12 @@ def _narrower(found, n):
     return of
 
 
-def _needed(estimate, n, limit):
-    """The least number of examples at which `estimate(number)` lies on one side of the limit, or None."""
+def _needed(estimate, n, limit, failing=None):
+    """The least number of examples at which `estimate(number)` lies above the limit, or `failing(number)`, the same one unless
+    failing takes more, below it; or None."""
 
     def decides(number):
-        found = estimate(number)
-        return found.low >= limit or found.high < limit
+        return estimate(number).low >= limit or (failing or estimate)(number).high < limit
 
     low, high = n, n
     while not decides(high):

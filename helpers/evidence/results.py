@@ -125,14 +125,16 @@ def compare(numbers, recorded):
     """This run's numbers beside the recorded ones: frame with name, value, recorded, tolerance, agrees.
 
     numbers: name -> Estimate or float. recorded: what `read` returned. Values are compared as they are recorded, with 6
-    significant digits. Numbers that belong to the machine, and those that were not recorded, have None in `agrees`.
+    significant digits. Numbers that belong to the machine, and those that only one of the two has, have None in `agrees`; value
+    is None for those that this run did not make.
     """
-    rows = []
-    for name, number in numbers.items():
+    rows, absent = [], [name for name in recorded["numbers"] if name not in numbers]
+    for name, number in (*numbers.items(), *dict.fromkeys(absent).items()):
         value = number.value if isinstance(number, Estimate) else number
         known = recorded["numbers"].get(name)
         tolerance = recorded["tolerances"].get(name)
-        agrees = None if known is None or tolerance is None else abs(_plain(value) - known.value) <= tolerance + 1e-12
+        compared = not (value is None or known is None or tolerance is None)
+        agrees = abs(_plain(value) - known.value) <= tolerance + 1e-12 if compared else None
         rows.append(
             {
                 "number": name,
@@ -142,17 +144,29 @@ def compare(numbers, recorded):
                 "agrees": agrees,
             }
         )
-    return pd.DataFrame(rows).set_index("number")
+    return pd.DataFrame(rows, columns=["number", "this run", "recorded", "tolerance", "agrees"]).set_index("number")
 
 
-def keep(profile, source, reference=True):
-    """Copy the results of a finished run of `profile` from the folder `source` among the recorded ones.
+def absent(table):
+    """The names of numbers that were recorded with a tolerance and that this run did not make. table: of `compare`."""
+    return [row.Index for row in table.rename(columns={"this run": "value"}).itertuples() if _was_lost(row)]
 
-    reference: whether this machine becomes the reference for what it recorded; if not, it is kept beside it, and what has this
-    machine for its reference stays, since those numbers belong to the recorded outputs.
+
+def _was_lost(row):
+    return pd.isna(row.value) and pd.notna(row.tolerance)
+
+
+def keep(profile, source, reference=True, notebooks=None):
+    """Copy the results of a finished run of `profile` on this machine from the folder `source` among the recorded ones.
+
+    notebooks: the names of those that ran, by default all that lie there. reference: whether this machine becomes the reference
+    for what it recorded; if not, it is kept beside it, and what has this machine for its reference stays, since those numbers
+    belong to the recorded outputs.
     Returns the names of the notebooks. Raises ResultsError when there are none.
     """
-    found = recordings(profile, root=Path(source))
+    here = runtime_env.machine_name()
+    found = [it for it in recordings(profile, root=Path(source)) if it.machine == here]
+    found = [it for it in found if notebooks is None or it.notebook in notebooks]
     if not found:
         raise ResultsError(
             f"profile={profile!r} has no results to keep: run `make run ARGS='--profile {profile}'` first."
@@ -161,7 +175,7 @@ def keep(profile, source, reference=True):
     kept = [it for it in found if reference or counts.get(it.notebook) != it.machine]
     if not kept:
         raise ResultsError(
-            f"this machine, {found[0].machine}, is the reference itself: record without --machine to replace its numbers."
+            f"this machine, {here}, is the reference itself: record without --machine to replace its numbers."
         )
     for it in kept:
         relative = Path(profile) / it.machine / f"{it.notebook}.json"

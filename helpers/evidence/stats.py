@@ -12,6 +12,7 @@ from helpers.base.errors import InputError
 
 CONFIDENCE = 0.95
 GROUPS, AT_ONCE = 200, 10_000_000  # of a jackknife; weights that are held at once
+SAME = 1e-9  # shares that differ by less differ by rounding
 # Forms of an Estimate beside Python's own: factor, format of the number, unit behind it.
 _FORMS = {"points": (100, "+.1f", " points"), "kB": (1e-3, ",.0f", " kB"), "MB": (1e-6, ",.1f", " MB")}
 
@@ -108,11 +109,11 @@ class OfSet:
     def without_groups(self):
         """It of all samples, and without each of GROUPS random groups of them, (groups,): the same groups for all sets of so many
         samples. A baseline is compared with many candidates, so it is kept."""
-        groups = min(self.samples, GROUPS)
-        belongs = np.random.default_rng(0).permutation(np.arange(self.samples) % groups)
-        parts = np.array_split(np.arange(groups), -(-groups * max(self.samples, self.width) // AT_ONCE))
-        without = [self.of((belongs != some[:, None]).astype(float)) for some in parts]
-        return float(self.of(np.ones((1, self.samples)))[0]), np.concatenate(without)
+        groups = min(self.samples, GROUPS) if self.samples > 1 else 0  # without the only one there is nothing
+        belongs = np.random.default_rng(0).permutation(np.arange(self.samples) % max(groups, 1))
+        parts = np.array_split(np.arange(groups), -(-groups * max(self.samples, self.width) // AT_ONCE) or 1)
+        without = [self.of((belongs != some[:, None]).astype(float)) for some in parts if len(some)]
+        return float(self.of(np.ones((1, self.samples)))[0]), np.concatenate([[], *without])
 
     def __len__(self):
         return self.samples
@@ -130,7 +131,8 @@ class OfSet:
 
 def score(scores, confidence=CONFIDENCE):
     """What samples score on average, with its interval: bool (n,), a `proportion`; float (n,), Student's t; or an `OfSet`, a
-    jackknife over groups of samples. Raises InputError for none, and for numbers that are not finite."""
+    jackknife over groups of samples. A single number has no interval. Raises InputError for none, and for numbers that are not
+    finite."""
     if isinstance(scores, OfSet):
         return _without_groups([scores], confidence)
     scores = np.asarray(scores)
@@ -179,14 +181,15 @@ def _without_groups(sets, confidence):
     where average precision falls by much, this in 94%."""
     _check(confidence)
     n = len(sets[0])
-    if n < 2:
-        raise InputError(f"there are {n} samples: two are the least that an interval can be told from.")
     value, without = sets[-1].without_groups
     if len(sets) > 1:
         value, without = (one - other for one, other in zip((value, without), sets[0].without_groups, strict=True))
     groups = len(without)
-    if len(sets) > 1 and not np.ptp(without):
-        return dataclasses.replace(paired_counts(0, 0, n, confidence), value=value)
+    if len(sets) > 1 and (n < 2 or np.ptp(without) < SAME):  # by how much they always differ, and not that they do not
+        unsure = paired_counts(0, 0, n, confidence)
+        return Estimate(value, max(-1.0, value + unsure.low), min(1.0, value + unsure.high), "share")
+    if n < 2:
+        return Estimate(value, unit="share")
     error = np.sqrt((groups - 1) / groups * ((without - without.mean()) ** 2).sum())
     half = float(error * scipy_stats.t.ppf((1 + confidence) / 2, groups - 1))
     return Estimate(value, value - half, value + half, "share")
@@ -242,7 +245,7 @@ def spread_ratio(baseline, candidate, confidence=CONFIDENCE):
             f"the spread over seeds needs booleans (seeds, examples) of at least 3 seeds, and has {np.shape(baseline)}."
         )
     seeds, variances = len(pair[0]), [np.var(accuracies, ddof=1) for accuracies in pair]
-    if min(variances) == 0:
+    if min(map(np.ptp, pair)) < SAME:  # their variance may be 1e-34 instead of 0
         raise InputError("all seeds of one of the two are equally right: the ratio of their spreads is not defined.")
     together = np.corrcoef(*pair)[0, 1]
     t = scipy_stats.t.ppf((1 + confidence) / 2, seeds - 2)

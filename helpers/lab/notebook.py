@@ -112,6 +112,13 @@ def _code_hash(path, _modified):
     digest = hashlib.sha256()
     for cell in read(path).cells:
         digest.update(f"{cell.cell_type}\n{cell.source}\0".encode())
+    digest.update(helpers_hash().encode())
+    return digest.hexdigest()
+
+
+def helpers_hash():
+    """A hash of the helpers' code: whatever was measured by other code is no part of what is measured now."""
+    digest = hashlib.sha256()
     for module in sorted(repository.HELPERS.rglob("*.py")):
         digest.update(module.read_bytes())
     return digest.hexdigest()

@@ -195,7 +195,8 @@ def _check_choice(parameter, value):
     choices, _, other = found.group(1).partition(", or ")
     if value in [choice.strip() for choice in choices.split(",")]:
         return
-    own = (".npz" in other and str(value).endswith(".npz")) or ("folder" in other and os.sep in str(value))
+    folder = os.sep in str(value) or "/" in str(value) or Path(str(value)).is_dir()
+    own = (".npz" in other and str(value).endswith(".npz")) or ("folder" in other and folder)
     if not own:
         raise InputError(f"parameter {parameter.name}={value!r} must be one of {found.group(1).strip()}.")
     if not Path(value).exists():

@@ -201,8 +201,9 @@ def results_page():
 
 
 def outcomes_file(name):
-    """The table that `benchmarks/zoo.py` or `benchmarks/trainable.py` kept, of the reference machine; None if there is none."""
-    return next(iter(sorted(repository.REPOSITORY.glob(f"results/{name}/*/{name}.csv"))), None)
+    """The table that `benchmarks/zoo.py` or `benchmarks/trainable.py` kept last; None if there is none."""
+    found = [results.RECORDED / name / it.machine / f"{name}.csv" for it in results.recordings(name, name)]
+    return next((path for path in found if path.is_file()), None)
 
 
 def outcomes_table(name):

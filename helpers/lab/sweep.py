@@ -59,10 +59,12 @@ def run(notebook, texts, scheduler=None, workers=None, threads=1, output=None):
     stops = plan(path, parse(path, texts))
     folder = Path(output) if output else repository.output_root() / "sweeps" / path.stem
     points = {folder / _name(stop, threads): stop for stop in stops}
-    missing = {point: stop for point, stop in points.items() if _numbers(point, stop) is None}
+    missing = {point: stop for point, stop in points.items() if _recorded(point, stop) is None}
     console = Console(markup=False, highlight=False, soft_wrap=True)
     console.print(f"{len(points)} points, {len(points) - len(missing)} of them finished before.")
     repository.write(folder / "points.csv", table(points).to_csv(index=False))  # tells now whether it can be written
+    for former in (folder / "summary.csv", *folder.glob("*.svg")):  # of another grid
+        former.unlink(missing_ok=True)
     failed, code = [], 0
     try:
         if missing:
@@ -114,19 +116,25 @@ def plan(path, grid):
         raise InputError("grid is empty: give at least one parameter, as in seed=0:5.")
     if size > LARGEST:
         raise InputError(f"grid has {size:,} points, more than {LARGEST:,}: make it coarser, or sweep it in parts.")
+    tour.contents.cache_clear()
     return [tour.stop_at(path, dict(zip(grid, values, strict=True))) for values in itertools.product(*grid.values())]
 
 
 def table(points):
     """The finished among `points` (folder -> Stop) as a tidy frame: point, a column for each parameter of the grid, number,
-    value, low, high, unit; a row for each number of each point."""
+    value, low, high, unit; a row for each number of each point. Of points from several machines, numbers that belong to a
+    machine, such as latency, have its name in another column, `machine`, and are neither averaged nor drawn together."""
     names = list(dict.fromkeys(name for stop in points.values() for name in stop.changes))
-    rows = []
+    rows, machines = [], set()
     for point, stop in points.items():
         at = {name: json.dumps(value) if isinstance(value, list) else value for name, value in stop.changes.items()}
-        for number, estimate in (_numbers(point, stop) or {}).items():
-            rows.append({"point": point.name, **at, "number": number, **vars(estimate)})
-    frame = pd.DataFrame(rows, columns=["point", *names, "number", "value", "low", "high", "unit"])
+        found = _recorded(point, stop) or {"numbers": {}, "machine": None}
+        machines |= {found["machine"]} - {None}
+        for number, estimate in found["numbers"].items():
+            of = "" if found["tolerances"][number] is not None else found["machine"]
+            rows.append({"point": point.name, **at, "machine": of, "number": number, **vars(estimate)})
+    told = ["machine"] if len(machines) > 1 else []
+    frame = pd.DataFrame(rows, columns=["point", *names, *told, "number", "value", "low", "high", "unit"])
     return frame.astype({"value": float, "low": float, "high": float})
 
 
@@ -208,10 +216,10 @@ def _file_name(text):
     return re.sub(r"[^\w.=+-]+", "_", text)
 
 
-def _numbers(point, stop):
-    """What a finished point recorded, name -> Estimate, or None."""
+def _recorded(point, stop):
+    """What a finished point recorded, as `results.read` gives it, or None."""
     with contextlib.suppress(ResultsError, OSError):
-        return results.read(stop.name, stop.profile, root=point)["numbers"]
+        return results.read(stop.name, stop.profile, root=point)
 
 
 def _check_address(scheduler):

@@ -5,6 +5,7 @@ What a tour writes goes under `repository.output_root()`: `<profile>/<notebook>.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -57,12 +58,11 @@ def run(only=(), profile=repository.QUICK, given=None, fresh=False, jobs=1):
     Raises InputError before anything is started.
     """
     stops = plan(only, profile, given or {})
-    label = (
-        repository.CUSTOM if given else Path(profile).stem
-    )  # a run with other parameters stays apart from the profile's own
+    # A run with other parameters, or by a private profile, whatever its name, stays apart from the profiles' own.
+    label = repository.CUSTOM if given or Path(profile).suffix else profile
     folder = repository.output_root() / label
     journal = folder / ("-".join(["tour", *(stop.name[:2] for stop in stops if only)]) + ".json")
-    finished = {} if fresh else _resumable(journal, stops, jobs)
+    finished = {} if fresh else _resumable(journal, stops, jobs, folder)
     if finished:
         print(f"Resuming the interrupted tour: {', '.join(finished)} finished before (--fresh reruns all).")
     try:
@@ -87,6 +87,7 @@ def run(only=(), profile=repository.QUICK, given=None, fresh=False, jobs=1):
 
 def plan(only, profile, given):
     """The stops of a tour, every parameter checked. Arguments as for `run`, and so are the errors: InputError before anything runs."""
+    contents.cache_clear()
     paths = notebook.selected(only)
     changes = {path: parameters.load_profile(profile, path.stem) for path in paths}
     if profile != repository.QUICK:
@@ -132,13 +133,15 @@ def record(names=()):
                 repository.OUTPUT_VARIABLE: str(repository.REPOSITORY),
                 repository.REVISION_VARIABLE: revision,
             }
-            failure = execute(notebook.to_record(path), {}, copy, environment)
-            if failure:
-                _tell(path.stem, failure, copy)
-                code = 1
-            else:
-                executed = notebook.without_noise(nbformat.read(copy, as_version=4))
-                repository.write(path, nbformat.writes(executed) + "\n")
+            with _as_it_was(path.stem) as made:
+                failure = execute(notebook.to_record(path), {}, copy, environment)
+                if failure:
+                    _tell(path.stem, failure, copy)
+                    code = 1
+                else:
+                    executed = notebook.without_noise(nbformat.read(copy, as_version=4))
+                    repository.write(path, nbformat.writes(executed) + "\n")
+                    made()
         except KeyboardInterrupt:
             print(f"Interrupted: {path.name} is unchanged.")
             return INTERRUPTED
@@ -148,29 +151,69 @@ def record(names=()):
     return code
 
 
-def keep(profile, machine=False):
-    """Copy the results of a finished run of `profile` from the output folder into the repository, its figures too.
+@contextlib.contextmanager
+def _as_it_was(name):
+    """Put figures and results of a notebook back as they were, unless what is yielded was called: they belong to its outputs."""
 
-    machine: keep only the results, as those of one machine more, and leave reference and figures as they are.
+    def there():
+        figures = (repository.REPOSITORY / repository.figures_folder(repository.QUICK)).glob(f"{name[:2]}_*.svg")
+        return [*figures, *results.RECORDED.glob(f"{repository.QUICK}/*/{name}.json")]
+
+    former, recorded = {path: path.read_bytes() for path in there()}, []
+    try:
+        yield lambda: recorded.append(name)
+    finally:
+        for path in there() if not recorded else []:
+            if path not in former:
+                path.unlink()
+        for path, content in former.items() if not recorded else ():
+            if not path.is_file() or path.read_bytes() != content:
+                repository.write(path, content)
+
+
+def keep(profile, names=(), machine=False):
+    """Copy the results of a finished run of `profile` on this machine from the output folder into the repository, its figures too.
+
+    names: of the notebooks that ran, as `run` takes them; what lies there of others is left. machine: keep only the results, as those
+    of one machine more, and leave reference and figures as they are.
     Returns the names of the notebooks whose results were kept. Raises ResultsError when there are none.
     """
-    root = repository.output_root()
-    kept = results.keep(profile, root, reference=not machine)
-    figures = [] if machine else sorted((root / repository.figures_folder(profile)).glob("*.svg"))
+    root, ran = repository.output_root(), [path.stem for path in notebook.selected(names)]
+    kept = results.keep(profile, root, reference=not machine, notebooks=ran)
+    folder = root / repository.figures_folder(profile)
+    figures = [] if machine else sorted(path for name in kept for path in folder.glob(f"{name[:2]}_*.svg"))
     for path in figures:
         repository.write(repository.REPOSITORY / repository.figures_folder(profile) / path.name, path.read_bytes())
     return kept
 
 
 def _key(path, used):
-    """A hash of the notebook's cells without their outputs, of the helpers and of the parameters."""
-    code = notebook.code_hash(path)
-    return hashlib.sha256(f"{code}\n{json.dumps(used, sort_keys=True)}".encode()).hexdigest()
+    """A hash of the notebook's cells without their outputs, of the helpers, of the packages, and of the parameters, with what the
+    files hold that they name."""
+    named = [each for value in used.values() for each in (value if isinstance(value, list) else [value])]
+    files = [contents(each) for each in named if isinstance(each, str)]
+    decisive = [notebook.code_hash(path), _versions(), used, files]
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
-def _resumable(journal, stops, jobs):
-    """The entries of an interrupted tour that still hold: name -> entry. A tour that ended leaves none, and what ran in larger
-    company than now is run again."""
+_versions = functools.cache(runtime_env.versions)  # of thousands of points
+
+
+@functools.cache
+def contents(value):
+    """Of a parameter that names a file, a folder or a checkpoint: the sizes and times of what is there; [] of any other."""
+    found = []
+    for path in (Path(value), repository.REPOSITORY / "checkpoints" / f"{value}.keras"):
+        with contextlib.suppress(OSError):
+            files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+            times = [(each.stat().st_size, each.stat().st_mtime_ns) for each in files]
+            found += [str(path.resolve()), *zip(map(str, files), times, strict=True)]
+    return found
+
+
+def _resumable(journal, stops, jobs, folder):
+    """The entries of an interrupted tour that still hold: name -> entry. A tour that ended leaves none; what ran in larger company
+    than now is run again, and so is what another tour has run since with other parameters."""
     try:
         former = json.loads(journal.read_text())
         entries = {} if former["complete"] else former["notebooks"]
@@ -183,7 +226,14 @@ def _resumable(journal, stops, jobs):
         and entry["key"] == stop.key
         and not entry["error"]
         and entry["jobs"] <= jobs
+        and _ran_with(folder / stop.path.name) == stop.changes
     }
+
+
+def _ran_with(copy):
+    """The parameters that an executed copy was given, or None."""
+    with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
+        return json.loads(copy.read_text(encoding="utf-8"))["metadata"]["papermill"]["parameters"]
 
 
 def _note(journal, finished, complete=False):
@@ -333,8 +383,10 @@ def _recorded(stop, started):
         former = f" (was {_short(here[name])})" if name in here else ""
         told.append(f"{name} {_short(numbers[name])}{former}")
     with contextlib.suppress(ResultsError):  # nothing was recorded under these parameters
-        agrees = results.compare(numbers, results.read(stop.name, stop.profile))["agrees"].dropna()
-        told.append(f"{agrees.sum()} of {len(agrees)} numbers as recorded")
+        table = results.compare(numbers, results.read(stop.name, stop.profile))
+        agrees, absent = table["agrees"].dropna(), results.absent(table)
+        lost = f", {len(absent)} recorded ones not made" if absent else ""
+        told.append(f"{agrees.sum()} of {len(agrees)} numbers as recorded{lost}")
     return told, content["verdicts"]
 
 

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from helpers.base.errors import InputError
+from helpers.evidence import stats
 from helpers.networks import checkpoints, data, models, training
 
 DEFAULTS = {"calibration_samples": 100, "test_images": None, "unreadable": "refuse", "batch_size": 32, "seed": 0}
+ENOUGH = 500  # images by which a model's answers are told from chance
 
 
 @dataclass(frozen=True)
@@ -60,14 +63,18 @@ def prepare(parameters):
     """The Bench that a notebook's parameters (name -> value) describe: dataset, checkpoint and selection_share, and, where
     they are other than DEFAULTS, calibration_samples, test_images (how many; None for all), unreadable, batch_size, seed.
 
-    Raises InputError for a data set, checkpoint or number of samples that cannot be had.
+    Raises InputError for a data set, checkpoint or number of samples that cannot be had, and for a checkpoint of the user's that
+    answers as if it did not look at the images.
     """
     asked = DEFAULTS | parameters
     seed = asked["seed"]
     images = data.load(asked["dataset"], unreadable=asked["unreadable"])
     model = checkpoints.load(asked["checkpoint"], classes=len(images.classes))
     parts = training.split(images, selection=asked["selection_share"], seed=seed)
-    size, judged = model.input_shape[1], slice(asked["test_images"])
+    size, judged = model.input_shape[1], _mixed(images.y_test)[: asked["test_images"]]
+    if asked["checkpoint"] not in checkpoints.RECIPES:
+        drawn = np.random.default_rng(seed).permutation(parts["selection"])[:ENOUGH]
+        _check_input(model, images, drawn, size)
     calibration_part = models.network_input(images.x_train[parts["calibration"]], size).numpy()
     return Bench(
         images,
@@ -80,3 +87,24 @@ def prepare(parameters):
         asked["batch_size"],
         seed,
     )
+
+
+def _mixed(labels):
+    """An order of test images in which any first part has all classes: as they are, or drawn with seed 0 where they are sorted by
+    class, as in a folder."""
+    order = np.arange(len(labels))
+    return np.random.default_rng(0).permutation(order) if (np.diff(labels) >= 0).all() else order
+
+
+def _check_input(model, images, chosen, size):
+    """Raises InputError for a model that is no better on some training images than if its answers were given to any of them."""
+    answers = model.predict(models.network_input(images.x_train[chosen], size), verbose=0).argmax(-1)
+    labels = images.y_train[chosen]
+    chance = sum((answers == each).mean() * (labels == each).mean() for each in np.unique(labels))
+    found = stats.proportion(answers == labels)
+    if found.low <= chance:
+        raise InputError(
+            f"checkpoint answers {found:.1%} of {len(chosen)} images rightly, which is chance: the lab shows pictures from -1 to 1. If the "
+            "model takes 0 to 255, put a layer before it that undoes this, tf.keras.layers.Rescaling(127.5, 127.5); and are the "
+            f"classes in this order: {', '.join(map(str, images.classes))}?"
+        )

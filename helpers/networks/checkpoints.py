@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers.base import repository, runtime_env
-from helpers.base.errors import InputError
+from helpers.base.errors import InputError, LabError
 from helpers.evidence import stats
 from helpers.networks import data, detector, embedder, models, training
 
@@ -258,11 +258,19 @@ def path(name):
 def load(name, size=None, classes=None):
     """A checkpoint as a Keras model, not compiled. Name, or the path of a `.keras` file.
 
-    size (pixels) and classes, where given, must be those of the model; InputError otherwise, or if there is none.
+    size (pixels) and classes, where given, must be those of the model; InputError otherwise, or if there is none. A file of Keras 3
+    becomes a model of Keras 2, with what `opening.keras_file` and `flatten.flat` raise.
     """
     file = path(name)
     try:
-        model = tf.keras.models.load_model(file, compile=False)
+        if _is_of_keras_3(file):  # tfmot, with which it is compressed, knows Keras 2 alone
+            from helpers.networks import flatten, opening  # which load Keras 3, and that takes a while
+
+            model, _ = flatten.flat(opening.keras_file(file))
+        else:
+            model = tf.keras.models.load_model(file, compile=False)
+    except LabError:
+        raise
     except Exception as error:  # zip, HDF5 and Keras each raise their own
         raise InputError(
             f"checkpoint {file.name} cannot be loaded ({type(error).__name__}): fetch or train it again."
@@ -274,6 +282,14 @@ def load(name, size=None, classes=None):
                 f"checkpoint {file.name} was made for {what}={has}, not {wanted}: name another, or train one."
             )
     return model
+
+
+def _is_of_keras_3(file):
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return str(json.loads(archive.read("metadata.json"))["keras_version"]).startswith("3")
+    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
+        return False
 
 
 def card(name):

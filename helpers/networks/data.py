@@ -54,11 +54,12 @@ def load(name, unreadable="refuse"):
 
     Raises InputError, saying what was tried and what to do.
     """
-    if str(name).endswith(".npz"):
+    name = str(name)
+    if name.endswith(".npz"):
         return _own(Path(name))
     if name == FLOWERS:
         return _flowers()
-    if name not in SOURCES and os.sep in str(name):
+    if name not in SOURCES and (os.sep in name or "/" in name or Path(name).is_dir()):
         return from_folder(name, unreadable=unreadable)
     if name not in SOURCES:
         raise InputError(

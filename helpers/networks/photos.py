@@ -24,7 +24,7 @@ def load_folder(folder, size=224, unreadable="refuse"):
         raise InputError(f"folder {folder} does not exist: give one that holds a subfolder of images for each class.")
     found = {
         sub.name: sorted(path for path in sub.iterdir() if path.suffix.lower() in SUFFIXES)
-        for sub in sorted(folder.iterdir())
+        for sub in sorted(folder.iterdir(), key=lambda sub: sub.name)  # by letters alone: Windows ignores their case
         if sub.is_dir() and not sub.name.startswith(".")
     }
     found = {name: paths for name, paths in found.items() if paths}
@@ -53,8 +53,11 @@ def load_folder(folder, size=224, unreadable="refuse"):
 
 def _square(path, size):
     with extras.needed("a folder of images"):
-        from PIL import Image
+        from PIL import Image, ImageOps
     with Image.open(path) as image:
+        image = ImageOps.exif_transpose(image)  # a phone writes down how it was held
+        if image.mode.startswith("I"):  # 16 bits, of which Pillow would cut off all above 255
+            image = Image.fromarray((np.asarray(image, np.float64) / 257).round().clip(0, 255).astype(np.uint8))
         if "A" in image.getbands() or "transparency" in image.info:
             image = image.convert("RGBA")
             white = Image.new("RGBA", image.size, "white")

@@ -93,9 +93,15 @@ def _recoloured(pictures, most, seed):
 def fine_tuning_batches(dataset, chosen, size, steps, batch_size=32, seed=0):
     """`batches` for so many steps on some training images of a data set, flipped and cropped to at least 85% of their sides.
 
-    chosen: indices of the images, int (n,). size: in pixels, as the model takes them.
+    chosen: indices of the images, int (n,). size: in pixels, as the model takes them. Raises InputError for fewer images than a
+    batch takes.
     """
-    epochs = 1 + steps * batch_size // len(chosen)
+    if len(chosen) < batch_size:
+        raise InputError(
+            f"there are {len(chosen)} images to train on, fewer than a batch of {batch_size}: give more, or a smaller batch_size."
+        )
+    # The second is larger where a small set leaves many images of each epoch over.
+    epochs = max(1 + steps * batch_size // len(chosen), -(-steps // (len(chosen) // batch_size)))
     images, labels = dataset.x_train[chosen], dataset.y_train[chosen]
     return batches(images, labels, size, batch_size, seed, epochs, smallest_crop=0.85)
 

@@ -100,7 +100,8 @@ def _make(place, tell):
     packages = debian.fetch(PACKAGES, place / "apt", PREPARE, "arm64")
     _replaced(place / "root", lambda new: debian.unpack(packages, new, PREPARE))
     tell("LiteRT's wheels, as the lock has them …")
-    wheels = _wheels(place / "wheels", _python(place))
+    _replaced(place / "wheels", lambda new: _fetched(new, _python(place)))  # none of an older lock among them
+    wheels = sorted((place / "wheels").glob("*.whl"))
     _replaced(place / "site", lambda new: _installed(wheels, new))
     for name, processor in PROCESSORS.items():
         _replaced(place / name, lambda new, processor=processor: _described(processor, new))
@@ -159,9 +160,8 @@ def _pinned():
     return [block for block in blocks if canonicalize_name(re.match(r"[\w.-]*", block)[0]) in names]
 
 
-def _wheels(wheels, interpreter):
-    """The wheels that the lock pins, for the root's Python, checked against its hashes."""
-    wheels.mkdir(exist_ok=True)
+def _fetched(wheels, interpreter):
+    """Fetch the wheels that the lock pins into an empty folder, for the root's Python, checked against its hashes."""
     version = interpreter.name.removeprefix("python")
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as listed:
         listed.write("\n".join(_pinned()))
@@ -184,8 +184,6 @@ def _wheels(wheels, interpreter):
             "fetching LiteRT's wheels",
             PREPARE,
         )
-    found = {canonicalize_name(path.name.split("-")[0]): path for path in wheels.glob("*.whl")}
-    return [found[name] for name in sorted(_needed())]
 
 
 def _installed(wheels, site):

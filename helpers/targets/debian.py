@@ -47,6 +47,7 @@ def fetch(names, folder, cure, architecture=None, dependencies=True):
     }
     apt = ["apt-get", "-q", *(word for name, value in settings.items() for word in ("-o", f"{name}={value}"))]
     run([*apt, "update"], "reading the lists of Debian's packages", cure)
+    run([*apt, "autoclean"], "removing packages that have newer ones", cure)
     if dependencies:
         wanted = ["install", "--download-only", "--no-install-recommends", "-y", *names]
         run([*apt, *wanted], "fetching Debian's packages", cure)

@@ -29,12 +29,13 @@ OPTIONS = {
 PATIENCE = 60  # seconds beyond what the jobs themselves may take
 _JOB = "job.json"
 # What the other machine's Python is told: unpack standard input, run the job, remove everything.
+# And end after so many seconds, whether or not anybody still waits for it.
 _BOOTSTRAP = f"""
 import subprocess, sys, tarfile, tempfile
 with tempfile.TemporaryDirectory() as folder:
     tarfile.open(fileobj=sys.stdin.buffer, mode="r|").extractall(folder)
     with open(folder + "/{_JOB}") as job:
-        code = subprocess.call([sys.executable, "runner.py"], cwd=folder, stdin=job)
+        code = subprocess.call([sys.executable, "runner.py"], cwd=folder, stdin=job, timeout=float(sys.argv[1]))
 sys.exit(code)
 """
 # What ssh says (exit code 255) -> what that means here; the first that is found counts.
@@ -80,10 +81,8 @@ class Target:
 
     @property
     def host(self):
-        """As ssh takes it: [user@]host."""
-        parts = urlsplit(self.url)
-        user = f"{parts.username}@" if parts.username else ""
-        return user + parts.hostname
+        """As ssh takes it: [user@]host, in the letters of the alias."""
+        return re.sub(r"[\[\]]|:\d+$", "", urlsplit(self.url).netloc)
 
     @property
     def python(self):
@@ -101,7 +100,7 @@ class Target:
         port = urlsplit(self.url).port
         command = ["ssh", "-T", *(word for name, value in OPTIONS.items() for word in ("-o", f"{name}={value}"))]
         command += ["-p", str(port)] if port else []
-        command += ["--", self.host, f"{shlex.quote(self.python)} -c {shlex.quote(_BOOTSTRAP)}"]
+        command += ["--", self.host, f"{shlex.quote(self.python)} -c {shlex.quote(_BOOTSTRAP)} {seconds:g}"]
         with tempfile.TemporaryFile() as cargo:
             _pack(cargo, jobs, folder)
             cargo.seek(0)
@@ -110,7 +109,9 @@ class Target:
             except FileNotFoundError:
                 raise RunError("there is no `ssh` on this machine's PATH: install OpenSSH's client.") from None
             except subprocess.TimeoutExpired:
-                raise RunError(f"{self.url} did not finish within {seconds:.0f} s.") from None
+                raise RunError(
+                    f"{self.url} did not finish within {seconds:.0f} s: give it fewer samples, or smaller models."
+                ) from None
         return self._answers(done, len(jobs))
 
     def _answers(self, done, number):

@@ -154,19 +154,20 @@ def with_whole_minimums(model):
 
 
 def minimums(model):
-    """(name of the tensor that it reads, name of the one that it makes) of every minimum with a constant. Raises InputError for a
-    damaged file."""
+    """(name of the tensor that it reads, name of the one that it makes) of every minimum with a constant that alone reads it. Raises
+    InputError for a damaged file."""
     blob = litert.content(model)
     if not _has_minimums(blob):
         return []
     with flatbuffer.unpacked(blob) as content:
         graph = content.subgraphs[0]
-        names = [tensor.name.decode() for tensor in graph.tensors]
+        names, readers = [tensor.name.decode() for tensor in graph.tensors], _readers(graph)
         return [
             (names[operator.inputs[0]], names[operator.outputs[0]])
             for operator in graph.operators
             if flatbuffer.operator_name(content, operator) == "MINIMUM"
             and len(flatbuffer.stored(content.buffers[graph.tensors[operator.inputs[1]].buffer], blob))
+            and len(readers[operator.inputs[0]]) == 1
         ]
 
 

@@ -10,6 +10,7 @@ from helpers.base.errors import InputError
 from helpers.tflite.scoring import Task, only
 
 SMALLEST = 1 / 512  # an int8 softmax tells nothing below half a step of 1/256
+FLOOR = 1 / 8  # and what all classes are raised to adds up to no more than this
 VOID = 255  # the label of a place that counts for nothing, as is -1
 
 
@@ -149,12 +150,15 @@ class Segmentation(Classes):
 
     def truth(self, y, n, label="y"):
         y = np.asarray(y)
-        if y.ndim == len(self.shape) + 1 and y.shape[-1] == 1:
-            y = y[..., 0]
-        if y.shape != (n, *_without(self.shape, self.axis)):
-            raise InputError(
-                f"{label} has shape {y.shape}: give the class of each place, {(n, *_without(self.shape, self.axis))}."
-            )
+        wanted = [(n, *_without(self.shape, axis)) for axis in (self.axis, 1)]
+        if y.ndim == len(self.shape) + 1 and 1 in (y.shape[-1], y.shape[1]):
+            y = y[..., 0] if y.shape[-1] == 1 and y.shape[:-1] in wanted else y[:, 0] if y.shape[1] == 1 else y
+        if y.shape != wanted[0]:
+            either = " or ".join(dict.fromkeys(map(str, wanted)))
+            cure = ", or say --task regression, which compares number with number" if y.shape[1:] == self.shape else ""
+            raise InputError(f"{label} has shape {y.shape}: give the class of each place, {either}{cure}.")
+        if y.dtype.kind == "f" and (y == np.round(y)).all():
+            y = y.astype(int)
         if y.dtype.kind not in "iub":
             raise InputError(f"{label} is {y.dtype}: give the class of each place as integers, as in y.astype(int).")
         y = y.astype(np.int64)
@@ -170,9 +174,9 @@ class Segmentation(Classes):
 
     def oriented(self, y):
         """With the axis that the labels say the classes are on."""
-        first = _without(self.shape, 1)
-        last_fits = y.shape[1:] in (_without(self.shape, -1), (*_without(self.shape, -1), 1))
-        return replace(self, axis=1) if not last_fits and y.shape[1:] == first else self
+        first, last = _without(self.shape, 1), _without(self.shape, -1)
+        last_fits = y.shape[1:] in (last, (*last, 1))
+        return replace(self, axis=1) if not last_fits and y.shape[1:] in (first, (*first, 1), (1, *first)) else self
 
     def own(self, answers):
         found = answers[self.output]
@@ -219,7 +223,8 @@ def divergence(exact, found):
 
 
 def _log_probabilities(outputs, probabilities):
-    logits = np.log(np.maximum(outputs, SMALLEST)) if probabilities else outputs.astype(np.float64)
+    least = min(SMALLEST, FLOOR / outputs.shape[-1])
+    logits = np.log(np.maximum(outputs, least)) if probabilities else outputs.astype(np.float64)
     logits = logits - logits.max(axis=-1, keepdims=True)
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 

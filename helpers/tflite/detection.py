@@ -8,7 +8,7 @@ import numpy as np
 from helpers.base.errors import InputError
 from helpers.evidence.boxes import FORMS, average_precision, best, corners
 from helpers.evidence.stats import score
-from helpers.tflite.scoring import Task
+from helpers.tflite.scoring import ALIKE, Task, noise
 
 UNLIKE = 4  # times as far from the corner: labels in pixels and boxes in shares of the side, or the reverse
 
@@ -95,6 +95,10 @@ class Detection(Task):
 
     def scores(self, answers, truth):
         return average_precision(self.found(answers), truth)
+
+    def alike(self, one, other):
+        pairs = zip(self.parts(one), self.parts(other), strict=True)  # boxes and certainties each by themselves
+        return np.all([noise(*pair) <= ALIKE for pair in pairs], axis=0)
 
     def advice(self, answers, truth):
         better = {form: score(replace(self, form=form).scores(answers, truth)).value for form in FORMS}

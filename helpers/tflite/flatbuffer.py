@@ -40,10 +40,14 @@ def names(enumeration):
 
 @contextlib.contextmanager
 def unpacked(blob):
-    """The content of a file as the schema's `ModelT`, to be read or changed. Raises InputError for a damaged one, or for
-    whatever goes wrong while it is read."""
+    """The content of a file as the schema's `ModelT`, to be read or changed. Tensors without names, as files for small devices have
+    them, get one by their place. Raises InputError for a damaged file, or for whatever goes wrong while it is read."""
     with refusing_damage(blob):
-        yield schema.ModelT.InitFromPackedBuf(blob, 0)
+        parsed = schema.ModelT.InitFromPackedBuf(blob, 0)
+        for graph in parsed.subgraphs:
+            for place, tensor in enumerate(graph.tensors):
+                tensor.name = tensor.name or f"tensor_{place}".encode()
+        yield parsed
 
 
 def custom_operators(blob):

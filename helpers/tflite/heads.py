@@ -59,6 +59,10 @@ def heads(answers, y, purpose=None):
     purpose = purpose or Purpose()
     n, asked = len(next(iter(answers.values()))), purpose.task
     shapes = {name: of.shape[1:] for name, of in answers.items()}
+    if purpose.metric and asked:
+        raise InputError(
+            f"task={asked!r} and metric={purpose.metric!r} are two answers to one question: give one of them."
+        )
     if purpose.metric:
         parts = [("", tasks.metric(purpose.metric, shapes), y)]
     elif isinstance(asked, str) or len(shapes) == 1:

@@ -96,7 +96,7 @@ def _shown(model, samples, only=None):
     if why:
         raise InputError(f"samples do not fit the model: {why}.")
     number = len(next(iter(samples.values())))
-    size = litert.at_once(blob, number)
+    size = litert.at_once(blob, samples)
     wanted = [index for index in _computed(blob) if only is None or index in only]
     for start in range(0, number, size):
         part = {name: array[start : start + size] for name, array in samples.items()}

@@ -25,6 +25,7 @@ def interleaved(load, samples, rounds, blocks=BLOCKS, threads=1):
     """
     found = []
     for _ in range(blocks):
+        runners = None  # the former block's are gone before this one's take their memory
         runners = {name: _Timed(function(threads), samples) for name, function in load.items()}
         found.append([{name: runner.seconds() for name, runner in runners.items()} for _ in range(rounds // blocks)])
     return found
@@ -79,16 +80,11 @@ def _alike(one, many, size):
 
     inputs = one.get_input_details()
     samples = [as_stored(array, each) for array, each in zip(drawn(declared(one)[0], size), inputs)]
-    for each, array in zip(many.get_input_details(), samples):
-        many.set_tensor(each["index"], array)
-    many.invoke()
-    together = [many.get_tensor(each["index"]) for each in many.get_output_details()]
+    together = answered(many, many.get_input_details(), many.get_output_details(), samples)
     for place in range(2):
-        for each, array in zip(inputs, samples):
-            one.set_tensor(each["index"], array[place : place + 1])
-        one.invoke()
-        for each, of in zip(one.get_output_details(), together):
-            alone, beside = (np.asarray(it, "float64") for it in (one.get_tensor(each["index"]), of[place : place + 1]))
+        single = answered(one, inputs, one.get_output_details(), [array[place : place + 1] for array in samples])
+        for it, of in zip(single, together):
+            alone, beside = (np.asarray(each, "float64") for each in (it, of[place : place + 1]))
             known = np.isfinite(alone) & np.isfinite(beside)
             # Integers may be rounded by one step to the other side.
             near = 1.5 if of.dtype.kind in "iu" else 1e-6 + 1e-3 * np.abs(alone[known]).max(initial=0)
@@ -168,6 +164,7 @@ def answered(runner, sources, targets, stored):
     inputs and outputs."""
     for source, array in zip(sources, stored):
         runner.set_tensor(source["index"], array)
+    runner.reset_all_variables()  # a recurrent layer's, or a sample's answer would depend on the samples before it
     runner.invoke()
     return [runner.get_tensor(target["index"]) for target in targets]
 

@@ -129,8 +129,8 @@ def predict(model, x, batch=BATCH, threads=runtime_env.LITERT_THREADS, admits_ba
 
 
 def run(model, samples, threads=runtime_env.LITERT_THREADS, batch=1, admits_batches=None, delegates=True):
-    """Run a file of any inputs and outputs over samples: name of an input -> array (n, ...), in the order of the file -> name
-    of an output -> array (n, ...), real numbers.
+    """Run a file of any inputs and outputs over samples: name of an input -> array (n, ...) -> name of an output -> array (n, ...),
+    real numbers. Samples under names that the file does not have go into its other inputs, in the file's order.
 
     Open sizes take those of the samples. batch: how many at a time, at most, where the graph admits it, as in `predict`. delegates: as
     `interpreter` takes it. Raises InputError for samples that do not fit.
@@ -139,12 +139,7 @@ def run(model, samples, threads=runtime_env.LITERT_THREADS, batch=1, admits_batc
     loaded = interpreter(blob, threads, delegates=delegates)
     sources, targets = interpreting.declared(loaded)
     names = [each["name"] for each in sources]
-    if set(names) - set(samples) and len(names) == len(samples):  # another file's names for the same inputs
-        samples = dict(zip(names, samples.values(), strict=True))
-    for name in names:
-        if name not in samples:
-            raise InputError(f"samples hold no {name}: give an array for each of {', '.join(names)}.")
-    arrays = [samples[name] for name in names]
+    arrays = in_order(names, samples)
     size = interpreting.at_a_time(arrays, batch)
     if admits_batches is None:
         admits_batches = size == 1 or interpreting.admits_batches(blob, size, dict(zip(names, arrays, strict=True)))
@@ -163,6 +158,18 @@ def run(model, samples, threads=runtime_env.LITERT_THREADS, batch=1, admits_batc
     details = loaded.get_output_details()
     real = [interpreting.real_numbers(*each) for each in zip(stored, details, strict=True)]
     return dict(zip([each["name"] for each in targets], real, strict=True))
+
+
+def in_order(names, samples):
+    """The arrays of samples, name -> array (n, ...), in the order of a file's inputs, of these names. Those of names that only
+    another file has go into the inputs that are left. Raises InputError where one is missing."""
+    left = [array for name, array in samples.items() if name not in names]
+    if len(names) == len(samples):
+        samples = {name: samples[name] if name in samples else left.pop(0) for name in names}
+    for name in names:
+        if name not in samples:
+            raise InputError(f"samples hold no {name}: give an array for each of {', '.join(names)}.")
+    return [samples[name] for name in names]
 
 
 def size(model):
@@ -283,13 +290,19 @@ def per_channel(model):
     return several.sum().astype(str) + " of " + several.size().astype(str)
 
 
-def at_once(model, number):
-    """How many of `number` samples to show a float file at a time where all of its tensors are kept: as many as fit into
-    KEPT_BYTES, and one where the graph was made for one (`interpreting.admits_batches`)."""
-    table = tensors(model)
-    each = 4 * sum(map(math.prod, table[~table["constant"]]["shape"]))
+def at_once(model, samples):
+    """How many samples to show a float file at a time where all of its tensors are kept: as many as fit into KEPT_BYTES, and one
+    where the graph was made for one (`interpreting.admits_batches`). samples: name of an input -> array (n, ...), whose sizes
+    open ones take."""
+    blob, number = content(model), len(next(iter(samples.values())))
+    with runtime_env.quiet():
+        plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        loaded = interpreting.load(blob, 1, samples=samples, experimental_op_resolver_type=plain)
+        shapes = [each["shape"] for each in loaded.get_tensor_details()]
+    constant = tensors(blob)["constant"]  # an interpreter may have tensors of its own behind those of the file
+    each = 4 * sum(math.prod(shape.tolist()) for shape, fixed in zip(shapes, constant, strict=False) if not fixed)
     size = max(1, min(number, KEPT_BYTES // max(1, each)))
-    return size if size == 1 or interpreting.admits_batches(content(model), size) else 1
+    return size if size == 1 or interpreting.admits_batches(blob, size, samples) else 1
 
 
 def layer_outputs(model, x):
@@ -303,7 +316,7 @@ def layer_outputs(model, x):
         outputs = [
             o.outputs[0] for o in operators_ if flatbuffer.operator_name(parsed, o) in flatbuffer.WEIGHT_OPERATORS
         ]
-    size = at_once(blob, len(x))
+    size = at_once(blob, {"x": x})
     found = []
     with runtime_env.quiet():  # it warns of the memory that all these tensors take
         loaded = Interpreter(
@@ -318,6 +331,7 @@ def layer_outputs(model, x):
             loaded.resize_tensor_input(source["index"], part.shape)
             loaded.allocate_tensors()
             loaded.set_tensor(source["index"], interpreting.as_stored(part, source))
+            loaded.reset_all_variables()
             loaded.invoke()
             details = {tensor["index"]: tensor for tensor in loaded.get_tensor_details()}
             found.append([interpreting.real_numbers(loaded.get_tensor(index), details[index]) for index in outputs])

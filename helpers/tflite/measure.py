@@ -17,7 +17,7 @@ import pandas as pd
 from helpers.base import company, ground_truth, runtime_env
 from helpers.base.errors import InputError, RunError
 from helpers.evidence import stats
-from helpers.tflite import inputs, interpreting, litert, rewrite, runner
+from helpers.tflite import inputs, interpreting, litert, rewrite, runner, scoring
 
 ROUNDS = 60
 SAMPLES = "samples.npz"
@@ -146,9 +146,18 @@ def table(names, baseline, answers, told=HERE):
     return frame
 
 
+class JobError(RunError):
+    """A job that failed. model: of the only one that it ran its name, "empty" of none, None of several. limited: whether a limit
+    ended it."""
+
+    def __init__(self, sentence, answer, model=None):
+        super().__init__(f"{sentence} failed: {answer['error']}")
+        self.model, self.limited = model, answer.get("kind") in ("out of time", "out of memory")
+
+
 def _answered(answer, what):
     if "error" in answer:
-        raise RunError(f"the process that {what} failed: {answer['error']}")
+        raise JobError(f"the process that {what}", answer)
     return answer
 
 
@@ -215,10 +224,19 @@ def random_samples(model, number=16):
 
 
 def like(one, other):
-    """Which samples, (n, numbers) each, have the largest number at the same place or, of one number each, nearly the same one."""
-    if one.shape[1] > 1:
-        return one.argmax(axis=1) == other.argmax(axis=1)
-    return np.abs(one - other)[:, 0] <= 0.01 * max(np.ptp(one), 1e-9)
+    """Which samples of two answers, (n, ...) each, are alike: bool (n,), whatever they are for. In a row the largest number must be
+    at the same place, of equally large ones at any; a single number must be nearly the same; and where there are more axes, each
+    channel (of the last one) by itself, so that boxes hide no scores."""
+    n = len(one)
+    one, other = (each.reshape(n, -1) if each[:1].size in (1, each.shape[-1]) else each for each in (one, other))
+    if one.ndim > 2:
+        channels = [each.reshape(n, -1, each.shape[-1]) for each in (one, other)]
+        pairs = zip(*(np.moveaxis(each, -1, 0) for each in channels), strict=True)
+        return np.all([scoring.noise(*pair) <= scoring.ALIKE for pair in pairs], axis=0)
+    if one.shape[1] == 1:
+        return np.abs(one - other)[:, 0] <= max(0.01 * np.ptp(one), 1e-5 * np.abs(one).max())
+    rows, (its, others) = np.arange(n), (each.argmax(axis=1) for each in (one, other))
+    return (other[rows, its] == other[rows, others]) | (one[rows, its] == one[rows, others])
 
 
 def compared(here, there, number=None):
@@ -227,16 +245,24 @@ def compared(here, there, number=None):
 
     Raises KeyError, TypeError or ValueError for what is no such answer.
     """
-    both = [
-        [np.reshape(np.asarray(of, float), (number or len(of), -1)) for of in pair]
-        for pair in zip(here["first"], there["first"], strict=True)
-    ]
-    equal = np.all([(one == other).all(axis=1) for one, other in both], axis=0)
+    both = shown(here, there, number)
+    equal = np.all([(one == other).reshape(len(one), -1).all(axis=1) for one, other in both], axis=0)
     return (
         float(np.mean([like(*pair).mean() for pair in both])),
         float(equal.mean()),
         float(max(np.abs(one - other).max() for one, other in both)),
     )
+
+
+def shown(here, there, number=None):
+    """The outputs that two answers to "predict" both show, pairs of float (number, ...). Raises as `compared` does."""
+    pairs = []
+    for pair in zip(here["first"], there["first"], strict=True):
+        one, other = (np.asarray(of, float) for of in pair)
+        if one.shape != other.shape or not one.ndim or len(one) != (number or len(one)) or not len(one):
+            raise ValueError(f"{one.shape} and {other.shape} cannot be compared")
+        pairs.append((one, other))
+    return pairs
 
 
 def _bounded(rounds):
@@ -285,7 +311,7 @@ def _memory(names, answers):
     for number, answer in enumerate(answers):
         name = list(found)[number % len(found)]
         if "error" in answer:
-            raise RunError(f"the child process that runs the {name or 'empty'} failed: {answer['error']}")
+            raise JobError(f"the child process that runs the {name or 'empty'}", answer, name or "empty")
         found[name].append(answer["bytes"])
     without = found.pop(None)
     differences = {name: np.subtract(each, without) for name, each in found.items()}

@@ -31,8 +31,7 @@ class Replay:
         with runtime_env.quiet():
             opened = interpreting.opened(litert.content(base), 1)
         sources, targets = interpreting.declared(opened)
-        names = [each["name"] for each in sources]
-        self._arrays = [samples[name] for name in names] if set(names) <= set(samples) else list(samples.values())
+        self._arrays = litert.in_order([each["name"] for each in sources], samples)
         self._names, self._number = [each["name"] for each in targets], len(self._arrays[0])
         self._size = interpreting.at_a_time(self._arrays, litert.BATCH) if admits_batches else 1
         self._sources, self._kept_bytes = opened.get_input_details(), kept_bytes

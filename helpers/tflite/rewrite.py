@@ -129,6 +129,57 @@ def with_operands(model, operands):
         return _with_values(content, fresh, blob)
 
 
+def with_own_constants(model, places):
+    """The file in which operators that read the same constant at one of their places, but not the same kernel, each have their own:
+    the converter stores equal biases, such as zeros, once. places: operator, such as "CONV_2D" -> (place of its kernel, of its
+    bias). The file itself where nothing is shared."""
+    blob, first, shared = litert.content(model), {}, False
+    with flatbuffer.unpacked(blob) as content:
+        graph = content.subgraphs[0]
+        for operator in graph.operators:
+            kernel, bias = places.get(flatbuffer.operator_name(content, operator), (0, -1))
+            if not 0 <= bias < len(operator.inputs) or operator.inputs[bias] < 0:
+                continue
+            index, reads = int(operator.inputs[bias]), int(operator.inputs[kernel])
+            owners = first.setdefault(index, {reads: index})
+            if reads not in owners:
+                owners[reads], shared = twin(graph, index, f"_own_{len(owners)}".encode()), True
+            operator.inputs = [owners[reads] if at == bias else each for at, each in enumerate(operator.inputs)]
+        return packed(content, blob) if shared else blob
+
+
+def with_outputs_of(made, model):
+    """A quantized file whose outputs are those of the float model that it was made of, under their names.
+
+    Where other operators read an output as well, litert-quantizer may make another tensor the output, lose its name, or let an
+    operator of integers read real numbers, which no interpreter takes. The file itself where no output is read.
+    """
+    blob = litert.content(model)
+    with flatbuffer.unpacked(blob) as content:
+        graph = content.subgraphs[0]
+        read = {int(index) for operator in graph.operators for index in operator.inputs}
+        if not read & set(map(int, graph.outputs)):
+            return made
+        names = [graph.tensors[index].name for index in graph.outputs]
+        signed = {int(entry.tensorIndex): entry.name for entry in content.signatureDefs[0].outputs}
+        called = [signed.get(int(index)) for index in graph.outputs]
+    with flatbuffer.unpacked(made) as content:
+        graph = content.subgraphs[0]
+        index_of = {tensor.name: index for index, tensor in enumerate(graph.tensors)}
+        kinds = [flatbuffer.operator_name(content, operator) for operator in graph.operators]
+        unpacked = [each for kind, each in zip(kinds, graph.operators, strict=True) if kind == "DEQUANTIZE"]
+        whole = {int(each.outputs[0]): int(each.inputs[0]) for each in unpacked}
+        real = {integers: number for number, integers in whole.items()}
+        for kind, operator in zip(kinds, graph.operators, strict=True):
+            if kind != "QUANTIZE" and graph.tensors[operator.outputs[0]].type != schema.TensorType.FLOAT32:
+                operator.inputs = [whole.get(int(each), each) for each in operator.inputs]
+        ends = [index_of[name] for name in names]
+        graph.outputs = [real.get(each, each) for each in ends]  # or the integers, where it gives them on purpose
+        for entry in content.signatureDefs[0].outputs:
+            entry.tensorIndex = graph.outputs[called.index(entry.name)]
+        return packed(content, made)
+
+
 def _with_values(content, constants, blob):
     for index, values in constants.items():
         tensor = content.subgraphs[0].tensors[index]

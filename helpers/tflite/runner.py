@@ -32,6 +32,7 @@ interpreter that reads it is native code, so files from strangers belong in a co
 """
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import importlib.util
@@ -105,7 +106,15 @@ def run_all(jobs, folder=None):
 # --- the process that runs a job
 
 
+def _end_with_parent():
+    """Let this process be killed when the one that started it is gone, which may have been killed itself. Linux only."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def _serve():
+    if len(sys.argv) > 1:  # started by `run`
+        _end_with_parent()
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what native code prints must not mix with the answer
     job = json.loads(sys.argv[1] if len(sys.argv) > 1 else sys.stdin.read())

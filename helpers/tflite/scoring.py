@@ -49,6 +49,12 @@ class Task:
     def same(self, one, other):
         """Which samples two models give the same answer: bool (n,), or the share of it, float (n,); None if not discrete."""
 
+    def alike(self, one, other):
+        """Which answers of one file, by two processors, are the same for this task, as `same`; where there is no same, those that
+        differ by no more than ALIKE."""
+        same = self.same(one, other)
+        return self.damage(one, other) <= ALIKE if same is None else same
+
     def damage(self, exact, answers):
         """By how much answers differ from those of the float model, without labels: float (n,), 0 where they are the same."""
         return sum(noise(exact[name], answers[name]) for name in self.shapes) / len(self.shapes)
@@ -59,7 +65,7 @@ class Task:
     def uninformed(self, answers, truth):
         """What a model scores that does not look at the samples: as `scores`, those of these answers given to other samples; or their
         mean, where that can be known; None where nobody knows."""
-        return self.scores(answers, np.roll(truth, 1 + len(truth) // 2, axis=0))
+        return self.scores(answers, truth[others(len(truth))])
 
     def advice(self, answers, truth):
         """What to look for where answers score no more than that."""
@@ -82,6 +88,15 @@ class Task:
         return self.shapes[self.output]
 
 
+ALIKE = 0.01  # of the variance: by so much answers of one file may differ between two processors, a tenth of a standard deviation
+
+
+def others(n):
+    """For each of n samples another one, drawn at random: a rule, such as half of them further on, would find the same label again
+    where labels follow a rule of their own."""
+    return np.random.default_rng(0).permutation(n)
+
+
 def only(task, fits, wanted):
     """Why a task has not one output of a shape that fits, in words; None if it has."""
     if len(task.shapes) != 1:
@@ -90,16 +105,23 @@ def only(task, fits, wanted):
 
 
 def spread(y):
-    """Variance over the samples: of each number in a row; of all places together, by channel, where there are more axes."""
-    return y.var(axis=0) if y.ndim <= 2 else y.var(axis=tuple(range(y.ndim - 1)))
+    """Variance over the samples: of each number in a row; of all places together, by channel, where there are more axes. 0 for what
+    never changes, such as 0.1, whose mean is rounded."""
+    axes = 0 if y.ndim <= 2 else tuple(range(y.ndim - 1))
+    return np.where(np.ptp(y, axis=axes) > 0, y.var(axis=axes), 0.0)
+
+
+def size(y):
+    """The mean square of numbers, the unit of errors where they have no variance; 1 where all are 0."""
+    return float((y.astype(float) ** 2).mean()) or 1.0
 
 
 def noise(exact, found):
-    """Squared difference of each sample in units of the exact answers' variance: float (n,)."""
+    """Squared difference of each sample in units of the exact answers' variance, or, if they never change, of their mean square:
+    float (n,)."""
     n = len(exact)
     error = ((found.astype(float) - exact) ** 2).reshape(n, -1).mean(axis=1)
-    whole = float(spread(exact.astype(float)).mean())
-    return error / whole if whole > 0 else np.where(error > 0, np.inf, 0.0)
+    return error / (float(spread(exact.astype(float)).mean()) or size(exact))
 
 
 def sqnr(exact, found):

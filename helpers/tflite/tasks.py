@@ -23,7 +23,7 @@ from helpers.tflite.classifying import (
     is_distribution,
 )
 from helpers.tflite.detection import Detection
-from helpers.tflite.scoring import Task, only, spread
+from helpers.tflite.scoring import Task, only, others, size, spread
 
 AT_ONCE = 256  # samples that are compared at a time
 
@@ -31,7 +31,8 @@ AT_ONCE = 256  # samples that are compared at a time
 @dataclass(frozen=True)
 class Regression(Task):
     """Numbers. Score: one less the squared error in units of the labels' variance, whose mean is the coefficient of
-    determination (R², of each number by itself, then their mean). Damage: squared difference in units of the variance."""
+    determination (R², of each number by itself, then their mean; those that never change count only where none does, in units of
+    their mean square). Damage: squared difference in units of the variance."""
 
     name: ClassVar[str] = "regression"
     measure: ClassVar[str] = "r2"
@@ -59,6 +60,8 @@ class Regression(Task):
     def scores(self, answers, truth):
         varies = spread(truth)
         error = (answers[self.output] - truth) ** 2
+        if not varies.any():  # an output that is always the same, judged by itself
+            return 1 - error.reshape(len(truth), -1).mean(axis=1) / size(truth)
         varied = np.broadcast_to(varies > 0, truth.shape[1:])
         return 1 - (error / np.where(varies > 0, varies, 1))[:, varied].mean(axis=1)
 
@@ -142,8 +145,8 @@ class Embedding(Task):
     def uninformed(self, answers, truth):
         if truth.ndim == 1:
             return super().uninformed(answers, truth)
-        others = np.column_stack([truth[:, :2], np.roll(truth[:, 2], 1 + len(truth) // 2)])
-        return self.scores(answers, others)
+        shuffled = np.column_stack([truth[:, :2], truth[others(len(truth)), 2]])
+        return self.scores(answers, shuffled)
 
     def same(self, one, other):
         return self.nearest(one) == self.nearest(other)
@@ -155,7 +158,7 @@ class Embedding(Task):
 @dataclass(frozen=True)
 class Own(Task):
     """A task of the user's: a function of answers, a dict by the outputs' names or the only output's array, and of y as it was
-    given -> the samples' scores, bool or float (n,), the higher the better."""
+    given, a dict where it has an array for each of some outputs -> the samples' scores, bool or float (n,), the higher the better."""
 
     name: ClassVar[str] = "own"
     measure: ClassVar[str] = "score"
@@ -163,9 +166,11 @@ class Own(Task):
     function: object = None
 
     def truth(self, y, n, label="y"):
-        if len(y) != n:
-            raise InputError(f"{label} has {len(y):,} entries for {n:,} samples: give one a sample.")
-        return np.asarray(y)
+        given = {f"y_{name}": each for name, each in y.items()} if isinstance(y, dict) else {label: y}
+        for name, each in given.items():
+            if len(each) != n:
+                raise InputError(f"{name} has {len(each):,} entries for {n:,} samples: give one a sample.")
+        return {name: np.asarray(each) for name, each in y.items()} if isinstance(y, dict) else np.asarray(y)
 
     def own(self, answers):
         raise InputError("--metric needs labels: add y to the data.")
@@ -265,7 +270,8 @@ def _fitting(shape, values, y):
             return Regression if _are_fractions(y) else Classification
         if len(shape) == 2 and y.ndim == 3 and y.shape[2] == 5 and y.shape[1:] != shape:
             return Detection
-        return Segmentation if y.dtype.kind in "iub" else Regression
+        mask = yes_or_no and 1 in (shape[0], shape[-1]) and y[:1].size == numbers
+        return Segmentation if mask or y.dtype.kind in "iub" else Regression
     if numbers == 1:
         return Binary if values is not None and are_probabilities(values) else Regression
     if len(shape) == 1:

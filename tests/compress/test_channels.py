@@ -611,3 +611,20 @@ def test_the_command_names_what_it_cannot_prune(tmp_path):
         result = run(tmp_path / f"{name}.keras", "--ratio", 0.5, "--output", tmp_path / "narrow.keras")
         assert result.exit_code == 2 and message in result.output
     assert not (tmp_path / "narrow.keras").exists()
+
+
+def test_activations_of_a_model_of_several_inputs():
+    a, b = layers.Input((3,), name="a"), layers.Input((4,), name="b")
+    dense = {name: layers.Dense(8, "relu", name=f"wide_{name}") for name in "ab"}
+    model = tf.keras.Model([a, b], layers.Add()([layers.Dense(2)(dense["a"](a)), layers.Dense(2)(dense["b"](b))]))
+    x = {
+        name: np.random.default_rng(0).normal(size=(50, size)).astype("float32") for name, size in (("b", 4), ("a", 3))
+    }
+    found = channels.scores(model, "activation", x)
+    for name in "ab":
+        np.testing.assert_allclose(found[f"wide_{name}"], dense[name](x[name]).numpy().mean(0), rtol=1e-5)
+    in_order = channels.scores(model, "activation", [x["a"], x["b"]])
+    assert all((found[name] == in_order[name]).all() for name in found)
+    for wrong in (x["a"], {"a": x["a"]}, [x["a"]], [x["b"], x["a"]]):
+        with pytest.raises(StructureError, match="calibration"):
+            channels.scores(model, "activation", wrong)

@@ -427,3 +427,30 @@ def test_correcting_biases_wants_samples(spoil):
     model = chain()
     with pytest.raises(InputError, match="calibration"):
         eq.correct_bias(model, spoil(images(model)))
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda x: tf.nn.leaky_relu(x, alpha=0.01),
+        lambda x: tf.nn.softmax(x, axis=1),
+        lambda x: tf.clip_by_value(x, -1.0, 2.0),
+        lambda x: tf.concat(tf.split(x, 2, axis=-1)[::-1], -1),
+        lambda x: 2 * x[..., :4],
+    ],
+    ids=["slope", "axis", "bounds", "parts", "slice"],
+)
+def test_bare_operators_are_called_with_their_own_arguments(between):
+    tf.keras.utils.set_random_seed(0)
+    source = layers.Input((8, 8, 3))
+    model = tf.keras.Model(source, layers.Conv2D(4, 3)(between(layers.Conv2D(8, 3)(source))))
+    x = np.random.default_rng(0).normal(size=(64, 8, 8, 3)).astype("float32")
+
+    def off(corrected):
+        rough = models.copy(corrected)
+        for layer in filter(eq.has_kernel, rough.layers):
+            kernel, bias = layer.get_weights()
+            layer.set_weights([affine.rounded(kernel), bias])
+        return np.abs((rough(x) - model(x)).numpy().mean((0, 1, 2))).max()
+
+    assert off(eq.correct_bias(model, x)) < off(model) / 1000

@@ -88,3 +88,34 @@ def test_the_file_runs_in_a_project_without_the_lab(tmp_path):
     shutil.copy(keras_pruning.__file__, tmp_path)
     code = "import keras_pruning, sys; assert 'helpers' not in sys.modules; keras_pruning.Pruning(0.5)"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+
+
+def test_layers_of_one_path_are_all_pruned():
+    """Two towers of one function have the same names inside."""
+    layers = keras.layers
+
+    def tower(name):
+        source = keras.Input((8,))
+        return keras.Model(source, layers.Dense(8, name="dense")(source), name=name)
+
+    source = keras.Input((8,))
+    model = keras.Model(source, tower("b")(tower("a")(source)))
+    model.compile("sgd", "mse")
+    pruning = keras_pruning.Pruning(0.5, end=10, every=1)
+    model.fit(X.reshape(-1, 8)[:64], np.zeros((64, 8)), 4, verbose=0, callbacks=[pruning])
+    assert [(kernel(model.get_layer(name), "dense") == 0).mean() for name in "ab"] == [0.5, 0.5]
+    assert len(pruning.masks) == 2
+
+
+def test_kernels_that_other_layers_hold_are_pruned_or_told():
+    layers = keras.layers
+    source = layers.Input((5, 8))
+    attended = layers.MultiHeadAttention(2, 4)(source, source)
+    model = keras.Model(source, layers.TimeDistributed(layers.Dense(8))(attended))
+    model.compile("sgd", "mse")
+    x = np.random.default_rng(0).normal(size=(16, 5, 8)).astype("float32")
+    share, pattern = keras_pruning.Pruning(0.5, end=4, every=1), keras_pruning.Pruning("2:4", end=4, every=1)
+    for pruning in (share, pattern):
+        model.fit(x, x, 4, verbose=0, callbacks=[pruning])
+    assert len(share.masks) == 5 and not share.left
+    assert len(pattern.masks) == 1 and len(pattern.left) == 4

@@ -132,3 +132,11 @@ def test_the_example_is_made_once_and_can_be_loaded(tmp_path):
     assert (litert.predict(own.file, x).argmax(axis=-1) == y).mean() > 0.8
     before = model_path.read_bytes()
     assert own_data.example(tmp_path) == (model_path, data_path) and model_path.read_bytes() == before
+
+
+@pytest.mark.parametrize("dtype, worst", [("uint8", 300), ("uint8", -1), ("int8", 128), ("int32", 2**31)])
+def test_whole_numbers_that_an_input_does_not_hold_are_refused(dtype, worst):
+    model = Model("n", "", b"", None, None, (End("x", (2,), dtype),), (), ())
+    with pytest.raises(InputError, match=rf"data has x from .* this model takes {dtype} \(n, 2\), which holds"):
+        own_data.fitted(np.array([[worst, 0]]), model, "data")
+    assert own_data.fitted(np.array([[7.0, 0]]), model, "data").dtype == dtype

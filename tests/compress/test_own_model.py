@@ -337,3 +337,10 @@ def test_a_tflite_that_cannot_run_is_refused_with_a_cure_that_works(tmp_path):
     x = np.random.default_rng(0).normal(size=(3, 12, 12, 4)).astype("float32")
     [found] = litert.run(own.file, {"x": x}).values()
     assert affine.sqnr(np.asarray(model(x)), found) > 100
+
+
+@pytest.mark.parametrize("samples", [None, np.zeros((2, 16, 32), "float32")])
+def test_a_dense_layer_on_a_sequence_is_counted_at_each_of_its_places(samples):
+    source = layers.Input((16, 32))
+    model = tf.keras.Model(source, layers.Dense(10)(layers.Dense(64, "relu")(source)))
+    assert own_model.profile(quantize.convert(model), samples)["macs"].tolist() == [16 * 32 * 64, 16 * 64 * 10]

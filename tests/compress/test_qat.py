@@ -548,3 +548,38 @@ def test_the_file_runs_in_a_project_without_the_lab(tmp_path):
     run = subprocess.run([sys.executable, "project.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert "lab: []" in run.stdout, run.stderr
     assert float(run.stdout.split("difference:")[1]) < 0.1
+
+
+def test_a_transposed_convolution_of_4_bits_has_a_range_for_each_output_channel():
+    source = tf.keras.layers.Input((8, 8, 3))
+    model = tf.keras.Model(source, tf.keras.layers.Conv2DTranspose(6, 3, name="up")(source))
+    aware = qat.quantization_aware(model, 4)
+    layer = aware.get_layer("quant_up")
+    assert [each.shape for each in layer.weights if "kernel_m" in each.name] == [(6,), (6,)]
+    x = np.random.default_rng(0).normal(size=(20, 8, 8, 3)).astype("float32")
+    qat.start_calibrated(aware, model, x)
+    kernel = model.get_layer("up").get_weights()[0]
+    steps = np.abs(kernel).max((0, 1, 3), keepdims=True) / 7
+    rounded = tf.keras.models.clone_model(model)
+    rounded.set_weights([np.round(kernel / steps) * steps, *model.get_layer("up").get_weights()[1:]])
+    assert affine.sqnr(rounded(x).numpy(), aware(x).numpy()) > 30 > affine.sqnr(model(x).numpy(), aware(x).numpy())
+    config = layer.quantize_config.get_config()
+    assert config["transposed"] and qat.KernelConfig.from_config(config).get_config() == config
+
+
+def test_weights_of_one_name_in_a_layer_are_not_mixed_up():
+    source = tf.keras.layers.Input((5, 4))
+    model = tf.keras.Model(source, tf.keras.layers.Bidirectional(tf.keras.layers.LSTM(3))(source))
+    x = np.random.default_rng(0).normal(size=(2, 5, 4)).astype("float32")
+    for trained in (model, qat.quantization_aware(model)):
+        np.testing.assert_allclose(qat.without_fake_quantization(trained, model)(x), model(x), atol=1e-6)
+
+
+def test_sizes_that_a_model_leaves_open_are_those_of_the_samples():
+    layers = tf.keras.layers
+    source = layers.Input((None, None, 3))
+    model = tf.keras.Model(source, layers.Dense(2)(layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(source))))
+    aware, x = qat.quantization_aware(model), np.random.default_rng(0).normal(size=(4, 16, 16, 3)).astype("float32")
+    assert affine.sqnr(model(x).numpy(), qat.start_calibrated(aware, model, x)(x).numpy()) > 20
+    with pytest.raises(ValueError, match="this model takes"):
+        qat.start_calibrated(aware, model, x[..., :2])

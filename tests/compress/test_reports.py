@@ -386,3 +386,19 @@ def test_what_cannot_be_trained_is_refused_and_nothing_is_written(lesson, arrays
 def test_an_unknown_teacher():
     with pytest.raises(InputError, match="must be self or labels"):
         reports.Lesson(teacher="me")
+
+
+def test_labels_are_taken_apart_with_the_samples_and_must_be_one_each():
+    x = {"x": np.arange(100, dtype="float32")[:, None]}
+    fit, labels, chosen, others = reports._apart(x, {"kind": np.arange(100), "there": np.arange(100) + 1}, 0)
+    for samples, known in ((fit, labels), (chosen, others)):
+        assert (samples["x"][:, 0] == known["kind"]).all() and (known["there"] == known["kind"] + 1).all()
+    for y, told in ((np.arange(1000), "y has 1,000 labels"), ({"kind": np.arange(9)}, "y_kind has 9 labels")):
+        with pytest.raises(InputError, match=f"{told} for 100 samples: give one a sample"):
+            reports._apart(x, y, 0)
+
+
+def test_a_model_of_tokens_has_its_channels_pruned(tmp_path):
+    architectures.build("embedding of tokens", tf.keras).save(tmp_path / "model.keras")
+    _, _, totals, _ = reports.prune_file(tmp_path / "model.keras", tmp_path / "narrow.keras", 0.5)
+    assert "latency_ratio" in totals.index

@@ -251,7 +251,7 @@ def test_a_file_with_a_layer_that_answers_zero_to_all_samples_runs_in_every_form
 
 def test_ranges_of_parts_are_those_of_the_whole(network, ranges, monkeypatch):
     monkeypatch.setattr(litert, "KEPT_BYTES", 5 * 4 * 12 * 12 * 3 * 10)  # a few samples at a time
-    assert 1 < litert.at_once(network, len(SAMPLES)) < len(SAMPLES) / 2
+    assert 1 < litert.at_once(network, {"x": SAMPLES}) < len(SAMPLES) / 2
     found = requantize.calibrate(network, SAMPLES)
     assert found.keys() == ranges.keys()
     for name, seen in found.items():
@@ -395,3 +395,45 @@ def test_dynamic_range_is_refused_where_it_would_do_nothing(with_outliers):
     with pytest.raises(StructureError, match="'oscar' changed nothing: it is for dense layers"):
         requantize.dynamic(convolutions, against=requantize.OSCAR, calibration=samples)
     assert requantize.dynamic(convolutions)
+
+
+@pytest.fixture(scope="module")
+def with_an_output_inside():
+    """A network whose first output is what its second is made of, such as an embedding and its classes."""
+    source = layers.Input((6,))
+    early = layers.Dense(4, name="early")(source)
+    return quantize.convert(tf.keras.Model(source, [layers.Dense(3, name="late")(early), early]))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *({EVERYTHING: form} for form in (Format(), Format(4), Format(8, 16), Format(8, "dynamic"))),
+        *({name: form} for name in ("early", "late") for form in (Format(), Format(4))),
+        *({EVERYTHING: Format(), name: form} for name in ("early", "late") for form in (None, Format(), Format(4))),
+        *(
+            {EVERYTHING: Format(), "early": one, "late": other}
+            for one in (None, Format(4))
+            for other in (None, Format(4))
+        ),
+    ],
+)
+def test_an_output_that_others_read_keeps_its_name_and_its_numbers(with_an_output_inside, asked):
+    file, x = with_an_output_inside, np.random.default_rng(0).normal(size=(60, 6)).astype("float32")
+    names = dict(litert.weight_layers(file)[["layer", "name"]].values)
+    formats = {names.get(layer, layer): form for layer, form in asked.items()}
+    made = requantize.apply(file, formats, requantize.calibrate(file, x))
+    exact, found = litert.run(file, {"x": x}), litert.run(made, {"x": x})
+    assert set(found) == set(exact) == {"output_0", "output_1"}
+    assert min(affine.sqnr(exact[name], found[name]) for name in exact) > 15
+
+
+def test_what_a_minimum_and_another_operator_read_is_not_cut_off():
+    """As where a skip path passes a clip by."""
+    source = layers.Input((8,))
+    hidden = layers.Dense(16)(source)
+    model = tf.keras.Model(source, layers.Dense(4)(layers.Add()([tf.minimum(hidden, 0.1), hidden])))
+    file, x = quantize.convert(model), np.random.default_rng(0).normal(size=(200, 8)).astype("float32")
+    made = requantize.apply(file, {EVERYTHING: Format()}, requantize.calibrate(file, x))
+    exact, converters = litert.predict(file, x), litert.predict(quantize.convert(model, "int8", x), x)
+    assert affine.sqnr(exact, litert.predict(made, x)) > affine.sqnr(exact, converters) - 3

@@ -377,3 +377,15 @@ def test_a_regression_of_two_inputs_is_swept(labels):
     scheme = requantize.Scheme(ranges=requantize.calibrate(file, x))
     steps = sensitivity.plan(file, sensitivity.order(table).name, scheme, x, y, target=None, purpose=purpose)
     assert list(steps["layers"]) == [0, 1, 2, 3] and steps["change"].iloc[-1] == pytest.approx(0, abs=1e-3)
+
+
+def test_numbers_that_tell_uses_of_a_layer_apart_are_no_other_layers_names():
+    a, b, shared = layers.Input((6,), name="a"), layers.Input((6,), name="b"), layers.Dense(8, "relu", name="dense")
+    model = tf.keras.Model([a, b], layers.Dense(3, name="dense_1")(layers.Concatenate()([shared(a), shared(b)])))
+    file, known = quantize.convert(model), ("dense", "dense_1")
+    x = {name: np.random.default_rng(0).normal(size=(60, 6)).astype("float32") for name in "ab"}
+    table = sensitivity.weight_layers(file, known)
+    assert table["layer"].tolist() == ["dense_0", "dense_2", "dense_1"]
+    swept = sensitivity.sweep(file, x, x, known=known, modes=("alone",)).query("mode == 'alone'")
+    assert swept["layer"].tolist() == table["layer"].tolist() and swept["name"].is_unique
+    assert swept["damage"].nunique() == 3

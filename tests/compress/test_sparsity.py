@@ -185,3 +185,11 @@ def test_pointwise_cnn_is_what_tfmots_policy_for_xnnpack_prunes():
 def test_a_pointwise_cnn_that_cannot_be_is_refused(size, classes):
     with pytest.raises(InputError, match=f"size={size} must be at least 16 and classes={classes} at least 2"):
         models.pointwise_cnn(size, classes)
+
+
+def test_models_within_a_model_are_pruned_and_counted():
+    layers = models.tf.keras.layers
+    inner = models.tf.keras.Sequential([layers.Input((8,)), layers.Dense(99)])
+    model = models.tf.keras.Sequential([layers.Input((8,)), inner, layers.Dense(2)])
+    table = sparsity.report(sparsity.one_shot(model, 0.5))
+    assert table["weights"].tolist() == [8 * 99, 99 * 2] and table["sparsity"].tolist() == [0.5, 0.5]

@@ -279,3 +279,31 @@ def test_a_shared_kernel_is_one_variable():
     model = tf.keras.Model([left, right], layers.Concatenate()([shared(left), shared(right)]))
     graph = tflite_graph.Graph(quantize.convert(model))
     assert len(graph.weights) == 1
+
+
+def test_layers_that_the_converter_gave_one_bias_have_their_own():
+    """It stores equal biases once, such as the zeros of convolutions without a bias."""
+    layers = tf.keras.layers
+    tf.keras.utils.set_random_seed(0)
+    source = y = layers.Input((8, 8, 8))
+    for _ in range(3):
+        y = layers.Conv2D(8, 3, padding="same", activation="relu", use_bias=False)(y)
+    file = quantize.convert(tf.keras.Model(source, y))
+    x = np.random.default_rng(0).normal(size=(64, 8, 8, 8)).astype("float32")
+    graph = tflite_graph.Graph(file)
+    assert len({node.inputs[2] for node in graph.nodes() if node.kind == "CONV_2D"}) == 3
+    np.testing.assert_array_equal(litert.predict(graph.file, x), litert.predict(file, x))
+    formats = {"*": requantize.Format(4, 8, False)}
+    ranges = requantize.calibrate(graph.file, x)
+    rough = requantize.apply(graph.file, formats, ranges)
+    graph.rounding_as(rough).correct_biases(x)
+    corrected = requantize.apply(graph.written(), formats, ranges)
+    means = [litert.predict(each, x).mean((0, 1, 2)) for each in (file, rough, corrected)]
+    assert np.abs(means[2] - means[0]).max() < np.abs(means[1] - means[0]).max() / 4
+
+
+def test_a_layer_that_is_used_twice_keeps_its_one_bias():
+    layers = tf.keras.layers
+    a, b, shared = layers.Input((6,)), layers.Input((6,)), layers.Dense(8, "relu", bias_initializer="ones")
+    file = quantize.convert(tf.keras.Model([a, b], layers.Add()([shared(a), shared(b)])))
+    assert len(tflite_graph.Graph(file).weights) == len({"kernel", "bias"})

@@ -211,3 +211,23 @@ def test_a_sparsity_that_is_none(small, sparsity):
 def test_a_file_in_float_has_no_quantized_one(small):
     with pytest.raises(InputError, match="trained in float32"):
         tflite_training.in_float(small[0]).quantized()
+
+
+@pytest.mark.parametrize("kernel", [[1, -1, 1, -1], [3, 1, 1, 1], [0, 0, 0, 0], [1, 2, 3, 4]])
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
+def test_of_equal_weights_no_more_are_dropped_than_are_asked_for(kernel, share):
+    mask = tflite_pruning.Share(share).mask(tf.constant([kernel], tf.float32), tf.constant(1.0)).numpy()
+    assert (mask == 0).sum() == 4 * share
+    assert np.abs(np.array(kernel))[mask[0] == 0].max() <= np.abs(np.array(kernel))[mask[0] == 1].min()
+
+
+def test_each_sparsity_is_trained_for_what_it_asks():
+    layers = tf.keras.layers
+    model = tf.keras.Sequential([layers.Input((8,)), layers.Dense(64, "relu"), layers.Dense(4)])
+    x = np.random.default_rng(0).normal(size=(80, 8)).astype("float32")
+    aware = tflite_training.in_float(quantize.convert(model))
+    for sparsity, share in ((0.5, 0.5), (0.75, 0.75), ("1:4", 0.75), (0.25, 0.25)):
+        tflite_pruning.sparse(aware.restart(), sparsity)
+        tflite_training.train(aware, x, steps=10)
+        kernels = [each.numpy() for each in aware.graph.weights.values() if len(each.shape) == 2]
+        assert [(each == 0).mean() for each in kernels] == [share, share]

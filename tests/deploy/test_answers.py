@@ -5,6 +5,7 @@ import pytest
 
 from helpers.base.errors import InputError
 from helpers.deploy import answers
+from helpers.deploy import policy as limits
 from helpers.deploy.policy import FAIL, PASS, UNDECIDED, Policy
 from helpers.tflite import heads
 from helpers.tflite.heads import Purpose
@@ -44,6 +45,42 @@ def test_without_labels_the_damage_is_measured_too():
     assert measured["damage"].value == pytest.approx(-measured["delta_r2"].value, rel=0.01)
     found, *_ = outcomes(after(0.3), Policy(max_drop=None, min_sqnr=20, max_damage=0.01), y=None)
     assert found == {"SQNR": FAIL, "damage": FAIL}
+
+
+def test_a_detector_that_finds_nothing_is_rejected_without_labels():
+    corners = 30.0 * np.stack(np.meshgrid(np.arange(4), np.arange(4)), -1).reshape(16, 2)
+    boxes = np.tile(np.hstack([corners, corners + 20]), (200, 1, 1))
+    before = {"out": np.concatenate([boxes, RANDOM.random((200, 16, 2))], -1).astype("float32")}
+    [head] = heads.heads(before, None, Purpose("detection"))
+    in_shares = {"out": before["out"] / np.array([320] * 4 + [1, 1], "float32")}
+    for candidate, outcome in ((before, PASS), (in_shares, FAIL)):
+        [check], _ = answers.compared(head, candidate, None, Policy(max_drop=0.02))
+        assert check.outcome == outcome
+
+
+@pytest.mark.parametrize("n", [1, 2, 50])
+def test_a_number_that_is_always_the_same_is_judged_by_its_size(n):
+    """Such as how many boxes a detector gives: it has no variance to be measured in."""
+    before = {"out": np.full((n, 1), 21, "float32")}
+    for factor, drop in ((1, 0), (1.01, 1e-4), (0, 1)):
+        _, measured, _ = outcomes({"out": before["out"] * np.float32(factor)}, Policy(), None, before=before)
+        assert measured["delta_r2"].value == pytest.approx(-drop, rel=1e-3)
+        assert measured["damage"].value == pytest.approx(drop, rel=1e-3)
+
+
+def test_one_sample_decides_nothing():
+    one = {name: each[:1] for name, each in BEFORE.items()}
+    asked = Policy(max_drop=None, min_sqnr=20, max_damage=0.01)
+    found, _, checks = outcomes(one, asked, None, before=one)
+    assert found == {"SQNR": UNDECIDED, "damage": UNDECIDED}
+    assert all("one sample decides nothing" in check.because for check in checks)
+
+
+def test_agreement_in_shares_needs_as_many_samples_as_agreement_in_answers():
+    for n, outcome in ((1, UNDECIDED), (50, UNDECIDED), (500, PASS)):
+        for same in (np.ones(n), np.ones(n, bool)):
+            assert limits.agreement(same, 0.99).outcome == outcome
+    assert limits.agreement(np.full(500, 0.9), 0.99).outcome == FAIL
 
 
 def test_the_worst_slice_of_numbers():

@@ -212,6 +212,20 @@ def test_a_class_that_is_too_small_says_how_many_more_of_it_it_needs():
     assert "6 examples; about 20 more examples of class 1 would decide" in check.because
 
 
+def test_a_forecast_for_a_class_knows_that_failing_takes_more():
+    """Its own interval lies beyond the limit, that for all classes together does not yet."""
+    right = np.ones(1000, bool)
+    less = right & (np.arange(1000) >= 19)
+    check = policy.worst_group("class", right, less, np.repeat(np.arange(10), 100), 0.1)
+    assert check.outcome == UNDECIDED and check.measured.high < -0.1
+    more = int(re.search(r"about (\d+) more", check.because)[1])
+    for number, outcome in ((more // 2, UNDECIDED), (more + 5, FAIL)):
+        n = 100 + number
+        lost = np.concatenate([np.arange(n) >= round(0.19 * n), np.ones(900, bool)])
+        groups = np.concatenate([np.zeros(n, int), np.repeat(np.arange(1, 10), 100)])
+        assert policy.worst_group("class", np.ones(n + 900, bool), lost, groups, 0.1).outcome == outcome
+
+
 @pytest.mark.parametrize("n, lost, limit", [(40, 1, 0.1), (40, 2, 0.03), (30, 1, 0.06), (50, 3, 0.1)])
 def test_a_forecast_for_few_examples_does_not_round_them(n, lost, limit):
     def decides(times):
@@ -674,6 +688,19 @@ def test_no_former_report_outlives_a_run_that_decides_nothing(folder):
     assert (folder / "o.json").is_file() and (folder / "o.xml").is_file()
     assert command(*reports, data="permuted.npz").exit_code == 3
     assert not (folder / "o.json").exists() and not (folder / "o.xml").exists()
+
+
+@pytest.mark.parametrize("words", [["--rounds", "many"], ["--nosuch"], ["--report", "o.txt"]])
+def test_nor_does_it_outlive_a_misspelt_call(folder, words):
+    assert command("--limit", "max_drop=0.5", "--report", "o.json", "--report=o.xml").exit_code == 0
+    assert command(*words, "--report", "o.json", "--report=o.xml").exit_code == 3
+    assert not (folder / "o.json").exists() and not (folder / "o.xml").exists()
+
+
+def test_a_misspelt_call_removes_nothing_that_is_to_be_read(folder):
+    (folder / "limits.json").write_text("max_drop: 0.5")
+    assert command("--policy", "limits.json", "--report", "limits.json", "--nosuch").exit_code == 3
+    assert (folder / "limits.json").read_text() == "max_drop: 0.5"
 
 
 def test_one_point_is_no_points(folder):

@@ -192,6 +192,16 @@ def test_comparing_says_which_numbers_agree(probe):
     assert table.loc["latency_ratio.d", "recorded"] == 2.0
 
 
+def test_what_was_recorded_and_is_not_made_is_told(probe):
+    record({"top1.a": 0.95, "top1.b": 0.95, "latency_ratio.d": 2.0}, tolerances={"top1": 0.01, "latency_ratio": None})
+    recorded = results.read(NOTEBOOK, root=probe)
+    table = results.compare({"top1.a": 0.95}, recorded)
+    assert table["agrees"].to_dict() == {"top1.a": True, "top1.b": None, "latency_ratio.d": None}
+    assert results.absent(table) == ["top1.b"]
+    assert results.absent(results.compare({}, recorded)) == ["top1.a", "top1.b"]
+    assert results.absent(results.compare({"top1.a": 1, "top1.b": 2, "new": 3}, recorded)) == []
+
+
 def test_the_same_run_again_always_agrees(probe):
     random = np.random.default_rng(0)
     numbers = {f"n.{place}": random.normal() * 10.0 ** random.integers(-9, 10) for place in range(300)}
@@ -270,6 +280,19 @@ def test_a_folder_in_place_of_the_file_is_left_alone(probe):
     with pytest.raises(OutputError, match=r"figure\.svg could not be written"):
         repository.write(probe / "figure.svg", "<svg/>")
     assert there(probe) == []
+
+
+def test_a_file_of_the_users_that_cannot_be_written_is_told_what_helps(tmp_path):
+    with pytest.raises(OutputError, match=r"/dev/null/t\.csv could not be written .* name a file in a writable"):
+        repository.write("/dev/null/t.csv", "a")
+
+
+def test_what_a_link_leads_to_is_written_anew(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "real.csv").write_text("old")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "there" / "real.csv")
+    repository.write(tmp_path / "link.csv", "new")
+    assert (tmp_path / "link.csv").is_symlink() and (tmp_path / "there" / "real.csv").read_text() == "new"
 
 
 def test_text_and_bytes_are_written_as_they_are(probe):

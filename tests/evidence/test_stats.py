@@ -257,6 +257,14 @@ def test_the_ratio_of_spreads_is_pitmans_and_morgans():
     assert (swapped.low, swapped.high) == pytest.approx((1 / found.high, 1 / found.low))
 
 
+@pytest.mark.parametrize("right", [1, 3, 5, 7])
+def test_seeds_that_are_all_equally_right_have_no_spread(right):
+    """Of three accuracies of 0.1 numpy's variance is 3e-34."""
+    one, other = np.tile(np.arange(10) < right, (3, 1)), np.arange(10) < np.array([[1], [3], [6]])
+    with pytest.raises(InputError, match="equally right"):
+        stats.spread_ratio(one, other)
+
+
 # --- mean and median of repetitions
 
 
@@ -348,8 +356,19 @@ def test_a_quantity_of_a_whole_set_has_the_interval_of_its_samples():
     assert stats.score(one[np.arange(500) < 80]).value == pytest.approx(values[0][:80].mean())
     same = stats.score_difference(one, one)
     assert same.value == 0 and same.low < 0 < same.high
-    with pytest.raises(InputError, match="two are the least"):
-        stats.score(one[np.arange(500) < 1])
+    single = one[np.arange(500) < 1]
+    assert stats.score(single) == stats.Estimate(pytest.approx(values[0][0]), unit="share")
+    assert stats.score_difference(single, single).low < -0.5  # one sample tells next to nothing
+
+
+@pytest.mark.parametrize("apart", [-1.0, -0.5, -1e-12])
+def test_two_that_always_differ_by_the_same_are_known_to_differ(apart):
+    """Such as a detector that finds nothing, beside one that is always right."""
+    before, after = (
+        stats.OfSet(200, lambda weights, at=at: np.full(len(weights), at)) for at in (1.0, np.float64(1.0) + apart)
+    )
+    found = stats.score_difference(before, after)
+    assert found.value == pytest.approx(apart) and -1 <= found.low <= found.value < found.high < apart + 0.02
 
 
 def test_a_baseline_of_many_candidates_is_left_out_of_once():

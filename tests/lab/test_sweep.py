@@ -1,5 +1,6 @@
 """A sweep on a small notebook: the grid as typed, a real Dask cluster whose workers are killed, and what is kept."""
 
+import json
 import os
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from helpers.__main__ import main
 from helpers.base import repository
 from helpers.base.errors import InputError
 from helpers.evidence import stats
-from helpers.lab import sweep, workers
+from helpers.lab import sweep, tour, workers
 
 DECLARED = """rate = 0.5  # share; in [0, limit)
 limit = 1.0  # its bound; in (0, 1]
@@ -345,3 +346,44 @@ def test_a_figure_has_a_line_for_each_combination_of_the_other_parameters():
     assert [label.get_text() for label in axis.get_yticklabels()] == ["name=a", "name=b"]
     [axis] = sweep.figure(frame([1.0], rate=0.1), "top1").axes
     assert [label.get_text() for label in axis.get_yticklabels()] == ["top1"]
+
+
+def test_a_sweep_leaves_no_table_or_figure_of_another_grid(tiny):
+    assert (
+        CliRunner()
+        .invoke(main, ["sweep", str(tiny.path), "--output", str(tiny.output), "--grid", "seed=0:2"])
+        .exit_code
+        == 0
+    )
+    assert (tiny.output / "summary.csv").is_file() and list(tiny.output.glob("*.svg"))
+    (tiny.output / "of_another.svg").write_text("<svg/>")
+    assert (
+        CliRunner()
+        .invoke(main, ["sweep", str(tiny.path), "--output", str(tiny.output), "--grid", "rate=0.2"])
+        .exit_code
+        == 0
+    )
+    assert not (tiny.output / "summary.csv").exists() and not (tiny.output / "of_another.svg").exists()
+
+
+def test_numbers_of_several_machines_are_kept_apart_where_they_belong_to_them(tmp_path):
+    entry = {"low": None, "high": None, "unit": ""}
+    points = {}
+    for number, machine in enumerate(("x86-64-vnni", "x86-64-avx2", "x86-64-avx2")):
+        stop = tour.Stop(tmp_path / "tiny.ipynb", {"seed": number}, "custom", "key")
+        numbers = {
+            "top1": {**entry, "value": 0.9 + number / 100, "tolerance": 0.01},
+            "latency_ratio": {**entry, "value": 1.0 + number, "tolerance": None},
+        }
+        path = tmp_path / f"point{number}" / "results" / "custom" / machine / "tiny.json"
+        repository.write(path, json.dumps({"numbers": numbers, "verdicts": {}}))
+        points[tmp_path / f"point{number}"] = stop
+    found = sweep.summary(sweep.table(points)).set_index(["number", "machine"])
+    assert found["repetitions"].to_dict() == {
+        ("top1", ""): 3,
+        ("latency_ratio", "x86-64-vnni"): 1,
+        ("latency_ratio", "x86-64-avx2"): 2,
+    }
+    assert found.loc[("latency_ratio", "x86-64-avx2"), "value"] == 2.5
+    alone = dict(list(points.items())[1:])
+    assert "machine" not in sweep.table(alone)

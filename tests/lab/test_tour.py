@@ -74,7 +74,9 @@ def papermill_calls(monkeypatch):
         output.write_text("half a copy")
         if name in calls.failures:
             raise calls.failures.pop(name)
-        nbformat.write(nbformat.read(source, as_version=4), output)
+        executed = nbformat.read(source, as_version=4)
+        executed.metadata["papermill"] = {"parameters": changes}
+        nbformat.write(executed, output)
 
     monkeypatch.setattr(papermill, "execute_notebook", execute)
     return calls
@@ -417,14 +419,99 @@ def test_a_failing_run_leaves_the_good_copy(lab, papermill_calls):
 def test_results_and_figures_of_a_profile_are_kept(lab, monkeypatch):
     monkeypatch.setattr(results, "RECORDED", lab.folder / "repository" / "results")
     monkeypatch.setattr(repository, "REPOSITORY", lab.folder / "repository")
-    root = repository.output_root()
-    repository.write(root / "results" / "full" / "here" / "01_next.json", '{"numbers": {}}')
+    lab("01_next")
+    root, here = repository.output_root(), runtime_env.machine_name()
+    repository.write(root / "results" / "full" / here / "01_next.json", '{"numbers": {}}')
     repository.write(root / "figures" / "full" / "01_curve.svg", "<svg/>")
     figure = lab.folder / "repository" / "figures" / "full" / "01_curve.svg"
-    kept = lab.folder / "repository" / "results" / "full" / "here" / "01_next.json"
+    kept = lab.folder / "repository" / "results" / "full" / here / "01_next.json"
     assert tour.keep("full", machine=True) == ["01_next"]
     assert json.loads(kept.read_text()) == {"numbers": {}, "reference": False} and not figure.exists()
     assert tour.keep("full") == ["01_next"]
     assert json.loads(kept.read_text())["reference"] and figure.read_text() == "<svg/>"
     with pytest.raises(InputError, match="profile='other' has no results to keep"):
         tour.keep("other")
+
+
+def test_what_lies_there_of_other_notebooks_and_machines_is_not_kept(lab, monkeypatch):
+    monkeypatch.setattr(results, "RECORDED", lab.folder / "repository" / "results")
+    monkeypatch.setattr(repository, "REPOSITORY", lab.folder / "repository")
+    root, here = repository.output_root(), runtime_env.machine_name()
+    for name in ("01_old", "03_new"):
+        lab(name)
+        repository.write(root / "results" / "full" / here / f"{name}.json", '{"numbers": {}}')
+        repository.write(root / "figures" / "full" / f"{name[:2]}_curve.svg", "<svg/>")
+    repository.write(root / "results" / "full" / "elsewhere" / "03_new.json", '{"numbers": {}}')
+    assert tour.keep("full", ("03",)) == ["03_new"]
+    kept = [path.relative_to(lab.folder / "repository").as_posix() for path in repository.REPOSITORY.rglob("*.*")]
+    assert sorted(kept) == ["figures/full/03_curve.svg", f"results/full/{here}/03_new.json"]
+
+
+def test_a_private_profile_is_not_recorded_and_stays_apart(lab, papermill_calls, tmp_path):
+    lab("00_first")
+    (tmp_path / "quick.yaml").write_text("00_first: {n: 7}")
+    assert tour.run() == 0
+    quick = (lab.runs / "00_first.ipynb").read_bytes()
+    assert tour.run(profile=str(tmp_path / "quick.yaml")) == 0
+    assert (lab.runs / "00_first.ipynb").read_bytes() == quick
+    assert (lab.folder / "runs" / "custom" / "00_first.ipynb").is_file()
+    refused = CliRunner().invoke(main, ["record", "--profile", str(tmp_path / "quick.yaml")])
+    assert refused.exit_code == 2 and "put it in notebooks/profiles/" in refused.output
+    (repository.NOTEBOOKS / "profiles" / "mine.yaml").write_text((tmp_path / "quick.yaml").read_text())  # the cure
+    assert [stop.changes for stop in tour.plan((), "mine", {})] == [{"n": 7}]
+
+
+@pytest.mark.parametrize("ending", ["1 / 0", "raise KeyboardInterrupt"])
+def test_figures_and_results_of_a_notebook_that_is_not_recorded_are_as_they_were(lab, monkeypatch, ending):
+    monkeypatch.setattr(results, "RECORDED", lab.folder / "results")
+    figure, result = (
+        lab.folder / "figures" / "00_curve.svg",
+        lab.folder / "results" / "quick" / "here" / "00_first.json",
+    )
+    for path in (figure, result):
+        repository.write(path, "former")
+    other = lab.folder / "figures" / "00_other.svg"
+    drawn = "\n".join(
+        f"import pathlib; pathlib.Path({str(path)!r}).write_text('new')" for path in (figure, result, other)
+    )
+    lab("00_first", drawn, ending)
+    assert tour.record() in (1, tour.INTERRUPTED)
+    assert figure.read_text() == result.read_text() == "former" and not other.exists()
+    lab("00_first", drawn)
+    assert tour.record() == 0
+    assert figure.read_text() == result.read_text() == other.read_text() == "new"
+
+
+def test_a_key_changes_with_what_a_parameter_names(lab, tmp_path):
+    path = lab("00_first", declares='dataset = "one"  # one of one, an .npz file, or a folder\nshelf = ["a"]  # names')
+
+    def key(**given):
+        tour.contents.cache_clear()
+        return tour.stop_at(path, given).key
+
+    own, folder = tmp_path / "own.npz", tmp_path / "photos"
+    own.write_bytes(b"a")
+    (folder / "cat").mkdir(parents=True)
+    (folder / "cat" / "1.png").write_bytes(b"a")
+    (tmp_path / "checkpoints").mkdir()
+    checkpoint = tmp_path / "checkpoints" / "a.keras"
+    for value, change in (
+        ({"dataset": str(own)}, lambda: own.write_bytes(b"bb")),
+        ({"dataset": str(folder)}, lambda: (folder / "cat" / "2.png").write_bytes(b"b")),
+        ({"dataset": "one"}, lambda: checkpoint.write_bytes(b"it")),
+    ):
+        before = key(**value)
+        assert key(**value) == before
+        change()
+        assert key(**value) != before
+
+
+def test_what_ran_since_with_other_parameters_is_not_resumed(lab, papermill_calls, capsys):
+    lab("00_first")
+    lab("01_second")
+    papermill_calls.failures = {"01_second": KeyboardInterrupt()}
+    assert tour.run(given={"n": "4"}) == tour.INTERRUPTED
+    assert tour.run(["00"], given={"n": "5"}) == 0
+    capsys.readouterr()
+    assert tour.run(given={"n": "4"}) == 0
+    assert "Resuming" not in capsys.readouterr().out and papermill_calls.count(("00_first", {"n": 4})) == 2

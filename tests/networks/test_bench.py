@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from helpers.base.errors import InputError
 from helpers.networks import bench, data, models, training
@@ -69,3 +70,29 @@ def test_all_test_images_by_default():
 def test_what_cannot_be_had_is_named(changes, told):
     with pytest.raises(InputError, match=told):
         bench.prepare({**ASKED, **changes})
+
+
+def test_the_first_test_images_of_a_folder_are_of_all_classes(tmp_path):
+    for name, colour in (("blue", "blue"), ("red", "red")):
+        (tmp_path / name).mkdir()
+        for number in range(50):
+            Image.new("RGB", (8, 8), colour).save(tmp_path / name / f"{number}.png")
+    images = data.load(tmp_path)
+    order = bench._mixed(images.y_test)
+    assert (np.diff(images.y_test) >= 0).all() and sorted(order) == list(range(20))
+    assert 2 <= images.y_test[order][:10].sum() <= 8
+    np.testing.assert_array_equal(bench._mixed(np.array([1, 0, 1])), [0, 1, 2])
+
+
+def test_a_model_that_takes_other_pictures_is_refused_and_the_cure_works(tmp_path, work):
+    layers = models.tf.keras.layers
+    model = work.model
+    of_bytes = models.tf.keras.Sequential([layers.Input(model.input_shape[1:]), layers.Rescaling(1 / 127.5, -1), model])
+    of_bytes.save(tmp_path / "bytes.keras")
+    with pytest.raises(
+        InputError, match=r"which is chance: the lab shows pictures from -1 to 1.*Rescaling\(127\.5, 127\.5\)"
+    ):
+        bench.prepare({**ASKED, "checkpoint": str(tmp_path / "bytes.keras")})
+    cured = [layers.Input(model.input_shape[1:]), layers.Rescaling(127.5, 127.5), *of_bytes.layers]
+    models.tf.keras.Sequential(cured).save(tmp_path / "cured.keras")
+    bench.prepare({**ASKED, "checkpoint": str(tmp_path / "cured.keras")})

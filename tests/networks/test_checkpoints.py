@@ -104,3 +104,16 @@ def test_the_weights_of_several_last_stages_are_averaged():
     for before, one, other, mean in zip(start, *found, model.get_weights(), strict=True):
         np.testing.assert_allclose(mean, (one + other) / 2, rtol=1e-6)
         assert before.shape == mean.shape
+
+
+def test_a_file_of_keras_3_becomes_a_model_of_keras_2(tmp_path):
+    import keras
+
+    source = keras.Input((12, 12, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, activation="relu")(source))
+    model = keras.Model(source, keras.layers.Dense(5)(pooled))
+    model.save(tmp_path / "own.keras")
+    found = checkpoints.load(tmp_path / "own.keras", size=12, classes=5)
+    assert isinstance(found, tf.keras.Model)
+    x = np.random.default_rng(0).normal(size=(6, 12, 12, 3)).astype("float32")
+    np.testing.assert_allclose(found(x), keras.ops.convert_to_numpy(model(x)), atol=1e-5)

@@ -1,5 +1,7 @@
 """Folders of images of one's own: what is read, and what is refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -89,3 +91,36 @@ def test_too_few_images_of_a_class(folder):
 def test_dataset_errors_are_data_errors(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         data.load(str(tmp_path / "nothing"))
+
+
+def test_photos_that_were_taken_upright_stand_upright(folder):
+    lying = Image.new("RGB", (40, 40), "blue")
+    lying.paste("red", (0, 0, 20, 40))
+    exif = lying.getexif()
+    exif[0x0112] = 6  # turned by a quarter to the right
+    lying.save(folder / "blue" / "0.jpg", exif=exif, quality=95)
+    images, *_ = photos.load_folder(folder, size=40)
+    upright = next(image for image in images if image[5, 20, 0] > 200 and image[35, 20, 2] > 200)
+    assert (upright[5, :, 0] > 200).all() and (upright[35, :, 2] > 200).all()
+
+
+def test_sixteen_bits_are_scaled_and_not_cut_off(folder):
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    Image.fromarray(ramp).save(folder / "blue" / "0.png")
+    images, *_ = photos.load_folder(folder, size=64)
+    np.testing.assert_allclose(images[0].mean(-1), ramp / 257, atol=1.5)
+
+
+def test_classes_are_in_the_order_of_their_letters_on_every_system(tmp_path, monkeypatch):
+    for name in ("apple", "Zebra"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (9, 9)).save(tmp_path / name / "1.png")
+    real = Path.iterdir
+    windows = lambda self: iter(sorted(real(self), key=lambda path: path.name.lower()))  # noqa: E731
+    monkeypatch.setattr(Path, "iterdir", windows)
+    assert photos.load_folder(tmp_path, size=8)[2] == ("Zebra", "apple")
+
+
+def test_a_folder_may_be_named_from_where_it_lies(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    assert data.load(folder.name).classes == data.load(folder).classes == ("blue", "red")

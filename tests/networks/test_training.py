@@ -219,3 +219,13 @@ def test_too_few_batches(fashion):
     source = training.batches(fashion.x_train[:32], fashion.y_train[:32], 32, 16, seed=0, epochs=1)
     with pytest.raises(InputError, match="fewer than the 5 steps"):
         training.follow(model, source, 1e-3, [5], fashion.x_test[:10], fashion.y_test[:10])
+
+
+@pytest.mark.parametrize("images, steps", [(84, 15), (1023, 1200), (32, 3), (40, 0)])
+def test_there_are_batches_for_all_steps_however_few_images(images, steps):
+    dataset = data.load("fashion8k")
+    found = sum(1 for _ in training.fine_tuning_batches(dataset, np.arange(images), 8, steps))
+    assert found >= steps
+    with pytest.raises(InputError, match="fewer than a batch of 32: give more, or a smaller batch_size"):
+        training.fine_tuning_batches(dataset, np.arange(31), 8, 1)
+    assert sum(1 for _ in training.fine_tuning_batches(dataset, np.arange(31), 8, 3, batch_size=8)) >= 3

@@ -290,6 +290,38 @@ def test_without_a_client_its_lack_is_told(staged, monkeypatch, tmp_path):
         Target("ssh://far").run_all([{"task": "machine"}], staged[0])
 
 
+@pytest.mark.parametrize(
+    "url, host",
+    [
+        ("ssh://MyPi", "MyPi"),
+        ("ssh://me@MyPi:2222/usr/bin/python3", "me@MyPi"),
+        ("ssh://[fe80::1%eth0]:22", "fe80::1%eth0"),
+        ("ssh://me@10.0.0.7", "me@10.0.0.7"),
+    ],
+)
+def test_a_host_keeps_the_letters_of_its_alias(url, host):
+    assert Target(url).host == host
+
+
+def test_a_job_ends_with_whoever_asked_for_it():
+    """Which may be killed, as a CI does that cancels."""
+    code = (
+        "from helpers.tflite import runner; runner.run({}, python=['sh', '-c', 'exec "
+        + sys.executable
+        + ' -c "%s" {}\'])'
+    )
+    sleeping = "import sys; sys.argv = [0, 1]; from helpers.tflite import runner; runner._end_with_parent(); import time; time.sleep(99)"
+    asking = subprocess.Popen([sys.executable, "-c", code % sleeping], cwd=Path(__file__).parents[2])
+    deadline = time.monotonic() + 20
+    while not (jobs := psutil.Process(asking.pid).children(recursive=True)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(2)  # for it to begin
+    asking.kill()
+    asking.wait()
+    _, alive = psutil.wait_procs(jobs, timeout=10)
+    assert jobs and not alive
+
+
 def test_a_target_that_never_finishes_is_given_up(fake_ssh, staged, monkeypatch):
     monkeypatch.setattr("helpers.targets.remote.PATIENCE", 0.3)
     fake_ssh("exec sleep 20")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from helpers.base.errors import InputError
+from helpers.tflite import classifying
 from helpers.tflite.classifying import Binary, Classification, MultiLabel, Segmentation, divergence
 
 
@@ -120,10 +121,20 @@ def test_what_is_no_class_of_a_place_is_refused():
     task = Segmentation({"out": (1, 4, 3)})
     for y, message in (
         (np.zeros((1, 4)), r"give the class of each place, \(1, 1, 4\)"),
-        (np.zeros((1, 1, 4)), r"as in y.astype\(int\)"),
+        (np.full((1, 1, 4), 0.5), r"as in y.astype\(int\)"),
         (np.full((1, 1, 4), 3), "classes from 3 to 3: the model has 0 to 2"),
         (np.full((1, 1, 4), 255), "names no class at all in 1 samples"),
     ):
         with pytest.raises(InputError, match=message):
             task.truth(y, 1)
-    assert task.truth(np.zeros((1, 1, 4)).astype(int), 1).shape == (1, 1, 4)
+    for y in (np.zeros((1, 1, 4), int), np.zeros((1, 1, 4)), np.zeros((1, 1, 4, 1))):
+        assert task.truth(y, 1).shape == (1, 1, 4) and task.truth(y, 1).dtype.kind == "i"
+
+
+@pytest.mark.parametrize("classes", [3, 10, 64, 1000, 21_841])
+def test_the_divergence_of_probabilities_is_that_of_the_logits_however_many_classes(classes):
+    exact, found = (np.full((1, classes), (1 - most) / (classes - 1)) for most in (0.9, 0.1))
+    exact[0, 0], found[0, 0] = 0.9, 0.1
+    true = (exact * np.log(exact / found)).sum()
+    assert classifying.divergence(np.log(exact), np.log(found))[0] == pytest.approx(true)
+    assert classifying.divergence(exact, found)[0] == pytest.approx(true, rel=0.12)

@@ -52,6 +52,36 @@ def test_a_metric_of_the_users_sees_all_outputs(tmp_path):
     assert head.task.name == "own" and head.scores.mean() > 0.8
 
 
+def test_a_metric_of_the_users_sees_the_labels_of_all_outputs(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "def right(outputs, y):\n    return (outputs['kind'].argmax(1) == y['kind']) & (abs(outputs['age'][:, 0] - y['age']) < 5)\n"
+    )
+    purpose = Purpose(metric=f"{tmp_path}/mine.py:right")
+    [head] = heads.heads(ANSWERS, {"kind": KIND, "age": AGE}, purpose)
+    assert head.scores.shape == (N,) and head.scores.mean() > 0.8
+    with pytest.raises(InputError, match="y_age has 59 entries for 60 samples"):
+        heads.heads(ANSWERS, {"kind": KIND, "age": AGE[1:]}, purpose)
+    with pytest.raises(InputError, match="two answers to one question: give one of them"):
+        heads.heads(ANSWERS, {"kind": KIND, "age": AGE}, Purpose("nosuch", purpose.metric))
+
+
+@pytest.mark.parametrize("n", [100, 101, 102, 103])
+def test_labels_that_follow_a_rule_do_not_make_a_good_baseline_look_uninformed(n):
+    y = np.arange(n) % 2
+    answers = np.where(np.arange(n) < 5, 1 - y, y)[:, None].astype("float32")
+    [head] = heads.heads({"out": answers}, y)
+    assert head.scores.mean() == 1 - 5 / n
+
+
+@pytest.mark.parametrize("n", [100, 102])
+def test_nor_do_pairs_in_order(n):
+    persons = np.repeat(np.arange(n // 2), 2)
+    vectors = np.eye(n // 2)[persons] + 0.01 * RANDOM.normal(size=(n, n // 2))
+    vectors[:2] = np.eye(n // 2)[[7, 9]]
+    [head] = heads.heads({"out": vectors.astype("float32")}, persons, Purpose("embedding"))
+    assert head.scores.mean() > 0.9
+
+
 @pytest.mark.parametrize(
     "answers, y",
     [

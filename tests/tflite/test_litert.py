@@ -1,6 +1,7 @@
 """A `.tflite` file in hand: batches give the very numbers of the one-sample loop, and bad files never crash."""
 
 import gzip
+import tempfile
 
 import flatbuffers
 import numpy as np
@@ -11,7 +12,11 @@ from helpers.base import runtime_env
 from helpers.base.errors import InputError
 from helpers.compress import quantize, requantize, sparsity
 from helpers.networks import models
-from helpers.tflite import interpreting, litert
+from helpers.tflite import causes, interpreting, litert, measure, packing, runner
+
+with runtime_env.quiet():
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
 
 INPUTS, CLASSES = 48, 10
 KERNELS = [(64, INPUTS), (32, 64), (CLASSES, 32)]  # as the file stores them: outputs first
@@ -56,6 +61,77 @@ def one_by_one(model, samples):
 
 
 # --- running
+
+
+def recurrent():
+    """A file with a layer that keeps its state, which TensorFlow makes of an LSTM of one sample."""
+    layers = tf.keras.layers
+    model = tf.keras.Sequential([layers.Input((8, 4), batch_size=1), layers.LSTM(6), layers.Dense(3)])
+    traced = tf.function(lambda x: model(x)).get_concrete_function(tf.TensorSpec((1, 8, 4), tf.float32))
+    with tempfile.TemporaryDirectory() as folder, runtime_env.quiet():
+        model.save(folder, save_format="tf", signatures=traced)
+        return tf.lite.TFLiteConverter.from_saved_model(folder).convert()
+
+
+def test_what_a_file_remembers_of_a_sample_is_forgotten_before_the_next():
+    file, x = recurrent(), np.random.default_rng(0).normal(size=(5, 8, 4)).astype("float32")
+    assert "UNIDIRECTIONAL_SEQUENCE_LSTM" in set(litert.operators(file)["op"])
+    alone = np.concatenate([litert.predict(file, x[place : place + 1]) for place in range(5)])
+    assert np.abs(np.diff(alone, axis=0)).max() > 0.01
+    for found in (litert.predict(file, x), *litert.run(file, {"x": x}, batch=5).values()):
+        np.testing.assert_array_equal(found, alone)
+    with measure.staged({"it": file}, x) as (folder, names):
+        answer = runner.run(measure.prediction(names["it"], show=5), folder)
+    np.testing.assert_allclose(answer["first"][0], alone, rtol=1e-6)
+
+
+def test_samples_go_into_the_inputs_of_their_names_and_others_into_those_that_are_left():
+    traced = tf.function(
+        lambda a, b: {"y": a - b}, input_signature=[tf.TensorSpec((1, 2), tf.float32, name) for name in "ab"]
+    )
+    file = quantize.convert(traced.get_concrete_function())
+    ones, zeros = np.ones((1, 2), "float32"), np.zeros((1, 2), "float32")
+    in_order = 1 if interpreting.declared(litert.interpreter(file))[0][0]["name"] == "a" else -1
+    for samples, wanted in (
+        ({"a": ones, "b": zeros}, 1),
+        ({"b": zeros, "a": ones}, 1),
+        ({"a": ones, "other": zeros}, 1),
+        ({"other": zeros, "a": ones}, 1),
+        ({"other": ones, "b": zeros}, 1),
+        # None is known: in the order of the file.
+        ({"first": ones, "second": zeros}, in_order),
+        ({"second": zeros, "first": ones}, -in_order),
+    ):
+        [found] = litert.run(file, samples).values()
+        assert found.tolist() == [[wanted] * 2]
+    with pytest.raises(InputError, match="samples hold no b: give an array for each of "):
+        litert.run(file, {"a": ones})
+
+
+@pytest.mark.parametrize("sides", [(96, 96), (None, None)])
+def test_as_many_samples_are_kept_at_once_as_fit_whatever_sizes_a_file_leaves_open(sides):
+    layers = tf.keras.layers
+    source = layers.Input((*sides, 3))
+    pooled = layers.GlobalAveragePooling2D()(layers.Conv2D(64, 3, padding="same")(source))
+    file = quantize.convert(tf.keras.Model(source, pooled))
+    x = np.zeros((300, 96, 96, 3), "float32")
+    a_sample = 4 * 96 * 96 * (3 + 64)
+    assert litert.KEPT_BYTES / a_sample / 2 < litert.at_once(file, {"x": x}) <= litert.KEPT_BYTES / a_sample
+
+
+def test_a_file_without_names_is_read_as_one_with_them(mlp):
+    file = quantize.convert(mlp)
+    content = schema.ModelT.InitFromPackedBuf(file, 0)
+    flatbuffer_utils.strip_strings(content)
+    bare = packing.packed(content, file)
+    np.testing.assert_array_equal(litert.predict(bare, SAMPLES), litert.predict(file, SAMPLES))
+    assert litert.tensors(bare)["name"].is_unique
+    assert litert.weight_layers(bare)["weights"].tolist() == litert.weight_layers(file)["weights"].tolist()
+    ranges = requantize.calibrate(bare, SAMPLES)
+    small = requantize.apply(bare, {"*": requantize.Format()}, ranges)
+    whole = requantize.apply(file, {"*": requantize.Format()}, requantize.calibrate(file, SAMPLES))
+    np.testing.assert_array_equal(litert.predict(small, SAMPLES), litert.predict(whole, SAMPLES))
+    assert not causes.find(small, bare, {"x": SAMPLES})
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

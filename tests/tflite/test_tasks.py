@@ -26,6 +26,12 @@ RANDOM = np.random.default_rng(0)
         ((), np.array([3, 7]), "regression"),
         ((4, 4, 3), np.zeros((2, 4, 4), int), "segmentation"),
         ((4, 4, 1), RANDOM.normal(size=(2, 4, 4)), "regression"),
+        ((4, 4, 1), np.eye(4)[[[0, 1, 2, 3], [3, 3, 0, 1]]][..., None], "segmentation"),
+        ((4, 4, 1), np.eye(4)[[[0, 1, 2, 3], [3, 3, 0, 1]]], "segmentation"),
+        ((1, 4, 4), np.eye(4)[[[0, 1, 2, 3], [3, 3, 0, 1]]][:, None], "segmentation"),
+        ((1, 4, 4), np.eye(4)[[[0, 1, 2, 3], [3, 3, 0, 1]]], "segmentation"),
+        ((3, 5, 4), np.zeros((2, 1, 5, 4), int), "segmentation"),
+        ((3, 5, 4), np.zeros((2, 5, 4, 1), int), "segmentation"),
         ((7, 3), np.zeros((2, 7), int), "segmentation"),
         ((30, 7), np.array([[[0, 1, 2, 3, 4]], [[2, 5, 5, 9, 9]]]), "detection"),
         ((30, 7), np.array([[[0, 0.1, 0.2, 0.3, 0.4]], [[-1, -1, -1, -1, -1]]]), "detection"),
@@ -74,6 +80,22 @@ def test_without_labels_probabilities_tell_classes_from_numbers():
 def test_a_task_that_does_not_fit_is_refused(asked, message):
     with pytest.raises(InputError, match=message):
         tasks.choose({"out": (5,)}, asked=asked)
+
+
+def test_masks_of_a_model_without_an_axis_of_classes_are_told_what_fits():
+    y = RANDOM.integers(0, 2, (9, 8, 7))
+    task = tasks.choose({"out": (8, 7)}, None, y)
+    with pytest.raises(
+        InputError, match=r"give the class of each place, \(9, 8\) or \(9, 7\), or say --task regression"
+    ):
+        task.truth(y, 9)
+    assert tasks.choose({"out": (8, 7)}, None, y, "regression").truth(y, 9).shape == (9, 8, 7)
+
+
+def test_a_number_that_never_changes_does_not_count_beside_others():
+    y = np.array([[0, 0.1], [1, 0.1], [2, 0.1]])  # whose mean is rounded, so that its variance is not 0
+    task = Regression({"out": (2,)})
+    assert task.scores({"out": y + np.array([0, 1e-3])}, task.truth(y, 3)).mean() == 1
 
 
 def test_options_are_read():

@@ -127,3 +127,14 @@ def test_what_failed_is_forgotten(copy):
     assert changed.passed() == {}
     changed.store({"d": "4"})
     assert json.loads(changed.STORE.read_text()) == {"d": "4"}
+
+
+def test_a_recording_reaches_the_notebooks_that_read_recordings(copy):
+    ledger, plain = copy / "notebooks" / "07_x.ipynb", copy / "notebooks" / "08_x.ipynb"
+    result = copy / "results" / "full" / "here" / "01_x.json"
+    result.parent.mkdir(parents=True)
+    keys = []
+    for content in ("{}", "{} "):
+        result.write_text(content)
+        keys.append((notebook(ledger, code="from helpers import verdicts\n"), notebook(plain)))
+    assert keys[0][0] != keys[1][0] and keys[0][1] == keys[1][1]
