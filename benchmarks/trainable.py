@@ -194,12 +194,12 @@ def main():
     """Judge what is named, or all and keep it."""
     import pandas as pd
 
+    from benchmarks import zoo
     from helpers.base import repository
     from helpers.evidence import results
-    from helpers.lab import notebook
 
-    name = f"trainable_{notebook.helpers_hash()[:12]}.csv"  # by other code nothing goes on
-    made_by, kept, rows = everything(), repository.output_root() / name, []
+    kept = repository.output_root() / f"trainable_{zoo.code(__file__)}.csv"  # by other code nothing goes on
+    made_by, rows = everything(), []
     if kept.is_file() and not sys.argv[1:]:  # a killed run goes on
         rows = pd.read_csv(kept, keep_default_na=False).to_numpy().tolist()
     done = {row[0] for row in rows}

@@ -12,6 +12,7 @@ at most 6 dB below PTQ; the sweep names every layer of weights as the model does
 """
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -403,12 +404,9 @@ def main():
     import pandas as pd
 
     from helpers.base import repository
-    from helpers.lab import notebook
     from tests import architectures
 
-    kept = (
-        repository.output_root() / f"zoo_{notebook.helpers_hash()[:12]}.csv"
-    )  # a killed run goes on, by the same code
+    kept = repository.output_root() / f"zoo_{code(__file__)}.csv"  # a killed run goes on, by the same code
     table = {}
     if kept.is_file() and not sys.argv[1:]:
         table = _table(pd.read_csv(kept, keep_default_na=False))
@@ -436,6 +434,15 @@ def main():
     if not sys.argv[1:]:
         keep(pd.read_csv(kept, keep_default_na=False), counts)
         kept.unlink()
+
+
+def code(script):
+    """Of what judges, a hash: of the helpers, a script and the networks that it judges."""
+    from helpers.lab import notebook
+    from tests import architectures
+
+    content = b"".join(Path(file).read_bytes() for file in (__file__, script, architectures.__file__))
+    return hashlib.sha256(notebook.helpers_hash().encode() + content).hexdigest()[:12]
 
 
 def _table(frame):

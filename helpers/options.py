@@ -48,7 +48,7 @@ def _forget_reports(words):
 
     from helpers.deploy import gate_report
 
-    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--report=") else [word])]
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
     pairs_of = list(itertools.pairwise(["", *words]))
     reports = {word for before, word in pairs_of if before == "--report"}
     others = {Path(word).resolve() for before, word in pairs_of if before != "--report"}

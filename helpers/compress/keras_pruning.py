@@ -85,12 +85,16 @@ class Pruning(keras.callbacks.Callback):
 def _with_kernels(model):
     """(path, layer) of all that have a kernel, also those that other layers hold, as attention and TimeDistributed do; each once.
     Two models within a model may have layers of one path: a number makes it another."""
-    paths, seen = {}, set()
-    for layer in model._flatten_layers(include_self=False):
-        if id(layer) not in seen and len(getattr(getattr(layer, "kernel", None), "shape", ())) >= 2:
-            seen.add(id(layer))
-            number = paths[layer.path] = paths.get(layer.path, 0) + 1
-            yield layer.path if number == 1 else f"{layer.path}_{number}", layer
+    layers = {id(layer): layer for layer in model._flatten_layers(include_self=False)}.values()
+    layers = [layer for layer in layers if len(getattr(getattr(layer, "kernel", None), "shape", ())) >= 2]
+    taken = {layer.path for layer in layers}
+    for place, layer in enumerate(layers):
+        path, number = layer.path, 1
+        while layer.path in (other.path for other in layers[:place]) and path in taken:
+            number += 1
+            path = f"{layer.path}_{number}"
+        taken.add(path)
+        yield path, layer
 
 
 def _largest_of_neighbours(size, n, m):

@@ -127,7 +127,7 @@ def calibrate(model, calibration):
     recipes.load_quantization_recipe(_quantizer(model, {EVERYTHING: Format()}).get_quantization_recipe())
     # Asked for every operator of every part, and always the same.
     recipes.get_quantization_configs = functools.cache(recipes.get_quantization_configs)
-    size = litert.at_once(model, dict(calibration))
+    size = litert.at_once(model, {name: np.asarray(each) for name, each in calibration.items()})
     with _silence():
         watching = Calibrator(
             litert.content(model), runtime_env.LITERT_THREADS

@@ -5,7 +5,6 @@ Neither file is loaded in this process. The candidate may be damaged or hostile:
 """
 
 import dataclasses
-import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from helpers.base.errors import InputError, RunError
-from helpers.deploy import answers, outputs
+from helpers.deploy import answers, on_target, outputs
 from helpers.deploy.policy import FAIL, PASS, UNDECIDED, Check, Policy, at_least, at_most, counted
 from helpers.deploy.policy import drop as drop  # the check by itself, for who compares answers of their own
-from helpers.evidence import stats
 from helpers.evidence.stats import Estimate
 from helpers.tflite import causes, heads, inputs, interpreting, measure, runner
 
@@ -25,7 +23,6 @@ EXIT_CODES = {ACCEPTED: 0, REJECTED: 1, UNSURE: 2}
 NO_TFLITE = "it is no .tflite file (its bytes 4 to 8 should read TFL3); a Keras model must be converted to one first"
 _answered = {}  # what the last baseline was asked -> its answer
 MOST_CAUSES = 5
-SAME_ON_TARGET = 0.99  # of the answers; int8 kernels of another processor may round the last bit differently
 
 
 @dataclass(frozen=True)
@@ -126,11 +123,13 @@ def judge(
             size = measured["size.candidate"]
             because = f"{size.value:,.0f} bytes, the baseline {len(blobs['baseline']):,}"
             checks.append(at_most("size", size, policy.max_size, because))
-        if speed or target or policy.min_speedup is not None or policy.max_peak_memory is not None:
+        if target:
             wanted, names = ([of["name"] for of in answer["outputs"]] for answer in (reference, found))
             order = outputs.called(wanted, names, purpose.outputs)
-            answered = functools.partial(_same_answers, judged, {name: names.index(order[name]) for name in wanted})
-            more, numbers, machine = _speed(files, x, policy, limits, rounds, target, answered, speed)
+            places = {name: names.index(order[name]) for name in wanted}
+            checks.append(on_target.check(target, files["candidate"], x, judged, places, limits))
+        if speed or target or policy.min_speedup is not None or policy.max_peak_memory is not None:
+            more, numbers, machine = _speed(files, x, policy, limits, rounds, target, speed)
             checks, measured = [*checks, *more], measured | numbers
     return Decision(
         _outcome(checks),
@@ -268,42 +267,27 @@ def _runs(answer, reference, n, renamed):
     return checks, None if wild else theirs
 
 
-def _speed(blobs, x, policy, limits, rounds, target, answered, speed):
-    """Latency and memory, here or on the target: checks, numbers and the machine. answered: the check of what the target answers,
-    beside what was answered here, for so many samples. speed: whether to measure what no limit asks for."""
-    told, most = (target.measures, target.samples) if target else (measure.HERE, measure.TARGET_SAMPLES)
+def _speed(blobs, x, policy, limits, rounds, target, speed):
+    """Latency and memory, here or on the target: checks, numbers and the machine. speed: whether to measure what no limit asks for."""
     limited = policy.min_speedup is not None or policy.max_peak_memory is not None
-    told = told if speed or limited else frozenset()
-    few = {name: array[:most] for name, array in x.items()}
-    n = len(next(iter(few.values())))
-    with measure.staged(blobs, few) as (folder, names):
-        predictions = [measure.prediction(names["candidate"], show=n, limits=limits)] if target else []
-        here = runner.run_all(predictions, folder)
-        asked = [
-            {"task": "machine"},
-            *predictions,
-            *measure.jobs(names, "baseline", few, rounds, limits=limits, told=told),
-        ]
+    told = (target.measures if target else measure.HERE) if speed or limited else frozenset()
+    first = {name: array[:1] for name, array in x.items()}
+    with measure.staged(blobs, first) as (folder, names):
+        asked = [{"task": "machine"}, *measure.jobs(names, "baseline", first, rounds, limits=limits, told=told)]
         machine, *answers = (target or runner).run_all(asked, folder)
-    checks = []
     if target:
-        there, *answers = answers
-        checks.append(answered(*here, there, n))
         machine["target"] = target.url
     try:
         table = measure.table(names, "baseline", answers, told)
     except (RunError, KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
-        because = str(error) if isinstance(error, RunError) else outputs.NONSENSE
-        outcome = FAIL
+        because, outcome = str(error) if isinstance(error, RunError) else outputs.NONSENSE, FAIL
         if isinstance(error, measure.JobError) and error.model != "candidate" and (error.model or error.limited):
             # It may be the baseline's fault, or that of limits which are too narrow for both together.
-            outcome, because = (
-                UNDECIDED,
-                f"{because}; fewer --rounds, more --seconds or --memory, or --no-speed would decide",
-            )
-        return [*checks, Check("speed and memory", outcome, None, None, because)], {}, machine
-    more, measured = _told(table, policy, told)
-    return [*checks, *more], measured, machine
+            cure = "fewer --rounds, or more --seconds or --memory, would decide"
+            outcome, because = UNDECIDED, f"{because}; {cure}{'' if limited else '; --no-speed does not ask'}"
+        return [Check("speed and memory", outcome, None, None, because)], {}, machine
+    checks, measured = _told(table, policy, told)
+    return checks, measured, machine
 
 
 def _told(table, policy, told):
@@ -350,28 +334,6 @@ def _answerable(policy, target):
                 f"{name}={limit} cannot be judged on {target.url}, which tells no {needs}: leave the limit out, or name a machine over "
                 "ssh."
             )
-
-
-def _same_answers(judged, places, here, there, n):
-    """The check of what a target answers beside what was answered here: the task decides what is the same. places: of the
-    baseline's outputs among the candidate's."""
-    name = "answers on the target"
-    problem = there.get("error") or there.get("unusable")
-    if problem:
-        return Check(name, FAIL, None, None, problem)
-    try:
-        _, equal, difference = measure.compared(here, there, n)
-        pairs = measure.shown(here, there, n)
-        both = [{name: pairs[place][side] for name, place in places.items()} for side in (0, 1)]
-        same = np.min([head.task.alike(*map(head.of, both)).astype(float) for head in judged], axis=0)
-    except (KeyError, IndexError, TypeError, ValueError):
-        return Check(name, FAIL, None, None, outputs.NONSENSE)
-    because = f"{same.sum():.4g} of {n} are those given here, {equal * n:g} to the last bit; outputs differ by {difference:.2g} at most"
-    share = dataclasses.replace(stats.proportion(np.arange(n) < same.sum()), value=float(same.mean()))
-    if share.value >= SAME_ON_TARGET:
-        return Check(name, PASS, share, SAME_ON_TARGET, because)
-    decided = at_least(name, share, SAME_ON_TARGET, because, "more samples would decide")
-    return dataclasses.replace(decided, outcome=FAIL if decided.outcome == FAIL else UNDECIDED)
 
 
 def _outcome(checks):

@@ -36,6 +36,7 @@ from helpers.lab import workers as pool
 SEEDS = ("seed", "seeds")  # parameters that only repeat a measurement
 LARGEST = 5000  # points; checking so many takes half a minute
 SHOWN = 50  # rows of the table on the screen
+WRITTEN = "written.json"  # names of the tables and figures that belong to the last grid
 _WHOLE_RANGE = re.compile(r"(-?\d+):(-?\d+)(?::([1-9]\d*))?")
 _COMMA = re.compile(r",(?![^\[]*\])")  # outside brackets
 
@@ -63,8 +64,7 @@ def run(notebook, texts, scheduler=None, workers=None, threads=1, output=None):
     console = Console(markup=False, highlight=False, soft_wrap=True)
     console.print(f"{len(points)} points, {len(points) - len(missing)} of them finished before.")
     repository.write(folder / "points.csv", table(points).to_csv(index=False))  # tells now whether it can be written
-    for former in (folder / "summary.csv", *folder.glob("*.svg")):  # of another grid
-        former.unlink(missing_ok=True)
+    _remove_former(folder)
     failed, code = [], 0
     try:
         if missing:
@@ -289,14 +289,17 @@ def _conclude(folder, frame, path, console):
     if frame.empty:
         return
     written = ["points.csv"]
-    if any(name in SEEDS for name in _parameters(frame)):
+    repeated = any(name in SEEDS for name in _parameters(frame))
+    numbers = notebooks.key_numbers(path, list(dict.fromkeys(frame["number"])))
+    drawn = [f"{_file_name(number)}.svg" for number in numbers]
+    repository.write(folder / WRITTEN, json.dumps([*["summary.csv"] * repeated, *drawn]))
+    if repeated:
         frame = summary(frame)
         repository.write(folder / "summary.csv", frame.to_csv(index=False))
         written.append("summary.csv")
-    numbers = notebooks.key_numbers(path, list(dict.fromkeys(frame["number"])))
-    for number in numbers:
-        written.append(f"{_file_name(number)}.svg")
-        plots.write(figure(frame, number), folder / written[-1])
+    for number, name in zip(numbers, drawn, strict=True):
+        written.append(name)
+        plots.write(figure(frame, number), folder / name)
     names = _varied(frame)
     shown = Table(*names, *numbers)
     groups = list(frame.groupby(names, sort=False)) if names else [((), frame)]
@@ -307,6 +310,14 @@ def _conclude(folder, frame, path, console):
     if len(groups) > SHOWN:
         console.print(f"and {len(groups) - SHOWN} more")
     console.print(f"{folder}: {', '.join(written)}")
+
+
+def _remove_former(folder):
+    """Remove what a sweep over another grid wrote beside its points, and nothing else."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        for name in json.loads((folder / WRITTEN).read_text()):
+            (folder / Path(name).name).unlink(missing_ok=True)
+        (folder / WRITTEN).unlink()
 
 
 def _parameters(frame):

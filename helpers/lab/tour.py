@@ -201,14 +201,13 @@ _versions = functools.cache(runtime_env.versions)  # of thousands of points
 
 @functools.cache
 def contents(value):
-    """Of a parameter that names a file, a folder or a checkpoint: the sizes and times of what is there; [] of any other."""
+    """Of a parameter that names a file, a folder or a checkpoint: a hash of the sizes and times of what is there; "" of any other."""
     found = []
-    for path in (Path(value), repository.REPOSITORY / "checkpoints" / f"{value}.keras"):
+    for path in (Path(value), repository.REPOSITORY / "checkpoints" / f"{value}.keras") if value else ():
         with contextlib.suppress(OSError):
             files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
-            times = [(each.stat().st_size, each.stat().st_mtime_ns) for each in files]
-            found += [str(path.resolve()), *zip(map(str, files), times, strict=True)]
-    return found
+            found += [(str(each.resolve()), each.stat().st_size, each.stat().st_mtime_ns) for each in files]
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest() if found else ""
 
 
 def _resumable(journal, stops, jobs, folder):

@@ -77,7 +77,7 @@ def counter():
 
 
 def prepare(tell=print):
-    """Make the root, step by step: what was fetched stays when it is interrupted. tell: is given a sentence for each step.
+    """Make the root, step by step: what was fetched of Debian stays when it is interrupted. tell: is given a sentence for each step.
 
     About 60 MB are fetched and 250 MB kept. Raises RunError, with the cure, for what is missing, and for a step that fails.
     """

@@ -298,9 +298,11 @@ def at_once(model, samples):
     with runtime_env.quiet():
         plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         loaded = interpreting.load(blob, 1, samples=samples, experimental_op_resolver_type=plain)
-        shapes = [each["shape"] for each in loaded.get_tensor_details()]
-    constant = tensors(blob)["constant"]  # an interpreter may have tensors of its own behind those of the file
-    each = 4 * sum(math.prod(shape.tolist()) for shape, fixed in zip(shapes, constant, strict=False) if not fixed)
+        shapes = {each["index"]: each["shape"].tolist() for each in loaded.get_tensor_details()}
+    computed = (
+        tensors(blob).query("not constant").index
+    )  # an interpreter has tensors of its own behind those of the file
+    each = 4 * sum(math.prod(shapes.get(index, ())) for index in computed)
     size = max(1, min(number, KEPT_BYTES // max(1, each)))
     return size if size == 1 or interpreting.admits_batches(blob, size, samples) else 1
 

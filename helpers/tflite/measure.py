@@ -225,7 +225,7 @@ def random_samples(model, number=16):
 
 def like(one, other):
     """Which samples of two answers, (n, ...) each, are alike: bool (n,), whatever they are for. In a row the largest number must be
-    at the same place, of equally large ones at any; a single number must be nearly the same; and where there are more axes, each
+    at the same place, where the first has several at any of them; a single number must be nearly the same; and where there are more axes, each
     channel (of the last one) by itself, so that boxes hide no scores."""
     n = len(one)
     one, other = (each.reshape(n, -1) if each[:1].size in (1, each.shape[-1]) else each for each in (one, other))
@@ -236,7 +236,7 @@ def like(one, other):
     if one.shape[1] == 1:
         return np.abs(one - other)[:, 0] <= max(0.01 * np.ptp(one), 1e-5 * np.abs(one).max())
     rows, (its, others) = np.arange(n), (each.argmax(axis=1) for each in (one, other))
-    return (other[rows, its] == other[rows, others]) | (one[rows, its] == one[rows, others])
+    return one[rows, its] == one[rows, others]
 
 
 def compared(here, there, number=None):

@@ -1,5 +1,7 @@
 """A `.tflite` written anew so that the tools can take it, computing the very same. Loads no TensorFlow."""
 
+import functools
+
 import numpy as np
 
 from helpers.base import runtime_env
@@ -140,6 +142,8 @@ def with_own_constants(model, places):
             kernel, bias = places.get(flatbuffer.operator_name(content, operator), (0, -1))
             if not 0 <= bias < len(operator.inputs) or operator.inputs[bias] < 0:
                 continue
+            if not len(flatbuffer.stored(content.buffers[graph.tensors[operator.inputs[bias]].buffer], blob)):
+                continue  # it is computed
             index, reads = int(operator.inputs[bias]), int(operator.inputs[kernel])
             owners = first.setdefault(index, {reads: index})
             if reads not in owners:
@@ -154,15 +158,9 @@ def with_outputs_of(made, model):
     Where other operators read an output as well, litert-quantizer may make another tensor the output, lose its name, or let an
     operator of integers read real numbers, which no interpreter takes. The file itself where no output is read.
     """
-    blob = litert.content(model)
-    with flatbuffer.unpacked(blob) as content:
-        graph = content.subgraphs[0]
-        read = {int(index) for operator in graph.operators for index in operator.inputs}
-        if not read & set(map(int, graph.outputs)):
-            return made
-        names = [graph.tensors[index].name for index in graph.outputs]
-        signed = {int(entry.tensorIndex): entry.name for entry in content.signatureDefs[0].outputs}
-        called = [signed.get(int(index)) for index in graph.outputs]
+    names, place_of = _read_outputs(litert.content(model))
+    if not names:
+        return made
     with flatbuffer.unpacked(made) as content:
         graph = content.subgraphs[0]
         index_of = {tensor.name: index for index, tensor in enumerate(graph.tensors)}
@@ -171,13 +169,36 @@ def with_outputs_of(made, model):
         whole = {int(each.outputs[0]): int(each.inputs[0]) for each in unpacked}
         real = {integers: number for number, integers in whole.items()}
         for kind, operator in zip(kinds, graph.operators, strict=True):
-            if kind != "QUANTIZE" and graph.tensors[operator.outputs[0]].type != schema.TensorType.FLOAT32:
+            if kind != "QUANTIZE" and _holds_real_numbers(graph.tensors[operator.outputs[0]]):
                 operator.inputs = [whole.get(int(each), each) for each in operator.inputs]
         ends = [index_of[name] for name in names]
         graph.outputs = [real.get(each, each) for each in ends]  # or the integers, where it gives them on purpose
         for entry in content.signatureDefs[0].outputs:
-            entry.tensorIndex = graph.outputs[called.index(entry.name)]
+            entry.tensorIndex = graph.outputs[place_of[entry.name]]
         return packed(content, made)
+
+
+@functools.lru_cache(maxsize=2)
+def _read_outputs(blob):
+    """The names of a file's output tensors, and name in the signature -> place among them; both are empty where no operator reads an
+    output. Kept, since many files are made of one."""
+    with flatbuffer.unpacked(blob) as content:
+        graph = content.subgraphs[0]
+        if not {int(index) for operator in graph.operators for index in operator.inputs} & set(map(int, graph.outputs)):
+            return [], {}
+        free, place_of = list(map(int, graph.outputs)), {}
+        for entry in content.signatureDefs[0].outputs:
+            place_of[entry.name] = free.index(int(entry.tensorIndex))
+            free[place_of[entry.name]] = None  # a tensor may be put out under two names
+        return [graph.tensors[index].name for index in graph.outputs], place_of
+
+
+def _holds_real_numbers(tensor):
+    """Whether its integers stand for real numbers."""
+    scaled = (
+        tensor.quantization is not None and tensor.quantization.scale is not None and len(tensor.quantization.scale)
+    )
+    return tensor.type in (schema.TensorType.INT8, schema.TensorType.INT16) and bool(scaled)
 
 
 def _with_values(content, constants, blob):

@@ -32,7 +32,6 @@ interpreter that reads it is native code, so files from strangers belong in a co
 """
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import importlib.util
@@ -108,7 +107,9 @@ def run_all(jobs, folder=None):
 
 def _end_with_parent():
     """Let this process be killed when the one that started it is gone, which may have been killed itself. Linux only."""
-    with contextlib.suppress(OSError, AttributeError, TypeError):
+    with contextlib.suppress(ImportError, OSError, AttributeError, TypeError):
+        import ctypes  # which not every Python has
+
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 

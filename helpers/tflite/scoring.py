@@ -94,7 +94,9 @@ ALIKE = 0.01  # of the variance: by so much answers of one file may differ betwe
 def others(n):
     """For each of n samples another one, drawn at random: a rule, such as half of them further on, would find the same label again
     where labels follow a rule of their own."""
-    return np.random.default_rng(0).permutation(n)
+    order, found = np.random.default_rng(0).permutation(n), np.empty(n, int)
+    found[order] = np.roll(order, 1)
+    return found
 
 
 def only(task, fits, wanted):

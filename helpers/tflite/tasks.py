@@ -23,7 +23,7 @@ from helpers.tflite.classifying import (
     is_distribution,
 )
 from helpers.tflite.detection import Detection
-from helpers.tflite.scoring import Task, only, others, size, spread
+from helpers.tflite.scoring import ALIKE, Task, only, others, size, spread
 
 AT_ONCE = 256  # samples that are compared at a time
 
@@ -150,6 +150,9 @@ class Embedding(Task):
 
     def same(self, one, other):
         return self.nearest(one) == self.nearest(other)
+
+    def alike(self, one, other):
+        return self.damage(one, other) <= ALIKE  # among a few samples the nearest says little
 
     def damage(self, exact, answers):
         return 1 - (_unit(exact[self.output]) * _unit(answers[self.output])).sum(axis=1)

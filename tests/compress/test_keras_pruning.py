@@ -90,21 +90,26 @@ def test_the_file_runs_in_a_project_without_the_lab(tmp_path):
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
 
 
+NAMES = ("dense", "dense_1", "dense_2")  # as Keras gives them
+
+
 def test_layers_of_one_path_are_all_pruned():
     """Two towers of one function have the same names inside."""
     layers = keras.layers
 
     def tower(name):
-        source = keras.Input((8,))
-        return keras.Model(source, layers.Dense(8, name="dense")(source), name=name)
+        source = answer = keras.Input((8,))
+        for layer in NAMES:
+            answer = layers.Dense(8, name=layer)(answer)
+        return keras.Model(source, answer, name=name)
 
     source = keras.Input((8,))
     model = keras.Model(source, tower("b")(tower("a")(source)))
     model.compile("sgd", "mse")
     pruning = keras_pruning.Pruning(0.5, end=10, every=1)
     model.fit(X.reshape(-1, 8)[:64], np.zeros((64, 8)), 4, verbose=0, callbacks=[pruning])
-    assert [(kernel(model.get_layer(name), "dense") == 0).mean() for name in "ab"] == [0.5, 0.5]
-    assert len(pruning.masks) == 2
+    assert [(kernel(model.get_layer(tower), name) == 0).mean() for tower in "ab" for name in NAMES] == [0.5] * 6
+    assert len(pruning.masks) == 6
 
 
 def test_kernels_that_other_layers_hold_are_pruned_or_told():

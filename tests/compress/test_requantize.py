@@ -437,3 +437,27 @@ def test_what_a_minimum_and_another_operator_read_is_not_cut_off():
     made = requantize.apply(file, {EVERYTHING: Format()}, requantize.calibrate(file, x))
     exact, converters = litert.predict(file, x), litert.predict(quantize.convert(model, "int8", x), x)
     assert affine.sqnr(exact, litert.predict(made, x)) > affine.sqnr(exact, converters) - 3
+
+
+@pytest.mark.parametrize("activations", [8, 16])
+def test_operators_of_whole_numbers_behind_an_output_read_what_they_read(activations):
+    """A comparison, a cast and the largest class are no integers of the quantizer's."""
+    dense = tf.Variable(np.random.default_rng(0).normal(size=(6, 4)).astype("float32"))
+
+    @tf.function(input_signature=[tf.TensorSpec((1, 6), tf.float32)])
+    def network(x):
+        y = tf.nn.softmax(x @ dense)
+        return {"y": y, "high": y > 0.4, "whole": tf.cast(10 * y, tf.int32), "kind": tf.argmax(y, 1)}
+
+    file, x = (
+        quantize.convert(network.get_concrete_function()),
+        np.random.default_rng(1).normal(size=(60, 6)).astype("float32"),
+    )
+    made = requantize.apply(file, {EVERYTHING: Format(8, activations)}, requantize.calibrate(file, x))
+    exact, found = litert.run(file, {"x": x}), litert.run(made, {"x": x})
+    assert set(exact) == set(found) and len(exact) == 4
+    for name, numbers in exact.items():
+        if numbers.dtype == np.float32:
+            assert affine.sqnr(numbers, found[name]) > 20
+        else:
+            assert (numbers == found[name]).mean() > 0.8, numbers.dtype

@@ -697,9 +697,10 @@ def test_nor_does_it_outlive_a_misspelt_call(folder, words):
     assert not (folder / "o.json").exists() and not (folder / "o.xml").exists()
 
 
-def test_a_misspelt_call_removes_nothing_that_is_to_be_read(folder):
+@pytest.mark.parametrize("policy", [["--policy", "limits.json"], ["--policy=limits.json"]])
+def test_a_misspelt_call_removes_nothing_that_is_to_be_read(folder, policy):
     (folder / "limits.json").write_text("max_drop: 0.5")
-    assert command("--policy", "limits.json", "--report", "limits.json", "--nosuch").exit_code == 3
+    assert command(*policy, "--report", "limits.json", "--nosuch").exit_code == 3
     assert (folder / "limits.json").read_text() == "max_drop: 0.5"
 
 

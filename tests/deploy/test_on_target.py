@@ -28,8 +28,8 @@ def boxes_and_scores(x):
     return tf.concat([boxes, tf.sigmoid(tf.reshape(x @ SCORES, (-1, 20, 3)))], -1)
 
 
-def answer(function, change, x=X, purpose=None, measures=frozenset()):
-    """The check of a target that answers with change(output) instead of each output."""
+def judged(function, change, x=X, purpose=None, **settings):
+    """The decision by a target that answers with change(output) instead of each output."""
     traced = tf.function(function, input_signature=[tf.TensorSpec((1, 8), tf.float32)])
     file = quantize.convert(traced.get_concrete_function())
 
@@ -40,9 +40,15 @@ def answer(function, change, x=X, purpose=None, measures=frozenset()):
                 each["first"] = [change(np.array(of)).tolist() for of in each["first"]]
         return answers
 
-    target = SimpleNamespace(url="ssh://far", measures=measures, samples=64, run_all=run_all)
-    decision = gate.judge(file, file, x, policy=Policy(max_drop=None), purpose=purpose, target=target)
-    [check] = [check for check in decision.checks if check.name == "answers on the target"]
+    target = SimpleNamespace(url="ssh://far", measures=measure.HERE, samples=64, run_all=run_all)
+    settings = {"speed": False, **settings}
+    return gate.judge(file, file, x, policy=Policy(max_drop=None), purpose=purpose, target=target, **settings)
+
+
+def answer(*asked, **settings):
+    """The check of what such a target answers."""
+    checks = judged(*asked, **settings).checks
+    [check] = [check for check in checks if check.name == "answers on the target"]
     return check
 
 
@@ -91,6 +97,30 @@ def test_each_of_several_outputs_must_be_the_same():
     assert answer(two, lambda it: it if it.shape[1] == 3 else -it, purpose=purpose).outcome == "fail"
 
 
+def test_without_speed_a_target_only_answers():
+    plain, timed = (judged(lambda x: x @ W, lambda it: it, speed=speed, rounds=6) for speed in (False, True))
+    assert "latency_ratio" not in plain.measured and "latency_ratio" in timed.measured
+    assert plain.outcome == timed.outcome == gate.ACCEPTED
+
+
+def test_where_a_targets_usual_samples_leave_it_open_it_answers_more():
+    many = np.concatenate([X] * 5)
+    assert answer(lambda x: x @ W, turned(1), many).outcome == "pass"  # one of 256
+    check = answer(lambda x: x @ W, turned(4), many)
+    assert (check.outcome, check.because.split(" are")[0]) == ("fail", "60 of 64")
+    check = answer(lambda x: x @ W, lambda it: np.concatenate([-it[:1], it[1:100], -it[100:103], it[103:]]), many)
+    assert check.outcome == "undecided" and check.because.endswith("no more samples are compared")
+    assert answer(lambda x: x @ W, turned(1)).because.endswith("more samples would decide")
+
+
+@pytest.mark.parametrize("number", [1, 2, 64])
+def test_vectors_are_compared_by_themselves(number):
+    """Among one or two the nearest other says nothing."""
+    purpose = Purpose("embedding")
+    assert answer(lambda x: x @ W, lambda it: it + 1e-3, X[:number], purpose).outcome == "pass"
+    assert answer(lambda x: x @ W, lambda it: it[:, ::-1], X[:number], purpose).outcome == "fail"
+
+
 def test_what_answers_in_another_shape_answers_nonsense():
     check = answer(lambda x: x @ W, lambda it: it[:, :2])
     assert (check.outcome, check.because) == ("fail", gate.outputs.NONSENSE)
@@ -100,6 +130,7 @@ def test_without_tasks_rows_are_compared_by_their_largest_number_and_channels_ea
     tie, first = np.full((1, 5000), 127 / 128), np.full((1, 5000), 127 / 128)
     first[0, 0] -= 1 / 128
     assert measure.like(tie, first).all() and not measure.like(np.eye(3), np.eye(3)[::-1])[0]
+    assert measure.like(np.eye(3), np.zeros((3, 3))).tolist() == [True, False, False]  # of one that answers nothing
     assert measure.like(np.array([[3.0]]), np.array([[np.nextafter(np.float32(3), 4)]])).all()
     assert not measure.like(np.array([[3.0]]), np.array([[3.1]])).any()
     both = np.asarray(boxes_and_scores(X), float)
@@ -129,6 +160,8 @@ def test_a_measurement_that_fails_is_the_candidates_fault_only_if_it_must_be(mon
     monkeypatch.setattr(runner, "run", run)
     decision = gate.judge(file, file, X, policy=Policy(max_drop=None), rounds=6)
     assert decision.checks[-1].name == "speed and memory" and decision.checks[-1].outcome == outcome
-    assert ("--no-speed would decide" in decision.checks[-1].because) == (outcome == "undecided")
+    assert ("--no-speed does not ask" in decision.checks[-1].because) == (outcome == "undecided")
+    asked = gate.judge(file, file, X, policy=Policy(max_drop=None, min_speedup=0.1), rounds=6)
+    assert "--no-speed" not in asked.checks[-1].because
     cured = gate.judge(file, file, X, policy=Policy(max_drop=None), speed=False)
     assert cured.outcome == gate.ACCEPTED

@@ -356,14 +356,16 @@ def test_a_sweep_leaves_no_table_or_figure_of_another_grid(tiny):
         == 0
     )
     assert (tiny.output / "summary.csv").is_file() and list(tiny.output.glob("*.svg"))
-    (tiny.output / "of_another.svg").write_text("<svg/>")
+    figures, before = list(tiny.output.glob("*.svg")), time.time_ns()
+    (tiny.output / "of_the_users.svg").write_text("<svg/>")
     assert (
         CliRunner()
         .invoke(main, ["sweep", str(tiny.path), "--output", str(tiny.output), "--grid", "rate=0.2"])
         .exit_code
         == 0
     )
-    assert not (tiny.output / "summary.csv").exists() and not (tiny.output / "of_another.svg").exists()
+    assert not (tiny.output / "summary.csv").exists() and (tiny.output / "of_the_users.svg").exists()
+    assert figures and all(path.stat().st_mtime_ns > before for path in tiny.output.glob("*.svg"))
 
 
 def test_numbers_of_several_machines_are_kept_apart_where_they_belong_to_them(tmp_path):

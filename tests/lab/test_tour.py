@@ -489,6 +489,7 @@ def test_a_key_changes_with_what_a_parameter_names(lab, tmp_path):
         tour.contents.cache_clear()
         return tour.stop_at(path, given).key
 
+    assert tour.contents("") == tour.contents("no such thing") == ""  # and not all of the working folder
     own, folder = tmp_path / "own.npz", tmp_path / "photos"
     own.write_bytes(b"a")
     (folder / "cat").mkdir(parents=True)

@@ -72,7 +72,7 @@ def test_what_cannot_be_had_is_named(changes, told):
         bench.prepare({**ASKED, **changes})
 
 
-def test_the_first_test_images_of_a_folder_are_of_all_classes(tmp_path):
+def test_the_first_test_images_of_a_folder_are_of_all_classes(tmp_path, monkeypatch):
     for name, colour in (("blue", "blue"), ("red", "red")):
         (tmp_path / name).mkdir()
         for number in range(50):
@@ -81,6 +81,16 @@ def test_the_first_test_images_of_a_folder_are_of_all_classes(tmp_path):
     order = bench._mixed(images.y_test)
     assert (np.diff(images.y_test) >= 0).all() and sorted(order) == list(range(20))
     assert 2 <= images.y_test[order][:10].sum() <= 8
+    monkeypatch.setattr(bench, "_check_input", lambda *_: None)
+    parts = dict.fromkeys(("fit", "selection", "calibration"), np.arange(80))
+    monkeypatch.setattr(training, "split", lambda *_, **__: parts)
+    layers = models.tf.keras.layers
+    model = models.tf.keras.Sequential([layers.Input((8, 8, 3)), layers.Flatten(), layers.Dense(2)])
+    model.save(tmp_path / "model.keras")
+    asked = {"dataset": str(tmp_path), "checkpoint": str(tmp_path / "model.keras"), "calibration_samples": 20}
+    found = bench.prepare({**ASKED, **asked, "test_images": 10})
+    np.testing.assert_array_equal(found.y_test, images.y_test[order][:10])
+    assert ((found.x_test[:, 0, 0, 0] > 0) == (found.y_test == 1)).all()  # the red ones
     np.testing.assert_array_equal(bench._mixed(np.array([1, 0, 1])), [0, 1, 2])
 
 

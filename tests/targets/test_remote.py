@@ -303,15 +303,13 @@ def test_a_host_keeps_the_letters_of_its_alias(url, host):
     assert Target(url).host == host
 
 
-def test_a_job_ends_with_whoever_asked_for_it():
+def test_a_job_ends_with_whoever_asked_for_it(tmp_path):
     """Which may be killed, as a CI does that cancels."""
-    code = (
-        "from helpers.tflite import runner; runner.run({}, python=['sh', '-c', 'exec "
-        + sys.executable
-        + ' -c "%s" {}\'])'
-    )
-    sleeping = "import sys; sys.argv = [0, 1]; from helpers.tflite import runner; runner._end_with_parent(); import time; time.sleep(99)"
-    asking = subprocess.Popen([sys.executable, "-c", code % sleeping], cwd=Path(__file__).parents[2])
+    (tmp_path / "sleeping.py").write_text("import time\n\n\ndef sleep(job, samples):\n    time.sleep(99)\n")
+    np.savez(tmp_path / "samples.npz", x=np.zeros(1))
+    job = {"task": "call", "path": str(tmp_path), "module": "sleeping", "function": "sleep", "samples": "samples.npz"}
+    code = f"from helpers.tflite import runner; runner.run({job!r}, {str(tmp_path)!r})"
+    asking = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
     deadline = time.monotonic() + 20
     while not (jobs := psutil.Process(asking.pid).children(recursive=True)) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -32,3 +32,9 @@ def test_noise_is_in_units_of_the_variance():
     assert scoring.noise(constant, constant).tolist() == [0, 0, 0]
     assert scoring.noise(2 * constant, 3 * constant).tolist() == [0.25] * 3  # of the square, where nothing varies
     assert scoring.noise(0 * constant, constant).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 1001])
+def test_no_sample_is_given_to_itself(n):
+    found = scoring.others(n)
+    assert sorted(found) == list(range(n)) and (n == 1 or (found != np.arange(n)).all())
