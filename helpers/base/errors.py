@@ -30,7 +30,15 @@ class MissingError(LabError, ImportError):
 
 
 class RunError(LabError, RuntimeError):
-    """The process that was to run a model, here or on another machine, failed."""
+    """The process that was to run a model, here or on another machine, failed.
+
+    model: the only one that it ran, by its name, "empty" of none, None of several or where nobody knows. limited: whether a limit
+    of time or memory ended it.
+    """
+
+    def __init__(self, sentence, model=None, limited=False):
+        super().__init__(sentence)
+        self.model, self.limited = model, limited
 
 
 def first_line(error):

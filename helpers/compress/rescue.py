@@ -81,10 +81,10 @@ class _State:
 
     def quantized(self):
         formats = {requantize.EVERYTHING: PER_TENSOR, **self.formats}
-        file = requantize.apply(self.model, formats, self.ranges)
         if self.corrected_by is None:
-            return file
+            return requantize.apply(self.model, formats, self.ranges)
         graph = tflite_graph.Graph(self.model)
+        file = requantize.apply(graph.file, formats, self.ranges)
         graph.rounding_as(file).correct_biases(*(self.corrected_by[name] for name in graph.inputs))
         return requantize.apply(graph.written(), formats, self.ranges)
 

@@ -32,7 +32,7 @@ class Graph(tf.Module):
     """The main graph of a float `.tflite`, given as bytes or as the path of a file.
 
     inputs, outputs: names, as in its signature. weights: index of a tensor -> tf.Variable, for the kernels and biases of
-    convolutions and dense layers; one that several layers share is one variable. notes: what was changed, in sentences.
+    convolutions and dense layers; a kernel that several layers share is one variable, and so is its bias. notes: what was changed, in sentences.
     Called with a tensor for each input, (n, ...); gives a list with one for each output. A file that was made for one sample at a
     time is called for one after the other.
 
@@ -42,7 +42,11 @@ class Graph(tf.Module):
 
     def __init__(self, model):
         super().__init__()
-        self.file, self._plan, self.notes = opened(model)
+        file, plan, self.notes = opened(model)
+        self.file = rewrite.with_own_constants(
+            file, {op: (KERNEL_PLACE[op], place) for op, place in BIAS_PLACE.items()}
+        )
+        self._plan = plan if self.file == file else Plan(self.file)
         named = {ends: flatbuffer.signature_names(self.file, ends) for ends in ("inputs", "outputs")}
         self.inputs = [named["inputs"][index] for index in self._plan.inputs]
         self.outputs = [named["outputs"][index] for index in self._plan.outputs]

@@ -23,7 +23,6 @@ def opened(model):
     """A float `.tflite` (bytes or path) to be worked on: (the file with its weights as float32 and a signature, its Plan, notes of
     what was changed for that). Raises InputError for an unusable or a quantized file, and for weights that are NaN or infinite."""
     file, notes = rewrite.with_plain_weights(rewrite.with_signature(model))
-    file = rewrite.with_own_constants(file, {op: (KERNEL_PLACE[op], place) for op, place in BIAS_PLACE.items()})
     plan = Plan(file)
     if plan.is_quantized():
         raise InputError("model is quantized already: give the float32 .tflite that it was made from.")

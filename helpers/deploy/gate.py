@@ -281,7 +281,7 @@ def _speed(blobs, x, policy, limits, rounds, target, speed):
         table = measure.table(names, "baseline", answers, told)
     except (RunError, KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
         because, outcome = str(error) if isinstance(error, RunError) else outputs.NONSENSE, FAIL
-        if isinstance(error, measure.JobError) and error.model != "candidate" and (error.model or error.limited):
+        if isinstance(error, RunError) and error.model != "candidate" and (error.model or error.limited):
             # It may be the baseline's fault, or that of limits which are too narrow for both together.
             cure = "fewer --rounds, or more --seconds or --memory, would decide"
             outcome, because = UNDECIDED, f"{because}; {cure}{'' if limited else '; --no-speed does not ask'}"

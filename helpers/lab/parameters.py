@@ -11,7 +11,9 @@ holds for every entry. `one of a, b` gives the choices; after "or", the words ".
 """
 
 import ast
+import contextlib
 import functools
+import hashlib
 import json
 import os
 import re
@@ -143,6 +145,17 @@ def load_profile(name, notebook):
     if not isinstance(content, dict):
         raise InputError(f"profile={name!r} must map the names of notebooks to their parameters.")
     return content.get(notebook) or {}
+
+
+@functools.cache
+def contents(value):
+    """Of a parameter that names a file, a folder or a checkpoint: a hash of the sizes and times of what is there; "" of any other."""
+    found = []
+    for path in (Path(value), repository.REPOSITORY / "checkpoints" / f"{value}.keras") if value else ():
+        with contextlib.suppress(OSError):
+            files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+            found += [(str(each.resolve()), each.stat().st_size, each.stat().st_mtime_ns) for each in files]
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest() if found else ""
 
 
 def _profile(path):

@@ -116,7 +116,7 @@ def plan(path, grid):
         raise InputError("grid is empty: give at least one parameter, as in seed=0:5.")
     if size > LARGEST:
         raise InputError(f"grid has {size:,} points, more than {LARGEST:,}: make it coarser, or sweep it in parts.")
-    tour.contents.cache_clear()
+    parameters.contents.cache_clear()
     return [tour.stop_at(path, dict(zip(grid, values, strict=True))) for values in itertools.product(*grid.values())]
 
 

@@ -87,7 +87,7 @@ def run(only=(), profile=repository.QUICK, given=None, fresh=False, jobs=1):
 
 def plan(only, profile, given):
     """The stops of a tour, every parameter checked. Arguments as for `run`, and so are the errors: InputError before anything runs."""
-    contents.cache_clear()
+    parameters.contents.cache_clear()
     paths = notebook.selected(only)
     changes = {path: parameters.load_profile(profile, path.stem) for path in paths}
     if profile != repository.QUICK:
@@ -191,23 +191,12 @@ def _key(path, used):
     """A hash of the notebook's cells without their outputs, of the helpers, of the packages, and of the parameters, with what the
     files hold that they name."""
     named = [each for value in used.values() for each in (value if isinstance(value, list) else [value])]
-    files = [contents(each) for each in named if isinstance(each, str)]
+    files = [parameters.contents(each) for each in named if isinstance(each, str)]
     decisive = [notebook.code_hash(path), _versions(), used, files]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
 _versions = functools.cache(runtime_env.versions)  # of thousands of points
-
-
-@functools.cache
-def contents(value):
-    """Of a parameter that names a file, a folder or a checkpoint: a hash of the sizes and times of what is there; "" of any other."""
-    found = []
-    for path in (Path(value), repository.REPOSITORY / "checkpoints" / f"{value}.keras") if value else ():
-        with contextlib.suppress(OSError):
-            files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
-            found += [(str(each.resolve()), each.stat().st_size, each.stat().st_mtime_ns) for each in files]
-    return hashlib.sha256(json.dumps(found).encode()).hexdigest() if found else ""
 
 
 def _resumable(journal, stops, jobs, folder):

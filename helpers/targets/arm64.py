@@ -77,7 +77,7 @@ def counter():
 
 
 def prepare(tell=print):
-    """Make the root, step by step: what was fetched of Debian stays when it is interrupted. tell: is given a sentence for each step.
+    """Make the root, step by step: what was fetched stays when it is interrupted. tell: is given a sentence for each step.
 
     About 60 MB are fetched and 250 MB kept. Raises RunError, with the cure, for what is missing, and for a step that fails.
     """
@@ -100,8 +100,7 @@ def _make(place, tell):
     packages = debian.fetch(PACKAGES, place / "apt", PREPARE, "arm64")
     _replaced(place / "root", lambda new: debian.unpack(packages, new, PREPARE))
     tell("LiteRT's wheels, as the lock has them …")
-    _replaced(place / "wheels", lambda new: _fetched(new, _python(place)))  # none of an older lock among them
-    wheels = sorted((place / "wheels").glob("*.whl"))
+    wheels = _wheels(place / "wheels", _python(place))
     _replaced(place / "site", lambda new: _installed(wheels, new))
     for name, processor in PROCESSORS.items():
         _replaced(place / name, lambda new, processor=processor: _described(processor, new))
@@ -160,8 +159,9 @@ def _pinned():
     return [block for block in blocks if canonicalize_name(re.match(r"[\w.-]*", block)[0]) in names]
 
 
-def _fetched(wheels, interpreter):
-    """Fetch the wheels that the lock pins into an empty folder, for the root's Python, checked against its hashes."""
+def _wheels(wheels, interpreter):
+    """The wheels that the lock pins, for the root's Python, checked against its hashes; what an older lock left is not among them."""
+    wheels.mkdir(exist_ok=True)
     version = interpreter.name.removeprefix("python")
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as listed:
         listed.write("\n".join(_pinned()))
@@ -184,6 +184,14 @@ def _fetched(wheels, interpreter):
             "fetching LiteRT's wheels",
             PREPARE,
         )
+    pinned = {canonicalize_name(each.split("==")[0]): each.split("==")[1].split()[0] for each in _pinned()}
+    tags, found = ("py3", f"cp{version.replace('.', '')}"), {}
+    for path in sorted(wheels.glob("*.whl")):
+        name, number, *_, python, abi, _ = path.stem.split("-")
+        of = canonicalize_name(name)
+        if pinned.get(of) == number and (abi == "abi3" or any(tag in python.split(".") for tag in tags)):
+            found[of] = path
+    return [found[name] for name in sorted(_needed())]
 
 
 def _installed(wheels, site):

@@ -146,3 +146,15 @@ def representative_by_name(calibration, shapes):
 def is_tflite(blob):
     """Whether these bytes claim to be a `.tflite` file."""
     return blob[4:8] == b"TFL3"
+
+
+def in_order(names, samples):
+    """The arrays of samples, name -> array (n, ...), in the order of a file's inputs, of these names. Those of names that only
+    another file has go into the inputs that are left. Raises InputError where one is missing."""
+    left = [array for name, array in samples.items() if name not in names]
+    if len(names) == len(samples):
+        samples = {name: samples[name] if name in samples else left.pop(0) for name in names}
+    for name in names:
+        if name not in samples:
+            raise InputError(f"samples hold no {name}: give an array for each of {', '.join(names)}.")
+    return [samples[name] for name in names]

@@ -139,7 +139,7 @@ def run(model, samples, threads=runtime_env.LITERT_THREADS, batch=1, admits_batc
     loaded = interpreter(blob, threads, delegates=delegates)
     sources, targets = interpreting.declared(loaded)
     names = [each["name"] for each in sources]
-    arrays = in_order(names, samples)
+    arrays = inputs.in_order(names, samples)
     size = interpreting.at_a_time(arrays, batch)
     if admits_batches is None:
         admits_batches = size == 1 or interpreting.admits_batches(blob, size, dict(zip(names, arrays, strict=True)))
@@ -158,18 +158,6 @@ def run(model, samples, threads=runtime_env.LITERT_THREADS, batch=1, admits_batc
     details = loaded.get_output_details()
     real = [interpreting.real_numbers(*each) for each in zip(stored, details, strict=True)]
     return dict(zip([each["name"] for each in targets], real, strict=True))
-
-
-def in_order(names, samples):
-    """The arrays of samples, name -> array (n, ...), in the order of a file's inputs, of these names. Those of names that only
-    another file has go into the inputs that are left. Raises InputError where one is missing."""
-    left = [array for name, array in samples.items() if name not in names]
-    if len(names) == len(samples):
-        samples = {name: samples[name] if name in samples else left.pop(0) for name in names}
-    for name in names:
-        if name not in samples:
-            raise InputError(f"samples hold no {name}: give an array for each of {', '.join(names)}.")
-    return [samples[name] for name in names]
 
 
 def size(model):

@@ -135,10 +135,10 @@ def table(names, baseline, answers, told=HERE):
     """
     frame, answers = pd.DataFrame(index=pd.Index(list(names), name="model")), list(answers)
     if LATENCY in told:
-        blocks = _answered(answers.pop(0), "times the models")["blocks"]
+        blocks = _answered(answers.pop(0), "the process that times the models")["blocks"]
         frame = frame.join(_ratios(blocks, baseline))
     if INSTRUCTIONS in told:
-        counted = _answered(answers.pop(), "counts instructions")["instructions"]
+        counted = _answered(answers.pop(), "the process that counts instructions")["instructions"]
         frame["instructions"] = [float(np.median(counted[name])) for name in names]
         frame["instruction_ratio"] = frame.loc[baseline, "instructions"] / frame["instructions"]
     if MEMORY in told:
@@ -146,18 +146,10 @@ def table(names, baseline, answers, told=HERE):
     return frame
 
 
-class JobError(RunError):
-    """A job that failed. model: of the only one that it ran its name, "empty" of none, None of several. limited: whether a limit
-    ended it."""
-
-    def __init__(self, sentence, answer, model=None):
-        super().__init__(f"{sentence} failed: {answer['error']}")
-        self.model, self.limited = model, answer.get("kind") in ("out of time", "out of memory")
-
-
-def _answered(answer, what):
+def _answered(answer, what, model=None):
     if "error" in answer:
-        raise JobError(f"the process that {what}", answer)
+        limited = answer.get("kind") in ("out of time", "out of memory")
+        raise RunError(f"{what} failed: {answer['error']}", model, limited)
     return answer
 
 
@@ -255,7 +247,8 @@ def compared(here, there, number=None):
 
 
 def shown(here, there, number=None):
-    """The outputs that two answers to "predict" both show, pairs of float (number, ...). Raises as `compared` does."""
+    """The outputs that two answers to "predict" both show, pairs of float (number, ...). Raises KeyError, TypeError or ValueError as
+    `compared` does."""
     pairs = []
     for pair in zip(here["first"], there["first"], strict=True):
         one, other = (np.asarray(of, float) for of in pair)
@@ -310,9 +303,8 @@ def _memory(names, answers):
     found = {name: [] for name in (*names, None)}
     for number, answer in enumerate(answers):
         name = list(found)[number % len(found)]
-        if "error" in answer:
-            raise JobError(f"the child process that runs the {name or 'empty'}", answer, name or "empty")
-        found[name].append(answer["bytes"])
+        of = name or "empty"
+        found[name].append(_answered(answer, f"the child process that runs the {of}", of)["bytes"])
     without = found.pop(None)
     differences = {name: np.subtract(each, without) for name, each in found.items()}
     return {

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from helpers.base import runtime_env
-from helpers.tflite import cut, interpreting, litert
+from helpers.tflite import cut, inputs, interpreting, litert
 
 with runtime_env.quiet():
     from ai_edge_litert.interpreter import OpResolverType
@@ -31,7 +31,7 @@ class Replay:
         with runtime_env.quiet():
             opened = interpreting.opened(litert.content(base), 1)
         sources, targets = interpreting.declared(opened)
-        self._arrays = litert.in_order([each["name"] for each in sources], samples)
+        self._arrays = inputs.in_order([each["name"] for each in sources], samples)
         self._names, self._number = [each["name"] for each in targets], len(self._arrays[0])
         self._size = interpreting.at_a_time(self._arrays, litert.BATCH) if admits_batches else 1
         self._sources, self._kept_bytes = opened.get_input_details(), kept_bytes

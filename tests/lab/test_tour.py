@@ -21,7 +21,7 @@ from helpers.__main__ import main
 from helpers.base import repository, runtime_env
 from helpers.base.errors import InputError
 from helpers.evidence import results
-from helpers.lab import notebook, tour
+from helpers.lab import notebook, parameters, tour
 
 NOTE = "open(r'{folder}/visited', 'a').write('{name} ')"
 # What a notebook does through results.record, without the provenance.
@@ -160,7 +160,7 @@ DRIVER = """
 import pathlib, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent may have it ignored
 from helpers.base import repository, runtime_env
-from helpers.lab import notebook, tour
+from helpers.lab import notebook, parameters, tour
 repository.NOTEBOOKS = pathlib.Path(sys.argv[1])
 sys.exit(tour.run())
 """
@@ -486,10 +486,10 @@ def test_a_key_changes_with_what_a_parameter_names(lab, tmp_path):
     path = lab("00_first", declares='dataset = "one"  # one of one, an .npz file, or a folder\nshelf = ["a"]  # names')
 
     def key(**given):
-        tour.contents.cache_clear()
+        parameters.contents.cache_clear()
         return tour.stop_at(path, given).key
 
-    assert tour.contents("") == tour.contents("no such thing") == ""  # and not all of the working folder
+    assert parameters.contents("") == parameters.contents("no such thing") == ""  # and not all of the working folder
     own, folder = tmp_path / "own.npz", tmp_path / "photos"
     own.write_bytes(b"a")
     (folder / "cat").mkdir(parents=True)
