@@ -20,6 +20,7 @@ with runtime_env.quiet():
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 BATCH = 64
+PLAIN = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # a delegate hides what is inside it
 GZIP_LEVEL = 9
 LIKELY = 64  # of an open side
 KEPT_BYTES = 200_000_000  # of tensors that are all kept at once, to be looked at after a run
@@ -69,7 +70,7 @@ def interpreter(model, threads=1, batch=None, delegates=True):
     blob = content(model)
     try:
         with runtime_env.quiet():
-            kernels = OpResolverType.AUTO if delegates else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            kernels = OpResolverType.AUTO if delegates else PLAIN
             loaded = Interpreter(model_content=blob, num_threads=threads, experimental_op_resolver_type=kernels)
             if batch is not None:
                 details = loaded.get_input_details()[0]
@@ -284,13 +285,9 @@ def at_once(model, samples):
     open ones take."""
     blob, number = content(model), len(next(iter(samples.values())))
     with runtime_env.quiet():
-        plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        loaded = interpreting.load(blob, 1, samples=samples, experimental_op_resolver_type=plain)
+        loaded = interpreting.load(blob, 1, samples=samples, experimental_op_resolver_type=PLAIN)
         shapes = {each["index"]: each["shape"].tolist() for each in loaded.get_tensor_details()}
-    computed = (
-        tensors(blob).query("not constant").index
-    )  # an interpreter has tensors of its own behind those of the file
-    each = 4 * sum(math.prod(shapes.get(index, ())) for index in computed)
+    each = 4 * sum(math.prod(shapes.get(index, ())) for index in tensors(blob).query("not constant").index)
     size = max(1, min(number, KEPT_BYTES // max(1, each)))
     return size if size == 1 or interpreting.admits_batches(blob, size, samples) else 1
 
@@ -313,7 +310,7 @@ def layer_outputs(model, x):
             model_content=blob,
             num_threads=runtime_env.LITERT_THREADS,
             experimental_preserve_all_tensors=True,
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            experimental_op_resolver_type=PLAIN,
         )
         source = loaded.get_input_details()[0]
         for start in range(0, len(x), size):
