@@ -66,6 +66,11 @@ def cache_folder():
     return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("compression-lab"))
 
 
+def names_folder(text):
+    """Whether a name is the path of a folder, also one that is not there, by its separators (/ on Windows too)."""
+    return os.sep in text or "/" in text or Path(text).is_dir()
+
+
 def figures_folder(profile=None):
     """Where the figures of a profile go, relative to an output folder: `figures`, or `figures/<profile>` if it is not
     the quick one. Default: the profile under which a tour is running this notebook."""

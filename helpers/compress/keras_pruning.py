@@ -9,6 +9,8 @@ This file needs nothing of the lab but itself: Keras 3 and NumPy. Take it into a
 The share grows as in tfmot: from nothing to its final value along a polynomial of third degree (Zhu and Gupta 2017, eq. 1).
 """
 
+import itertools
+
 import keras
 import numpy as np
 
@@ -85,15 +87,15 @@ class Pruning(keras.callbacks.Callback):
 def _with_kernels(model):
     """(path, layer) of all that have a kernel, also those that other layers hold, as attention and TimeDistributed do; each once.
     Two models within a model may have layers of one path: a number makes it another."""
-    layers = {id(layer): layer for layer in model._flatten_layers(include_self=False)}.values()
+    layers = model._flatten_layers(include_self=False)
     layers = [layer for layer in layers if len(getattr(getattr(layer, "kernel", None), "shape", ())) >= 2]
-    taken = {layer.path for layer in layers}
-    for place, layer in enumerate(layers):
-        path, number = layer.path, 1
-        while layer.path in (other.path for other in layers[:place]) and path in taken:
-            number += 1
-            path = f"{layer.path}_{number}"
-        taken.add(path)
+    taken, seen = {layer.path for layer in layers}, set()
+    for layer in layers:
+        path = layer.path
+        if path in seen:
+            path = next(other for number in itertools.count(2) if (other := f"{path}_{number}") not in taken)
+            taken.add(path)
+        seen.add(layer.path)
         yield path, layer
 
 

@@ -39,8 +39,8 @@ def _compared(judged, places, here, there, n, advice):
     if problem:
         return Check(NAME, FAIL, None, None, problem)
     try:
-        _, equal, difference = measure.compared(here, there, n)
         pairs = measure.shown(here, there, n)
+        equal, difference = measure.apart(pairs)
         both = [{name: pairs[place][side] for name, place in places.items()} for side in (0, 1)]
         same = np.min([head.task.alike(*map(head.of, both)).astype(float) for head in judged], axis=0)
     except (KeyError, IndexError, TypeError, ValueError):

@@ -182,18 +182,19 @@ def worst_group(name, baseline, candidate, groups, limit, of=""):
     """
     found, groups = [], np.asarray(groups)
     names = np.unique(groups)
+    together = 1 - (1 - stats.CONFIDENCE) / len(names)
     for group in names:
         part = groups == group
         pair = baseline[part], candidate[part]
         change = stats.score_difference(*pair)
-        jointly = stats.score_difference(*pair, 1 - (1 - stats.CONFIDENCE) / len(names))
+        jointly = stats.score_difference(*pair, together)
         because = f"{name} {group}: {change:points}, {counted(part.sum(), 'example')}"
         decided = at_least(f"worst {name} drop{of}", change, -limit, because, fail_on=jointly)
         found.append((decided, pair, group))
     order = {FAIL: 0, UNDECIDED: 1, PASS: 2}
     undecided = [group for decided, _, group in found if decided.outcome == UNDECIDED]
     worst, pair, group = min(found, key=lambda it: (order[it[0].outcome], it[0].measured.value, it[0].measured.low))
-    worst = _with_advice(worst, *pair, f" of {name} {group}", 1 - (1 - stats.CONFIDENCE) / len(names))
+    worst = _with_advice(worst, *pair, f" of {name} {group}", together)
     if worst.outcome == UNDECIDED and len(undecided) > 1:
         others = ", ".join(map(str, undecided[:10])) + (" …" if len(undecided) > 10 else "")
         worst = dataclasses.replace(worst, because=f"{worst.because} (undecided: {others})")

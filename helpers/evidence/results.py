@@ -149,11 +149,7 @@ def compare(numbers, recorded):
 
 def absent(table):
     """The names of numbers that were recorded with a tolerance and that this run did not make. table: of `compare`."""
-    return [row.Index for row in table.rename(columns={"this run": "value"}).itertuples() if _was_lost(row)]
-
-
-def _was_lost(row):
-    return pd.isna(row.value) and pd.notna(row.tolerance)
+    return table.index[table["this run"].isna() & table["tolerance"].notna()].tolist()
 
 
 def keep(profile, source, reference=True, notebooks=None):

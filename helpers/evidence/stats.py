@@ -109,11 +109,12 @@ class OfSet:
     def without_groups(self):
         """It of all samples, and without each of GROUPS random groups of them, (groups,): the same groups for all sets of so many
         samples. A baseline is compared with many candidates, so it is kept."""
-        groups = min(self.samples, GROUPS) if self.samples > 1 else 0  # without the only one there is nothing
-        belongs = np.random.default_rng(0).permutation(np.arange(self.samples) % max(groups, 1))
-        parts = np.array_split(np.arange(groups), -(-groups * max(self.samples, self.width) // AT_ONCE) or 1)
-        without = [self.of((belongs != some[:, None]).astype(float)) for some in parts if len(some)]
-        return float(self.of(np.ones((1, self.samples)))[0]), np.concatenate([[], *without])
+        value, groups = float(self.of(np.ones((1, self.samples)))[0]), min(self.samples, GROUPS)
+        if groups < 2:
+            return value, np.array([])  # without the only one there is nothing
+        belongs = np.random.default_rng(0).permutation(np.arange(self.samples) % groups)
+        parts = np.array_split(np.arange(groups), -(-groups * max(self.samples, self.width) // AT_ONCE))
+        return value, np.concatenate([self.of((belongs != some[:, None]).astype(float)) for some in parts])
 
     def __len__(self):
         return self.samples

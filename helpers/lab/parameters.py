@@ -15,7 +15,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,8 +207,8 @@ def _check_choice(parameter, value):
     choices, _, other = found.group(1).partition(", or ")
     if value in [choice.strip() for choice in choices.split(",")]:
         return
-    folder = os.sep in str(value) or "/" in str(value) or Path(str(value)).is_dir()
-    own = (".npz" in other and str(value).endswith(".npz")) or ("folder" in other and folder)
+    text = str(value)
+    own = (".npz" in other and text.endswith(".npz")) or ("folder" in other and repository.names_folder(text))
     if not own:
         raise InputError(f"parameter {parameter.name}={value!r} must be one of {found.group(1).strip()}.")
     if not Path(value).exists():

@@ -128,8 +128,10 @@ def table(points):
     rows, machines = [], set()
     for point, stop in points.items():
         at = {name: json.dumps(value) if isinstance(value, list) else value for name, value in stop.changes.items()}
-        found = _recorded(point, stop) or {"numbers": {}, "machine": None}
-        machines |= {found["machine"]} - {None}
+        found = _recorded(point, stop)
+        if found is None:
+            continue
+        machines.add(found["machine"])
         for number, estimate in found["numbers"].items():
             of = "" if found["tolerances"][number] is not None else found["machine"]
             rows.append({"point": point.name, **at, "machine": of, "number": number, **vars(estimate)})

@@ -163,11 +163,10 @@ def _as_it_was(name):
     try:
         yield lambda: recorded.append(name)
     finally:
-        for path in there() if not recorded else []:
-            if path not in former:
+        if not recorded:
+            for path in set(there()) - set(former):
                 path.unlink()
-        for path, content in former.items() if not recorded else ():
-            if not path.is_file() or path.read_bytes() != content:
+            for path, content in former.items():
                 repository.write(path, content)
 
 

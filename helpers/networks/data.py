@@ -59,7 +59,7 @@ def load(name, unreadable="refuse"):
         return _own(Path(name))
     if name == FLOWERS:
         return _flowers()
-    if name not in SOURCES and (os.sep in name or "/" in name or Path(name).is_dir()):
+    if name not in SOURCES and repository.names_folder(name):
         return from_folder(name, unreadable=unreadable)
     if name not in SOURCES:
         raise InputError(

@@ -151,8 +151,11 @@ class Segmentation(Classes):
     def truth(self, y, n, label="y"):
         y = np.asarray(y)
         wanted = [(n, *_without(self.shape, axis)) for axis in (self.axis, 1)]
-        if y.ndim == len(self.shape) + 1 and 1 in (y.shape[-1], y.shape[1]):
-            y = y[..., 0] if y.shape[-1] == 1 and y.shape[:-1] in wanted else y[:, 0] if y.shape[1] == 1 else y
+        if y.ndim == len(self.shape) + 1:
+            if y.shape[-1] == 1 and y.shape[:-1] in wanted:
+                y = y[..., 0]
+            elif y.shape[1] == 1:
+                y = y[:, 0]
         if y.shape != wanted[0]:
             either = " or ".join(dict.fromkeys(map(str, wanted)))
             cure = ", or say --task regression, which compares number with number" if y.shape[1:] == self.shape else ""

@@ -238,12 +238,14 @@ def compared(here, there, number=None):
     Raises KeyError, TypeError or ValueError for what is no such answer.
     """
     both = shown(here, there, number)
-    equal = np.all([(one == other).reshape(len(one), -1).all(axis=1) for one, other in both], axis=0)
-    return (
-        float(np.mean([like(*pair).mean() for pair in both])),
-        float(equal.mean()),
-        float(max(np.abs(one - other).max() for one, other in both)),
-    )
+    return float(np.mean([like(*pair).mean() for pair in both])), *apart(both)
+
+
+def apart(pairs):
+    """Of the outputs that two answers show, as `shown` gives them: the share of samples that are equal to the last bit, and the
+    largest difference."""
+    equal = np.all([(one == other).reshape(len(one), -1).all(axis=1) for one, other in pairs], axis=0)
+    return float(equal.mean()), float(max(np.abs(one - other).max() for one, other in pairs))
 
 
 def shown(here, there, number=None):
