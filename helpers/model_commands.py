@@ -139,6 +139,11 @@ def train(model, data, test, tasks, metric, weights, per_tensor, output, code, s
     for column in [name for name in table if name.startswith("delta_")]:
         for name in table.index[1:]:
             click.echo(f"{name} against float32, {column.removeprefix('delta_')}: {table[column][name]:points}")
+    if files["trained"] == files.get("not trained", own.file):
+        click.echo(
+            f"No step made it better, so its weights are as they were: train at a smaller --learning-rate than "
+            f"{lesson.learning_rate:g}, such as {lesson.learning_rate / 10:g}."
+        )
     samples = next(iter(judged.values()))
     if test is None:
         how = "that were not trained on but chose which weights stay: judge once on others (--test FILE.npz)."

@@ -24,11 +24,12 @@ def load(label, path, code=None, signature=None):
     label: what refusals call it. path: a Path. code, signature: as in `own_model.load`. Raises InputError as that does.
     """
     if path.is_dir():
-        kind, model, graph = _saved_model(label, path, signature)
+        kind, model, graph, heads = _saved_model(label, path, signature)
     else:
         if signature is not None:
             raise InputError(f"{label} is a Keras file, which has no signatures: leave signature={signature!r} out.")
         model, graph = opening.keras_file(path, code), None
+        heads = opening.output_names(model)
         kind = f"a model of Keras {2 if isinstance(model, tf.keras.Model) else 3}"
     _refuse_text(label, (getattr(model, "inputs", None) or ()) if model is not None else graph.inputs)
     keras, notes = None, []
@@ -38,6 +39,7 @@ def load(label, path, code=None, signature=None):
         except StructureError as problem:
             notes = [f"Pruning of channels, equalization and training are left out: {problem}"]
     graph, blob, more = _converted(label, graph, keras, model)
+    blob = rewrite.with_output_names(blob, heads)
     if model is None:
         notes = [NO_KERAS.format(kind)]
     # A kernel has two axes or more; what scales or shifts has one.
@@ -46,11 +48,11 @@ def load(label, path, code=None, signature=None):
     )
     # The converter folds a normalization into the kernel before it and calls the operator by both.
     layers = tuple(layer.name for layer in owners if not type(layer).__name__.endswith("Normalization"))
-    return Model(path.stem, kind, blob, graph, keras, *ends(blob), (*notes, *more), layers, model)
+    return Model(path.stem, kind, blob, graph, keras, *ends(blob), (*notes, *more), layers, model, heads)
 
 
 def _saved_model(label, path, signature):
-    """kind, Keras model or None, and frozen graph or None (where there is a Keras model)."""
+    """kind, Keras model or None, frozen graph or None (where there is a Keras model), and the names of the outputs."""
     with runtime_env.quiet():
         try:
             model = tf.keras.models.load_model(path, compile=False)
@@ -58,7 +60,7 @@ def _saved_model(label, path, signature):
             model = None
         if isinstance(model, tf.keras.Model) and model.inputs and signature is None:
             opening.check_finite(model.weights, label)
-            return "a SavedModel of Keras 2", model, None
+            return "a SavedModel of Keras 2", model, None, opening.output_names(model)
         try:
             loaded = tf.saved_model.load(path)  # kept while its function is frozen: the variables are its own
         except Exception as error:  # a damaged protocol buffer, missing variables, ...
@@ -68,7 +70,9 @@ def _saved_model(label, path, signature):
         function = _signature(label, loaded, signature)
         opening.check_finite(function.variables, label)
         try:
-            return "a SavedModel without a Keras model", None, _frozen(function)
+            answers = function.structured_outputs
+            heads = tuple(sorted(answers)) if isinstance(answers, dict) else ()
+            return "a SavedModel without a Keras model", None, _frozen(function), heads
         except ValueError as error:  # what changes a variable while it answers has no place in a graph of constants
             raise InputError(
                 f"{label} cannot be frozen ({first_line(error)}): something in it goes on changing its state, most "

@@ -45,7 +45,8 @@ class Model:
     `quantize.convert` takes, or None for a `.tflite`. keras: the flat Keras 2 model of the same function, whose channels
     can be pruned, or None. inputs, outputs: its ends. notes: sentences on what is not as it was in the file, or cannot be
     done with it. layers: names of its layers that have kernels, where it has layers. original: the Keras model as its file
-    has it, of either Keras, or None.
+    has it, of either Keras, or None. heads: names of the graph's outputs in its order, or none: what
+    `rewrite.with_output_names` takes.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Model:
     notes: tuple[str, ...]
     layers: tuple[str, ...] = ()
     original: object = None
+    heads: tuple[str, ...] = ()
 
     @property
     def skipped(self):

@@ -22,7 +22,7 @@ from helpers.compress import (
 )
 from helpers.evidence import stats
 from helpers.networks import checkpoints, unflatten
-from helpers.tflite import heads, inputs, litert, measure, runner
+from helpers.tflite import heads, inputs, litert, measure, rewrite, runner
 
 with runtime_env.quiet():
     import tensorflow as tf
@@ -246,7 +246,8 @@ def _by_recipe(own, recipe, samples, per_channel):
         return own.file
     if own.graph is not None:
         try:
-            return quantize.convert(own.graph, recipe, samples, per_channel=per_channel)
+            file = quantize.convert(own.graph, recipe, samples, per_channel=per_channel)
+            return rewrite.with_output_names(file, own.heads)
         except InputError:
             raise
         except Exception as error:  # the converter's own, of many classes
@@ -283,7 +284,8 @@ def _other(recipe):
 def _compared(own, file, samples):
     named = samples if isinstance(samples, dict) else {own.inputs[0].name: samples}
     exact, rough = (litert.run(each, named) for each in (own.file, file))
-    rough = dict(zip(exact, rough.values(), strict=True))  # the converter may have given the outputs other names
+    if rough.keys() != exact.keys():  # the converter may have given the outputs other names
+        rough = dict(zip(exact, rough.values(), strict=True))
     rows = {}
     for name, wanted in exact.items():
         [head] = heads.heads({name: wanted}, None)

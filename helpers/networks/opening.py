@@ -48,6 +48,16 @@ def keras_file(path, code=None):
     raise InputError(f"model={str(path)!r} {_why_not(errors, version, code, _named_classes(path))}") from errors[0]
 
 
+def output_names(model):
+    """Names of the outputs of a Keras model, of either Keras, in their order: the keys under which it gives them, or else the
+    layers that make them; none where a model does not declare any."""
+    answers = getattr(model, "_outputs_struct", None)  # of Keras 3, whose `output` is flat
+    if answers is None:
+        answers = getattr(model, "output", None)
+    names = sorted(answers) if isinstance(answers, dict) else getattr(model, "output_names", None)
+    return tuple(names or ())
+
+
 def _weights(model):
     try:
         return model.weights

@@ -1,6 +1,7 @@
 """A `.tflite` written anew so that the tools can take it, computing the very same. Loads no TensorFlow."""
 
 import functools
+import re
 
 import numpy as np
 
@@ -13,6 +14,7 @@ with runtime_env.quiet():
 
 SIGNATURE = interpreting.UNNAMED
 UNPACKING = ("DEQUANTIZE", "DENSIFY")  # operators that make float32 weights of what a file stores smaller
+_NUMBERED = re.compile(r"(?:output|Identity)(?:_(\d+))?")  # what the converter calls the outputs of a function
 
 
 def one_signature(model, name=None, parameter="model"):
@@ -44,6 +46,26 @@ def with_signature(model):
         signature.signatureKey, signature.subgraphIndex = SIGNATURE.encode(), 0
         signature.inputs, signature.outputs = (_named(graph, ends) for ends in (graph.inputs, graph.outputs))
         content.signatureDefs = [signature]
+        return packed(content, blob)
+
+
+def with_output_names(model, names):
+    """The bytes of a file with a signature that has these names for its outputs, which the converter only numbers, in an order of its own.
+
+    names: of the outputs of the function that was converted, in its order. The file itself where it has one output, where names
+    are missing or the same, or where its outputs have names already. Raises as `with_signature`.
+    """
+    blob = litert.content(model)
+    if len(names) < 2 or len(set(names)) < len(names):
+        return blob
+    with flatbuffer.unpacked(blob) as content:
+        entries = content.signatureDefs[0].outputs
+        numbered = [_NUMBERED.fullmatch(entry.name.decode()) for entry in entries]
+        places = [int(found[1] or 0) if found else None for found in numbered]
+        if sorted(places, key=str) != sorted(range(len(names)), key=str):
+            return blob
+        for entry, place in zip(entries, places, strict=True):
+            entry.name = names[place].encode()
         return packed(content, blob)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from helpers.base import repository, runtime_env
 from helpers.base.errors import InputError
-from helpers.compress import affine, own_keras, own_model, quantize
+from helpers.compress import affine, own_keras, own_model, quantize, reports
 from helpers.deploy import package
 from helpers.lab import tour
 from helpers.networks import data, models
@@ -195,6 +195,43 @@ def test_models_of_any_ends_are_loaded(tmp_path, model, takes, gives):
     own = own_model.load(saved(model, tmp_path / "other.keras"))
     assert [str(end) for end in own.inputs] == takes and sorted(str(end) for end in own.outputs) == sorted(gives)
     assert own.ends.startswith("takes ") and all(of in own.ends for of in (*takes, *gives))
+
+
+def of_two_heads(kit, form):
+    """The layers' names, or the keys of a dict in another order than the layers and the alphabet."""
+    source = kit.layers.Input((6,), name="numbers")
+    hidden = kit.layers.Dense(5, "relu")(source)
+    low, high = kit.layers.Dense(3, name="low")(hidden), kit.layers.Dense(2, name="high")(hidden)
+    return kit.Model(source, {"list": [low, high], "dict": {"zone": low, "area": high}}[form])
+
+
+def of_list(answers, names):
+    return [answers[name] for name in names] if isinstance(answers, dict) else answers
+
+
+@pytest.mark.parametrize("recipe", ["float32", "dynamic", "int8"])
+@pytest.mark.parametrize("form", ["list", "dict"])
+@pytest.mark.parametrize("kit", [tf.keras, keras_3, None])
+def test_several_outputs_keep_their_names(kit, form, recipe, tmp_path):
+    model = of_two_heads(kit or tf.keras, form)
+    x = np.random.default_rng(0).normal(size=(50, 6)).astype("float32")
+    names = {"list": ("low", "high"), "dict": ("zone", "area")}[form]
+    if kit is None:  # a SavedModel of no Keras, with a dict as its signature
+        answer = tf.function(lambda numbers: dict(zip(names, of_list(model(numbers), names), strict=True)))
+        spec = tf.TensorSpec((None, 6), name="numbers")
+        holder = tf.Module()
+        holder.model = model
+        tf.saved_model.save(holder, tmp_path / "model", signatures=answer.get_concrete_function(spec))
+    path = tmp_path / ("model" if kit is None else "model.keras")
+    if kit is not None:
+        model.save(path)
+    np.savez(tmp_path / "data.npz", x=x)
+    own, table = reports.convert_file(path, tmp_path / "small.tflite", recipe, tmp_path / "data.npz")
+    assert {end.name for end in own.outputs} == set(table.index) == set(names)
+    exact = dict(zip(names, of_list(model(x), names), strict=True))
+    for file in (own.file, tmp_path / "small.tflite"):
+        found = litert.run(file, {own.inputs[0].name: x})
+        assert all(affine.sqnr(np.asarray(exact[name]), found[name]) > 20 for name in names)
 
 
 def recurrent(kit, steps):

@@ -100,7 +100,7 @@ def test_only_answers_that_are_classes_can_be_the_same(tmp_path):
     inputs = keras.Input((24, 24, 3))
     x = keras.layers.Conv2D(8, 3, strides=4, activation="relu", padding="same")(inputs)
     boxes = keras.layers.Reshape((36, 4), name="boxes")(keras.layers.Conv2D(4, 1)(x))
-    kind = keras.layers.Dense(3, "softmax")(keras.layers.GlobalAveragePooling2D()(x))
+    kind = keras.layers.Dense(3, "softmax", name="kind")(keras.layers.GlobalAveragePooling2D()(x))
     keras.Model(inputs, [boxes, kind]).save(tmp_path / "model.keras")
     x = np.random.default_rng(0).normal(size=(40, 24, 24, 3)).astype("float32")
     np.savez(tmp_path / "data.npz", x=x)
@@ -108,9 +108,9 @@ def test_only_answers_that_are_classes_can_be_the_same(tmp_path):
     done = CliRunner().invoke(main, [*words, "--output", str(tmp_path / "small.tflite")])
     assert done.exit_code == 0, done.output
     exact = own_model.load(tmp_path / "model.keras").file
-    one, other = (litert.run(file, {"x": x})["output_1"].argmax(axis=1) for file in (exact, tmp_path / "small.tflite"))
+    one, other = (litert.run(file, {"x": x})["kind"].argmax(axis=1) for file in (exact, tmp_path / "small.tflite"))
     same = f"{(one == other).mean():.1%}"
-    assert re.search(r"output_0: [\d.]+ dB against float32\.\n", done.output), done.output
+    assert re.search(r"boxes: [\d.]+ dB against float32\.\n", done.output), done.output
     assert f" dB against float32; read as classification, the same answer for {same}." in done.output
 
 
@@ -342,6 +342,17 @@ def test_the_command_trains_and_asks_the_gate(tmp_path):
     kernels = litert.tensors(tmp_path / "small.tflite")
     convolutions = kernels[kernels["constant"] & (kernels["shape"].map(len) == 4)]
     assert (convolutions["zeros"] > 0.45).all()
+
+
+def test_training_that_only_does_harm_is_told_with_a_cure_that_works(tmp_path):
+    path, data, _ = given("small CNN", tmp_path, number=100)
+    words = ["train", str(path), "--data", str(data), "--weights", "4", "--output", str(tmp_path / "small.tflite")]
+    told = []
+    for rate in ("0.5", "0.05", "0.005", "0.0005"):
+        found = CliRunner().invoke(main, [*words, "--steps", "40", "--learning-rate", rate])
+        assert found.exit_code in (0, 1, 2), found.output
+        told.append(f"smaller --learning-rate than {rate}, such as {float(rate) / 10:g}." in found.output)
+    assert told[0] and not told[-1] and told == sorted(told, reverse=True)
 
 
 def test_what_judges_does_not_choose(tmp_path):
