@@ -5,7 +5,7 @@ import sys
 import click
 
 from helpers.base.errors import InputError, LabError
-from helpers.options import SIGNATURE, TARGET, Verdict, for_a_purpose, opened, pairs, tables, told_apart, written
+from helpers.options import SIGNATURE, TARGET, Verdict, for_a_purpose, given, opened, pairs, tables, told_apart, written
 
 
 @click.command(cls=Verdict)
@@ -18,7 +18,9 @@ from helpers.options import SIGNATURE, TARGET, Verdict, for_a_purpose, opened, p
     help="x: samples as the models take them, or an array for each input under its name; y: labels, or y_<output> for each of "
     "several outputs; without labels the baseline's own answers count as right; slice, if any.",
 )
-@click.option("--policy", "path", metavar="FILE.yaml", help="Limits as keys: max_drop: 0.02; null does not ask.")
+@click.option(
+    "--policy", "path", callback=given, metavar="FILE.yaml", help="Limits as keys: max_drop: 0.02; null does not ask."
+)
 @click.option(
     "--limit",
     "limits",

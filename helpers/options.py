@@ -110,16 +110,29 @@ def opened(command):
     return command
 
 
+def given(context, option, value):
+    """Refuses an empty word, such as a variable that is not set makes of "--policy $POLICY": it would be taken for none at all."""
+    if value == "" or (isinstance(value, tuple) and "" in value):
+        raise click.BadParameter("is empty: leave it out, or say what it is to be.", context, option)
+    return value
+
+
 PURPOSE = (
     click.option(
         "--task",
         "tasks",
         multiple=True,
+        callback=given,
         metavar="[OUTPUT=]TASK",
         help="classification, binary, multi-label, regression, segmentation, detection (detection:cxcywh, …) or embedding; of "
         "several outputs each may have its own. Default: what outputs and labels fit.",
     ),
-    click.option("--metric", metavar="FILE.py:FUNCTION", help="Your own: (outputs, y) -> a score for each sample."),
+    click.option(
+        "--metric",
+        callback=given,
+        metavar="FILE.py:FUNCTION",
+        help="Your own: (outputs, y) -> a score for each sample.",
+    ),
 )
 
 
@@ -149,6 +162,7 @@ def pairs(texts, what):
 
 TARGET = click.option(
     "--target",
+    callback=given,
     metavar="TARGET",
     help="Measure there, and compare the answers with those given here: ssh://[USER@]HOST[:PORT][/PYTHON], another machine; "
     "qemu://PROCESSOR, an emulated one of ARM's, whose instructions are counted; gpu, LiteRT's accelerator here. "

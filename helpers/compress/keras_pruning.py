@@ -36,7 +36,7 @@ class Pruning(keras.callbacks.Callback):
             )
         self.begin, self.end, self.every = begin, end, every
         self.only = only or (lambda layer: "Depthwise" not in type(layer).__name__)
-        self.step, self.masks, self.left = 0, {}, []
+        self.step, self._seen, self.masks, self.left = 0, -1, {}, []
 
     def on_train_begin(self, logs=None):
         self._layers, self.left = {}, []
@@ -53,10 +53,18 @@ class Pruning(keras.callbacks.Callback):
             raise ValueError("there is no layer to be pruned: the pattern fits none, or `only` leaves none.")
         self._choose()
 
+    def on_epoch_begin(self, epoch, logs=None):
+        self._seen = -1
+
     def on_train_batch_end(self, batch, logs=None):
-        self.step += 1
-        within = self.begin <= self.step <= self.end
-        if within and ((self.step - self.begin) % self.every == 0 or self.step == self.end):
+        former = self.step  # with steps_per_execution Keras calls once for several batches, by the last one's number
+        last = min(
+            batch, ((self.params or {}).get("steps") or batch + 1) - 1
+        )  # its number may lie behind the epoch's end
+        self.step += max(last - self._seen, 1)
+        self._seen = last
+        another = (self.step - self.begin) // self.every > (former - self.begin) // self.every
+        if self.step >= self.begin and former < self.end and (another or self.step >= self.end):
             self._choose()
         self._apply()
 

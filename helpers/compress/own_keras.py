@@ -3,6 +3,8 @@
 import contextlib
 import re
 
+import numpy as np
+
 from helpers.base import runtime_env
 from helpers.base.errors import InputError, StructureError, first_line
 from helpers.compress import quantize
@@ -60,7 +62,9 @@ def _saved_model(label, path, signature):
             model = None
         if isinstance(model, tf.keras.Model) and model.inputs and signature is None:
             opening.check_finite(model.weights, label)
-            return "a SavedModel of Keras 2", model, None, opening.output_names(model)
+            served = _signature(label, loaded, None) if (loaded := tf.saved_model.load(path)).signatures else None
+            if served is None or _answers_alike(model, served):
+                return "a SavedModel of Keras 2", model, None, opening.output_names(model)
         try:
             loaded = tf.saved_model.load(path)  # kept while its function is frozen: the variables are its own
         except Exception as error:  # a damaged protocol buffer, missing variables, ...
@@ -79,6 +83,27 @@ def _saved_model(label, path, signature):
                 "likely random augmentation or dropout that was exported for training. Give the .keras file instead, or "
                 "export the model without these layers."
             ) from error
+
+
+def _answers_alike(model, function):
+    """Whether a signature is the Keras model itself, by two samples, and does nothing before or after it."""
+    random, specs = np.random.default_rng(0), function.structured_input_signature[1]
+    if sorted(specs) != sorted(model.input_names):
+        return False
+    drawn = {
+        name: tf.cast(random.uniform(0, 2, (2, *(side or 32 for side in spec.shape[1:]))), spec.dtype)
+        for name, spec in specs.items()
+    }
+    try:
+        ends = [drawn[name] for name in model.input_names]
+        one = tf.nest.flatten(model(ends if len(ends) > 1 else ends[0], training=False))
+    except (ValueError, tf.errors.OpError):
+        return True  # of other open sizes, which nothing here can tell
+    other = [each.numpy() for each in function(**drawn).values()]
+    return len(one) == len(other) and all(
+        any(each.shape == mine.shape and np.allclose(each, mine, rtol=1e-3, atol=1e-5) for mine in other)
+        for each in one
+    )
 
 
 def _signature(label, loaded, name):
@@ -156,7 +181,7 @@ def _operators_at_fault(error):
     if "TensorList" in text:
         return (
             "its recurrent layers run over an open number of steps: build the model with a fixed one, as in Input((steps, "
-            "features)) instead of Input((None, features))"
+            "features)) instead of Input((None, features)); where it has one, make them with unroll=True"
         )
     named = sorted(set(_OPERATOR.findall(text)))
     if named:

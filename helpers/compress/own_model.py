@@ -132,9 +132,8 @@ def profile(file, x=None, known=()):
         made = operator["outputs"][0]
         # A transposed convolution works at each place of its input, all others at each of their output.
         at = operator["inputs"][2] if operator["op_name"] == "TRANSPOSE_CONV" else made
-        shape = tensors[at]["shape"].tolist()  # a dense layer has its places beside the samples, as (places, outputs)
-        dense = operator["op_name"] == "FULLY_CONNECTED"
-        places[tensors[made]["name"]] = math.prod(shape[:-1]) // batch if dense else math.prod(shape[1:-1])
+        # Places may lie beside the samples: (places, outputs) of a dense layer, the parts of a dilated convolution, frames.
+        places[tensors[made]["name"]] = math.prod(tensors[at]["shape"].tolist()[:-1]) // batch
     table = litert.weight_layers(file, known)
     table["macs"] = table["weights"] * table["name"].map(places)
     return table.assign(**{f"{key}_share": table[key] / table[key].sum() for key in ("weights", "macs")})

@@ -123,6 +123,11 @@ def calibrate(model, calibration):
         model = rewrite.with_sizes(
             model, {end["name"]: (1, *calibration[name].shape[1:]) for name, end in ends.items()}
         )
+    for name in flatbuffer.without_scale(litert.content(model)):  # LiteRT would end the whole process
+        raise InputError(
+            f"constant {name} holds infinity or the largest numbers there are, for which integers have no scale: write a mask with a "
+            "number that the scores stay above, such as -30, instead of -inf."
+        )
     recipes, ranges = RecipeManager(), {}
     recipes.load_quantization_recipe(_quantizer(model, {EVERYTHING: Format()}).get_quantization_recipe())
     # Asked for every operator of every part, and always the same.

@@ -65,6 +65,8 @@ def sweep(
     exact = _answers(model, images, batched)
     judged = heads.heads(exact, labels, purpose)
     parts = litert.content(model), COLUMNS, images, labels, purpose
+    if purpose and purpose.metric:  # what is in that file, not only its name
+        parts = *parts, Path(purpose.metric.rpartition(":")[0]).read_bytes()
     key = _fingerprint(form, calibration, *parts)
     measured = (
         {} if purpose and purpose.metric else _measured_by(_fingerprint(*parts))

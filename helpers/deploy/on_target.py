@@ -7,7 +7,7 @@ import numpy as np
 from helpers.deploy import outputs
 from helpers.deploy.policy import FAIL, PASS, UNDECIDED, Check, at_least
 from helpers.evidence import stats
-from helpers.tflite import measure, runner
+from helpers.tflite import measure, runner, scoring
 
 NAME = "answers on the target"
 SAME = 0.99  # of the answers; int8 kernels of another processor may round the last bit differently
@@ -29,13 +29,15 @@ def check(target, candidate, x, judged, places, limits):
             [here], [there] = (where.run_all([job], folder) for where in (runner, target))
         advice = "more samples would decide" if n < MORE * target.samples else "no more samples are compared"
         found = _compared(judged, places, here, there, n, advice)
-        if found.outcome != UNDECIDED:
+        if found.outcome != UNDECIDED or found.measured is None:
             break
     return found
 
 
 def _compared(judged, places, here, there, n, advice):
     problem = there.get("error") or there.get("unusable")
+    if there.get("kind") in measure.LIMITED:
+        return Check(NAME, UNDECIDED, None, None, f"{problem}; more --seconds or --memory would decide")
     if problem:
         return Check(NAME, FAIL, None, None, problem)
     try:
@@ -43,6 +45,7 @@ def _compared(judged, places, here, there, n, advice):
         equal, difference = measure.apart(pairs)
         both = [{name: pairs[place][side] for name, place in places.items()} for side in (0, 1)]
         same = np.min([head.task.alike(*map(head.of, both)).astype(float) for head in judged], axis=0)
+        same *= np.all([scoring.finite(pairs[place][1]) for place in places.values()], axis=0)
     except (KeyError, IndexError, TypeError, ValueError):
         return Check(NAME, FAIL, None, None, outputs.NONSENSE)
     because = f"{same.sum():.4g} of {n} are those given here, {equal * n:g} to the last bit; outputs differ by {difference:.2g} at most"

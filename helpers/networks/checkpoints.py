@@ -269,6 +269,10 @@ def load(name, size=None, classes=None):
             model, _ = flatten.flat(opening.keras_file(file))
         else:
             model = tf.keras.models.load_model(file, compile=False)
+            if any(isinstance(layer, tf.keras.Model) for layer in model.layers):  # which tfmot refuses
+                from helpers.networks import flatten
+
+                model, _ = flatten.flat(model)
     except LabError:
         raise
     except Exception as error:  # zip, HDF5 and Keras each raise their own

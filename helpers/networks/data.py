@@ -122,14 +122,13 @@ def _flowers():
         with runtime_env.quiet():
             import tensorflow as tf
         try:
-            with runtime_env.quiet():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            # In a folder of its own, which Keras empties where it is interrupted; whole or not at all.
+            with tempfile.TemporaryDirectory(dir=folder.parent) as apart, runtime_env.quiet():
                 tf.keras.utils.get_file(
-                    "flower_photos.tgz",
-                    FLOWERS_ARCHIVE,
-                    extract=True,
-                    cache_dir=repository.cache_folder(),
-                    cache_subdir=".",
+                    "flower_photos.tgz", FLOWERS_ARCHIVE, extract=True, cache_dir=apart, cache_subdir="."
                 )
+                os.replace(Path(apart) / folder.name, folder)
         except Exception as error:  # Keras wraps every failure to download in a bare Exception
             raise InputError(
                 f"dataset='flowers' cannot be had here. Tried: flowers/flower_photos in ${DATA_VARIABLE}, {folder}, "

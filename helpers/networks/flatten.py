@@ -190,6 +190,13 @@ class _Builder:
         values = [*args, *(value for name, value in kwargs.items() if name != "name")]
         tensors = [value for value in values if isinstance(value, SYMBOLIC)]
         name = self.unique(layer.name.replace(".", "_"), within)
+        if symbol == "relu" and len(tensors) == len(values) == 1 and not isinstance(layer, tf.keras.layers.Layer):
+            settings = {
+                each: getattr(layer, each)
+                for each in ("max_value", "negative_slope", "threshold")
+                if hasattr(layer, each)
+            }
+            return tf.keras.layers.ReLU(**settings, name=name)(tensors[0])
         if symbol in _ACTIVATIONS and len(tensors) == len(values) == 1:
             return _ACTIVATIONS[symbol](name)(tensors[0])
         if symbol in _MERGES and len(tensors) == len(values) == 2:

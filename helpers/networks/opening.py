@@ -7,6 +7,7 @@ import contextlib
 import json
 import re
 import sys
+import types
 import zipfile
 from pathlib import Path
 
@@ -107,29 +108,38 @@ def _classes(code, library):
 def _as_tf_keras(library):
     """Let `tf.keras` and `keras` mean one of the two libraries, since the author's code says either for the one it was
     written for."""
+    former = {name: module for name, module in sys.modules.items() if _is_keras(name)}
     parts = {
-        f"{root}{part}": _attribute(library, part) for root in ("tensorflow.keras", "keras") for part in _SUBMODULES
+        f"{root}.{part}": module
+        for root in ("tensorflow.keras", "keras")
+        for part, module in vars(library).items()
+        if isinstance(module, types.ModuleType) and not part.startswith("_")
     }
-    former = {name: sys.modules.get(name) for name in parts}
-    former_attribute = tf.keras
+    for name in former:
+        if library is not keras or name.startswith("tensorflow"):  # its own inner modules stay as they are
+            del sys.modules[name]
     try:
-        sys.modules.update({name: module for name, module in parts.items() if module is not None})
-        tf.keras = library
+        sys.modules.update({"tensorflow": _TensorFlow(library), "tensorflow.keras": library, "keras": library, **parts})
         yield
     finally:
-        tf.keras = former_attribute
-        for name, module in former.items():
-            if module is None:
-                sys.modules.pop(name, None)
-            else:
-                sys.modules[name] = module
+        for name in [name for name in sys.modules if _is_keras(name)]:
+            del sys.modules[name]
+        sys.modules.update({"tensorflow": tf, **former})
 
 
-_SUBMODULES = ("", ".layers", ".models", ".activations", ".initializers", ".regularizers", ".constraints", ".backend")
+def _is_keras(name):
+    return name == "keras" or name.startswith(("keras.", "tensorflow.keras"))
 
 
-def _attribute(library, part):
-    return getattr(library, part[1:], None) if part else library
+class _TensorFlow(types.ModuleType):
+    """TensorFlow with `keras` of one library, also when the author's layers are made and called, which is later."""
+
+    def __init__(self, library):
+        super().__init__("tensorflow")
+        self.keras, self.__path__, self.__spec__ = library, tf.__path__, tf.__spec__
+
+    def __getattr__(self, name):
+        return getattr(tf, name)
 
 
 def _named_classes(path):

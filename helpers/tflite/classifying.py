@@ -165,6 +165,11 @@ class Segmentation(Classes):
         if y.dtype.kind not in "iub":
             raise InputError(f"{label} is {y.dtype}: give the class of each place as integers, as in y.astype(int).")
         y = y.astype(np.int64)
+        if self.classes == 2 and VOID in y and np.isin(y, (0, VOID)).all():
+            raise InputError(
+                f"{label} holds 0 and {VOID} alone, and {VOID} counts for nothing here: write yes as 1, as in y // {VOID}; or, where "
+                f"it does mean nothing, as -1."
+            )
         y = np.where((y == VOID) & (self.classes <= VOID), -1, y)
         if y.min() < -1 or y.max() >= self.classes:
             raise InputError(f"{label} has classes from {y.min()} to {y.max()}: the model has 0 to {self.classes - 1}.")
@@ -180,6 +185,20 @@ class Segmentation(Classes):
         first, last = _without(self.shape, 1), _without(self.shape, -1)
         last_fits = y.shape[1:] in (last, (*last, 1))
         return replace(self, axis=1) if not last_fits and y.shape[1:] in (first, (*first, 1), (1, *first)) else self
+
+    def told_by(self, values):
+        """With the axis that the answers themselves say the classes are on: (n, places, …, classes) or (n, classes, places, …). Raises
+        InputError where neither is likelier."""
+        if is_distribution(values):
+            return self
+        first, last = values.shape[1], values.shape[-1]
+        if is_distribution(np.moveaxis(values, 1, -1)) or first == 1 < last:
+            return replace(self, axis=1)
+        if last > first:
+            raise InputError(
+                f"answers have shape {values.shape[1:]}, whose classes may be on the first axis or on the last: add labels, y, which tell."
+            )
+        return self
 
     def own(self, answers):
         found = answers[self.output]

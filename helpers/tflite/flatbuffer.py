@@ -19,6 +19,7 @@ with runtime_env.quiet():
     from helpers.tflite.packing import stored as stored  # for who reads files by this module
 
 WEIGHT_OPERATORS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
+ENORMOUS = 1e37  # 8 bits of such a range have no scale in float32
 
 
 def integers_of_4_bits(data):
@@ -76,6 +77,17 @@ def not_finite(blob):
                 if not (np.isfinite(values).all() if index in weights else not np.isnan(values).any()):
                     found.append(tensor.name.decode())
         return found
+
+
+def without_scale(blob):
+    """The names of a file's float constants with numbers for which float32 has no scale of integers: infinity, and the most negative
+    number, which masks have and the converter writes for -inf."""
+    with unpacked(blob) as parsed:
+        constants = [each for each in parsed.subgraphs[0].tensors if each.type == schema.TensorType.FLOAT32]
+        values = [stored(parsed.buffers[each.buffer], blob).view("float32") for each in constants]
+        return [
+            each.name.decode() for each, of in zip(constants, values, strict=True) if (np.abs(of) >= ENORMOUS).any()
+        ]
 
 
 def of_signature(blob, name, label):

@@ -21,6 +21,7 @@ from helpers.tflite import inputs, interpreting, litert, rewrite, runner, scorin
 
 ROUNDS = 60
 SAMPLES = "samples.npz"
+LIMITED = ("out of time", "out of memory")  # kinds of failures that more of it may cure
 TARGET_SAMPLES = 256  # that a target answers, to compare with the answers given here
 LATENCY, MEMORY, INSTRUCTIONS = "latency", "memory", "instructions"  # what can be told of a model beside its answers
 HERE = frozenset({LATENCY, MEMORY})
@@ -148,7 +149,7 @@ def table(names, baseline, answers, told=HERE):
 
 def _answered(answer, what, model=None):
     if "error" in answer:
-        limited = answer.get("kind") in ("out of time", "out of memory")
+        limited = answer.get("kind") in LIMITED
         raise RunError(f"{what} failed: {answer['error']}", model, limited)
     return answer
 
@@ -218,7 +219,11 @@ def random_samples(model, number=16):
 def like(one, other):
     """Which samples of two answers, (n, ...) each, are alike: bool (n,), whatever they are for. In a row the largest number must be
     at the same place, where the first has several at any of them; a single number must be nearly the same; and where there are more axes, each
-    channel (of the last one) by itself, so that boxes hide no scores."""
+    channel (of the last one) by itself, so that boxes hide no scores. What is not finite is like nothing."""
+    return _like(one, other) & scoring.finite(other)
+
+
+def _like(one, other):
     n = len(one)
     one, other = (each.reshape(n, -1) if each[:1].size in (1, each.shape[-1]) else each for each in (one, other))
     if one.ndim > 2:

@@ -118,6 +118,11 @@ def size(y):
     return float((y.astype(float) ** 2).mean()) or 1.0
 
 
+def finite(answers):
+    """Which samples' answers, (n, ...), hold neither NaN nor infinity: bool (n,)."""
+    return np.isfinite(answers).reshape(len(answers), -1).all(axis=1)
+
+
 def noise(exact, found):
     """Squared difference of each sample in units of the exact answers' variance, or, if they never change, of their mean square:
     float (n,)."""

@@ -5,6 +5,7 @@ better, and says by how much two models' answers differ. `TASKS` holds them by n
 labels fit.
 """
 
+import copy
 import importlib.util
 import re
 from dataclasses import dataclass, replace
@@ -183,10 +184,11 @@ class Own(Task):
 
     def scores(self, answers, truth):
         n = len(next(iter(answers.values())))
-        given = answers if len(self.shapes) > 1 else answers[self.output]
+        # Copies, since it may change what it is given, and others judge by the same arrays.
+        outputs, truth = copy.deepcopy((answers, truth))
         try:
-            found = np.asarray(self.function(given, truth))
-        except Exception as error:  # it is the user's
+            found = np.asarray(self.function(outputs if len(self.shapes) > 1 else outputs[self.output], truth))
+        except (Exception, SystemExit) as error:  # it is the user's
             raise InputError(
                 f"metric fails ({type(error).__name__}: {error}): mend it, or try it on two samples."
             ) from error
@@ -221,7 +223,9 @@ def choose(shapes, answers=None, y=None, asked=None):
     why = task.misfit()
     if why:
         raise InputError(f"this is no model of task {task.name}: {why}.")
-    return task.oriented(np.asarray(y)) if isinstance(task, Segmentation) and y is not None else task
+    if isinstance(task, Segmentation) and y is not None:
+        return task.oriented(np.asarray(y))
+    return task.told_by(answers[task.output]) if isinstance(task, Segmentation) and answers is not None else task
 
 
 def metric(asked, shapes):
@@ -233,7 +237,7 @@ def metric(asked, shapes):
         spec = importlib.util.spec_from_file_location("users_metric", file)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-    except Exception as error:  # it is the user's
+    except (Exception, SystemExit) as error:  # it is the user's
         raise InputError(f"metric={asked!r} cannot be loaded ({type(error).__name__}: {error}).") from error
     if not callable(getattr(module, name, None)):
         raise InputError(f"metric={asked!r}: {file} has no function {name}.")

@@ -124,3 +124,12 @@ def test_kernels_that_other_layers_hold_are_pruned_or_told():
         model.fit(x, x, 4, verbose=0, callbacks=[pruning])
     assert len(share.masks) == 5 and not share.left
     assert len(pattern.masks) == 1 and len(pattern.left) == 4
+
+
+@pytest.mark.parametrize("batches", [3, 7, 20])
+def test_several_batches_at_a_call_are_several_steps(batches):
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8, name="only")])
+    model.compile("sgd", "mse", steps_per_execution=batches)
+    pruning = keras_pruning.Pruning(0.75, end=40, every=10)
+    model.fit(X.reshape(-1, 8)[:40], np.zeros((40, 8)), 4, epochs=4, verbose=0, callbacks=[pruning])
+    assert pruning.step == 40 and (kernel(model, "only") == 0).mean() == 0.75

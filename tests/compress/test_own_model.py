@@ -381,3 +381,41 @@ def test_a_dense_layer_on_a_sequence_is_counted_at_each_of_its_places(samples):
     source = layers.Input((16, 32))
     model = tf.keras.Model(source, layers.Dense(10)(layers.Dense(64, "relu")(source)))
     assert own_model.profile(quantize.convert(model), samples)["macs"].tolist() == [16 * 32 * 64, 16 * 64 * 10]
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "macs"),
+    [
+        (layers.Conv2D(8, 3, padding="same", dilation_rate=2), (16, 16, 3), 16 * 16 * 8 * 27),
+        (layers.Conv1D(8, 3, padding="causal", dilation_rate=4), (32, 3), 32 * 8 * 9),
+        (layers.TimeDistributed(layers.Conv2D(8, 3, padding="same")), (5, 16, 16, 3), 5 * 16 * 16 * 8 * 27),
+    ],
+)
+def test_places_beside_the_samples_are_counted(layer, shape, macs, tmp_path):
+    source = layers.Input(shape)
+    file = own_model.load(saved(tf.keras.Model(source, layer(source)), tmp_path / "model.keras")).file
+    assert own_model.profile(file)["macs"].tolist() == [macs]
+
+
+@pytest.mark.parametrize("before", [1.0, 255.0])
+def test_what_a_saved_model_serves_is_taken_not_the_model_inside(before, tmp_path):
+    source = layers.Input((8,), name="raw")
+    model = tf.keras.Model(source, layers.Dense(3)(source))
+    serve = tf.function(
+        lambda raw: {"out": model(raw / before)}, input_signature=[tf.TensorSpec((None, 8), name="raw")]
+    )
+    with runtime_env.quiet():
+        model.save(tmp_path / "model", signatures={"serving_default": serve})
+    own = own_model.load(tmp_path / "model")
+    x = np.random.default_rng(0).normal(size=(9, 8)).astype("float32")
+    np.testing.assert_allclose(litert.predict(own.file, x), serve(x)["out"], atol=1e-5)
+    assert (own.keras is not None) == (before == 1)
+
+
+def test_a_cap_of_keras_3_is_kept(tmp_path):
+    source = keras_3.Input((6,))
+    hidden = keras_3.activations.relu(keras_3.layers.Dense(8)(source), max_value=0.5, negative_slope=0.1, threshold=0.2)
+    model = keras_3.Model(source, keras_3.layers.Dense(3)(hidden))
+    own = own_model.load(saved(model, tmp_path / "model.keras"))
+    x = 255 * np.random.default_rng(0).random((9, 6), "float32")
+    np.testing.assert_allclose(litert.predict(own.file, x), model(x), rtol=1e-3, atol=1e-3)

@@ -461,3 +461,19 @@ def test_operators_of_whole_numbers_behind_an_output_read_what_they_read(activat
             assert affine.sqnr(numbers, found[name]) > 20
         else:
             assert (numbers == found[name]).mean() > 0.8, numbers.dtype
+
+
+def test_an_infinite_mask_is_refused_with_a_cure_that_works():
+    def masked(lowest):
+        mask = np.triu(np.full((4, 4), lowest, "float32"), 1)
+        source = layers.Input((4, 4))
+        return quantize.convert(tf.keras.Model(source, layers.Dense(3)(tf.nn.softmax(source + mask))))
+
+    x = np.random.default_rng(0).normal(size=(50, 4, 4)).astype("float32")
+    with pytest.raises(
+        InputError, match=r"holds infinity or the largest numbers there are, .* such as -30, instead of -inf"
+    ):
+        requantize.calibrate(masked(-np.inf), x)
+    cured = masked(-30)
+    made = requantize.apply(cured, {EVERYTHING: Format()}, requantize.calibrate(cured, x))
+    assert affine.sqnr(litert.predict(cured, x), litert.predict(made, x)) > 15

@@ -272,6 +272,25 @@ def test_a_file_that_two_sweeps_have_in_common_is_run_once(branched, tmp_path, m
     assert len(again) == (1 if metric else 0) and seen.count(file) == 2
 
 
+def test_a_metric_that_was_mended_is_measured_anew(branched, tmp_path):
+    file, samples, _ = branched
+    purpose, found = heads.Purpose(metric=f"{tmp_path}/mine.py:first"), []
+    for times in (1, 100):
+        (tmp_path / "mine.py").write_text(f"def first(outputs, y):\n    return {times}.0 * outputs[:, 0]\n")
+        found.append(
+            sensitivity.sweep(
+                file,
+                samples,
+                samples,
+                np.zeros(len(samples)),
+                modes=("alone",),
+                cache=tmp_path / "rows.csv",
+                purpose=purpose,
+            )
+        )
+    np.testing.assert_allclose(found[1]["change"], 100 * found[0]["change"], rtol=1e-4, atol=1e-9)
+
+
 def keras_names(model):
     return [
         layer.name for layer in model.layers if isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense))

@@ -855,3 +855,20 @@ def test_causes_are_not_believed_blindly(outlier, labels, answer, monkeypatch):
     found = gate.judge(outlier[1], outlier[0], X, labels, speed=False).causes
     assert len(found) <= gate.MOST_CAUSES and all(each.isprintable() for each in found)
     assert found[:1] == (("a?[31m",) if len(answer.get("causes", "")) > 1 else ())
+
+
+@pytest.mark.parametrize("ends", ["sys.exit(0)", "sys.exit('done')", "raise SystemExit"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_metric_that_ends_the_process_is_no_verdict(folder, ends, inside):
+    (folder / "mine.py").write_text(
+        f"import sys\ndef right(out, y):\n    {ends if inside else 'return out.argmax(1) == y'}\n{'' if inside else ends}\n"
+    )
+    done = command("--metric", "mine.py:right")
+    assert done.exit_code == 3 and "SystemExit" in done.output
+
+
+@pytest.mark.parametrize("name", ["--policy", "--target", "--metric", "--task"])
+def test_an_empty_word_is_no_default(folder, name):
+    done = command(name, "")
+    assert done.exit_code == 3 and "is empty: leave it out" in done.output
+    assert command().exit_code != 3

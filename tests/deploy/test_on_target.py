@@ -165,3 +165,32 @@ def test_a_measurement_that_fails_is_the_candidates_fault_only_if_it_must_be(mon
     assert "--no-speed" not in asked.checks[-1].because
     cured = gate.judge(file, file, X, policy=Policy(max_drop=None), speed=False)
     assert cured.outcome == gate.ACCEPTED
+
+
+@pytest.mark.parametrize("function, purpose", [(lambda x: x @ W + [100.0, 0, 0], None), (lambda x: x @ W, REGRESSION)])
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_what_is_not_finite_there_is_not_the_same(function, purpose, number):
+    """The first class is also what argmax finds among NaN."""
+    assert answer(function, lambda output: output * 0 + number, purpose=purpose).outcome == "fail"
+    assert not measure.like(np.array([[3.0, 1, 2]]), np.array([[number] * 3]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "outcome"), [("out of time", "undecided"), ("out of memory", "undecided"), ("crashed", "fail")]
+)
+def test_a_target_that_is_too_slow_decides_nothing(kind, outcome, monkeypatch):
+    asked = []
+
+    def run_all(jobs, folder):
+        asked.extend(jobs)
+        return [{"error": "it was stopped", "kind": kind}] * len(jobs)
+
+    file = quantize.convert(
+        tf.function(lambda x: x @ W, input_signature=[tf.TensorSpec((1, 8), tf.float32)]).get_concrete_function()
+    )
+    target = SimpleNamespace(url="qemu://far", measures=frozenset(), samples=16, run_all=run_all)
+    decision = gate.judge(file, file, X, policy=Policy(max_drop=None), target=target, speed=False)
+    [check] = [check for check in decision.checks if check.name == "answers on the target"]
+    assert check.outcome == outcome and "it was stopped" in check.because
+    assert ("more --seconds or --memory would decide" in check.because) == (outcome == "undecided")
+    assert sum(job["task"] == "predict" for job in asked) == 1

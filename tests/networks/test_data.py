@@ -3,12 +3,14 @@
 import dataclasses
 import shutil
 import socket
+import tarfile
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
+from PIL import Image
 
 from helpers.base import repository
 from helpers.base.errors import InputError
@@ -333,3 +335,39 @@ def test_what_the_repository_holds_is_not_copied_to_the_cache(tmp_path, monkeypa
     monkeypatch.setenv(repository.CACHE_VARIABLE, str(tmp_path))
     data.load("fashion8k")
     assert not list(tmp_path.iterdir())
+
+
+def packed_flowers(folder):
+    for kind in "ab":
+        (folder / "flower_photos" / kind).mkdir(parents=True)
+        for number in range(6):
+            Image.fromarray(np.full((9, 9, 3), number, "uint8")).save(folder / "flower_photos" / kind / f"{number}.png")
+    with tarfile.open(folder / "flowers.tgz", "w:gz") as archive:
+        archive.add(folder / "flower_photos", "flower_photos")
+    return (folder / "flowers.tgz").as_uri()
+
+
+def test_flowers_are_fetched_into_a_cache_that_is_not_there_yet(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "FLOWERS_ARCHIVE", packed_flowers(tmp_path))
+    monkeypatch.setenv("COMPRESSION_LAB_CACHE", str(tmp_path / "new"))
+    monkeypatch.delenv("COMPRESSION_LAB_DATA", raising=False)
+    found = data.load("flowers")
+    assert len(found.y_train) + len(found.y_test) == 12
+    assert [each.name for each in (tmp_path / "new").iterdir()] == ["flower_photos"]
+
+
+def test_flowers_that_are_interrupted_leave_the_cache_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "FLOWERS_ARCHIVE", packed_flowers(tmp_path))
+    monkeypatch.setenv("COMPRESSION_LAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("COMPRESSION_LAB_DATA", raising=False)
+    (tmp_path / "cache" / "minilm").mkdir(parents=True)
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tarfile.TarFile, "extractall", stopped)
+        with pytest.raises((KeyboardInterrupt, InputError)):
+            data.load("flowers")
+    assert [each.name for each in (tmp_path / "cache").iterdir()] == ["minilm"]
+    assert len(data.load("flowers").y_test)

@@ -1,5 +1,7 @@
 """Keras files of either Keras: loaded by the one that wrote them, with their author's code, or refused with a cure that works."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -189,3 +191,39 @@ def test_a_subclassed_model_is_told_how_to_be_saved_and_then_loads(kit, tmp_path
         )
     own = own_model.load(tmp_path / "exported")
     np.testing.assert_allclose(litert.predict(own.file, X), np.asarray(model(X)), atol=1e-5)
+
+
+BLOCK = """
+import tensorflow as tf
+from tensorflow.keras.utils import register_keras_serializable
+
+@register_keras_serializable(package="mine")
+class Block(tf.keras.layers.Layer):
+    def __init__(self, units, **settings):
+        super().__init__(**settings)
+        self.units, self.inner = units, tf.keras.layers.Dense(units)
+    def build(self, shape):
+        self.inner.build(shape)
+        self.built = True
+    def call(self, x):
+        return tf.keras.activations.relu(self.inner(x))
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+"""
+
+
+def test_layers_inside_an_authors_own_have_the_weights_of_the_file_of_either_keras(tmp_path):
+    """Its code says tf.keras also where a layer is made and called, long after it was read; and one file follows another."""
+    (tmp_path / "block.py").write_text(BLOCK)
+    former, answers = {name for name in sys.modules if "keras" in name}, {}
+    for name, kit in KITS.items():
+        block = opening._classes(tmp_path / "block.py", kit)["Block"]
+        source = kit.layers.Input((8,))
+        model = kit.Model(source, kit.layers.Dense(3)(block(5)(source)))
+        model.save(tmp_path / f"{name}.keras")
+        answers[name] = np.asarray(model(X))
+    for name in (*KITS, *KITS):
+        own = own_model.load(tmp_path / f"{name}.keras", code=tmp_path / "block.py")
+        np.testing.assert_allclose(litert.predict(own.file, X), answers[name], atol=1e-5)
+    assert not {name for name in sys.modules if name.startswith("tensorflow.keras")} - former
+    assert sys.modules["tensorflow"] is tf and sys.modules["keras"].__version__.startswith("3")

@@ -138,3 +138,16 @@ def test_the_divergence_of_probabilities_is_that_of_the_logits_however_many_clas
     true = (exact * np.log(exact / found)).sum()
     assert classifying.divergence(np.log(exact), np.log(found))[0] == pytest.approx(true)
     assert classifying.divergence(exact, found)[0] == pytest.approx(true, rel=0.12)
+
+
+def test_masks_of_0_and_255_are_no_classes():
+    """As PNG files have them; 255 would count for nothing, and background would be all there is."""
+    task = classifying.Segmentation({"out": (2, 2, 1)})
+    y = np.array([[[0, 255], [255, 0]]], "uint8")
+    with pytest.raises(
+        InputError, match=r"holds 0 and 255 alone, .* as in y // 255; or, where it does mean nothing, as -1"
+    ):
+        task.truth(y, 1)
+    assert task.truth(y // 255, 1).tolist() == [[[0, 1], [1, 0]]]
+    assert task.truth(np.where(y == 255, -1, y.astype(int)), 1).tolist() == [[[0, -1], [-1, 0]]]
+    assert classifying.Segmentation({"out": (2, 2, 3)}).truth(y, 1).tolist() == [[[0, -1], [-1, 0]]]

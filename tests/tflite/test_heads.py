@@ -133,3 +133,32 @@ def test_boxes_in_other_units_than_the_labels_are_refused_with_where_both_end(si
         heads.heads(answers, y * [1, side, side, side, side], Purpose("detection"))
     [head] = heads.heads(answers, y, Purpose("detection"))
     assert head.scores.of(np.ones((1, N)))[0] == 1
+
+
+def test_without_labels_the_answers_say_where_their_classes_are():
+    random = np.random.default_rng(0)
+    wanted = random.integers(0, 3, (60, 8, 9))
+    logits = 4 * np.eye(3, dtype="float32")[wanted]
+    shares = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    purpose = heads.Purpose("segmentation")
+    for answers in (logits, shares, np.moveaxis(shares, -1, 1)):
+        [head] = heads.heads({"out": answers}, None, purpose)
+        np.testing.assert_array_equal(head.truth, wanted)
+    first = np.moveaxis(logits, -1, 1)
+    with pytest.raises(
+        InputError, match=r"\(3, 8, 9\), whose classes may be on the first axis or on the last: add labels"
+    ):
+        heads.heads({"out": first}, None, purpose)
+    [head] = heads.heads({"out": first}, wanted, purpose)
+    assert head.task.axis == 1 and head.scores.mean() == 1
+    [head] = heads.heads({"out": first[:, :1]}, None, purpose)
+    assert head.truth.shape == wanted.shape
+
+
+def test_a_metric_that_writes_into_what_it_is_given_changes_nothing(tmp_path):
+    (tmp_path / "mine.py").write_text("def right(out, y):\n    y -= 1\n    out *= 0\n    return y == 0\n")
+    answers, y = {"out": np.ones((4, 2), "float32")}, np.array([1, 1, 2, 1])
+    [head] = heads.heads(answers, y, heads.Purpose(metric=f"{tmp_path}/mine.py:right"))
+    for _ in range(2):
+        assert head.task.scores(answers, head.truth).tolist() == [True, True, False, True]
+    assert y.tolist() == [1, 1, 2, 1] and (answers["out"] == 1).all()

@@ -72,6 +72,16 @@ def test_the_action_accepts_and_rejects(judged, tmp_path):
     assert not (tmp_path / "planted").exists()
 
 
+def test_a_failure_of_python_is_no_rejection(judged, tmp_path):
+    """As where the job's PYTHONPATH holds another package of this one's name."""
+    (tmp_path / "other" / "helpers").mkdir(parents=True)
+    (tmp_path / "other" / "helpers" / "__init__.py").touch()
+    (tmp_path / "other" / "helpers" / "__main__.py").write_text("import nothing_of_this_name")
+    judged("good.tflite")  # whose report is there yet
+    done, output, _ = judged("good.tflite", PYTHONPATH=str(tmp_path / "other"))
+    assert done.returncode == 3 and output.splitlines()[-1] == "decision=nothing judged"
+
+
 def test_the_action_installs_the_versions_of_the_lock(tmp_path):
     script = next(line for line in workflows.script(ACTION, "Install").splitlines() if line.startswith("sed "))
     done = bash(script, tmp_path, GITHUB_ACTION_PATH=str(ROOT), place=str(tmp_path))
