@@ -151,9 +151,25 @@ def at_most(name, estimate, limit, because, advice=""):
 
 def drop(baseline, candidate, limit, name="accuracy drop"):
     """The check that a score falls by at most `limit`. baseline, candidate: of the samples, as `stats.score` takes them."""
-    change = stats.score_difference(baseline, candidate)
+    change = _change(baseline, candidate)
     decided = at_least(name, change, -limit, f"{change:points}")
     return _with_advice(decided, baseline, candidate)
+
+
+def _change(baseline, candidate, confidence=stats.CONFIDENCE):
+    """`stats.score_difference`; of numbers never surer than that many right and wrong answers would be, since few samples that all lose a
+    little say nothing of the rare one that loses all. Its loss is at most the range of the scores: 1 where they are shares."""
+    change = stats.score_difference(baseline, candidate, confidence)
+    if isinstance(baseline, stats.OfSet) or baseline.dtype == candidate.dtype == bool:
+        return change
+    scores = np.append(baseline, candidate).astype(float)
+    most = 1.0 if scores.min() >= 0 and scores.max() <= 1 else float(np.ptp(scores))
+    unsure = stats.paired_counts(0, 0, len(baseline), confidence)
+    return dataclasses.replace(
+        change,
+        low=min(_low(change), change.value + most * unsure.low),
+        high=max(_high(change), change.value + most * unsure.high),
+    )
 
 
 def agreement(same, limit, name="agreement"):
@@ -186,8 +202,8 @@ def worst_group(name, baseline, candidate, groups, limit, of=""):
     for group in names:
         part = groups == group
         pair = baseline[part], candidate[part]
-        change = stats.score_difference(*pair)
-        jointly = stats.score_difference(*pair, together)
+        change = _change(*pair)
+        jointly = _change(*pair, together)
         because = f"{name} {group}: {change:points}, {counted(part.sum(), 'example')}"
         decided = at_least(f"worst {name} drop{of}", change, -limit, because, fail_on=jointly)
         found.append((decided, pair, group))
@@ -211,7 +227,7 @@ def _with_advice(check, baseline, candidate, group="", to_fail=stats.CONFIDENCE)
             rates = np.mean(candidate & ~baseline), np.mean(baseline & ~candidate)
             forecasts.append(functools.partial(_paired, rates, confidence))
         else:
-            forecasts.append(_narrower(stats.score_difference(baseline, candidate, confidence), n))
+            forecasts.append(_narrower(_change(baseline, candidate, confidence), n))
     needed = _needed(forecasts[0], n, check.limit, forecasts[1])
     return dataclasses.replace(check, because=f"{check.because}; {_advice(needed, n, group)}")
 

@@ -140,9 +140,10 @@ def sqnr(exact, found):
     ]
 
     def of(weights):
-        ratios = [
-            (weights @ signal) / np.maximum(weights @ noise, 1e-15 * (weights @ signal) + 1e-300)
-            for signal, noise in sums
+        powers = [(weights @ signal, weights @ noise) for signal, noise in sums]
+        ratios = [  # nothing that stays nothing is without noise
+            np.where((signal == 0) & (noise == 0), 1e15, signal / np.maximum(noise, 1e-15 * signal + 1e-300))
+            for signal, noise in powers
         ]
         return np.clip(10 * np.log10(np.maximum(np.min(ratios, axis=0), 1e-300)), -150, 150)
 

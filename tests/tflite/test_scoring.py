@@ -38,3 +38,12 @@ def test_noise_is_in_units_of_the_variance():
 def test_no_sample_is_given_to_itself(n):
     found = scoring.others(n)
     assert sorted(found) == list(range(n)) and (n == 1 or (found != np.arange(n)).all())
+
+
+def test_an_output_that_stays_silent_has_no_noise():
+    silent, heard = np.zeros((9, 3), "float32"), np.ones((9, 3), "float32")
+    assert stats.score(scoring.sqnr({"out": silent}, {"out": silent})).value == 150
+    assert stats.score(scoring.sqnr({"out": silent}, {"out": heard})).value == -150
+    assert stats.score(
+        scoring.sqnr({"out": heard, "rare": silent}, {"out": heard + 0.1, "rare": silent})
+    ).value == pytest.approx(20, abs=1e-4)
