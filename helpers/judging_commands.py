@@ -119,11 +119,13 @@ def gate(
         target=known.opened(target) if target else None,
         speed=speed,
     )
+    for report in reports:  # before what a terminal may not be able to show
+        gate_report.write(decision, report)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # the ² of R² where it is not known
     Console(markup=False, highlight=False).print(gate_report.table(decision))
     click.echo(f"Task: {decision.judged}.")
     click.echo(gate_report.summary(decision))
-    for report in reports:
-        gate_report.write(decision, report)
     sys.exit(decision.exit_code)
 
 

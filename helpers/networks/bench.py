@@ -90,10 +90,11 @@ def prepare(parameters):
 
 
 def _mixed(labels):
-    """An order of test images in which any first part has all classes: as they are, or drawn with seed 0 where they are sorted by
-    class, as in a folder."""
+    """An order of test images in which any first part has all classes: as they are, or drawn with seed 0 where one class follows the
+    other, as in folders."""
     order = np.arange(len(labels))
-    return np.random.default_rng(0).permutation(order) if (np.diff(labels) >= 0).all() else order
+    apart = np.count_nonzero(np.diff(labels)) < len(np.unique(labels))
+    return np.random.default_rng(0).permutation(order) if apart else order
 
 
 def _check_input(model, images, chosen, size):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers.base import extras
-from helpers.base.errors import InputError
+from helpers.base.errors import InputError, LabError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 
@@ -39,7 +39,11 @@ def load_folder(folder, size=224, unreadable="refuse"):
             try:
                 pictures.append(_square(path, size))
                 labels.append(label)
-            except (OSError, SyntaxError, ValueError) as error:  # Pillow raises each of them for damaged files
+            except LabError:
+                raise
+            except (
+                Exception
+            ) as error:  # of many classes, which Pillow raises for damaged files and odd EXIF, and for huge ones
                 if unreadable == "refuse":
                     raise InputError(
                         f"image {path} cannot be read ({error}): mend or remove it, or set unreadable='skip'."

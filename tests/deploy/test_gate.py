@@ -890,3 +890,27 @@ def test_few_samples_that_all_lose_a_little_accept_nothing():
     assert policy.worst_group("slice", same[:501], same[:501] - 0.001, labels, 0.02).outcome == "undecided"
     decibels = -1e-3 * same  # a scale of the user's own
     assert policy.drop(decibels, decibels - 1e-6, 1e-4).outcome == "pass"
+
+
+def test_a_terminal_without_a_sign_costs_no_verdict(folder):
+    words = [
+        "gate",
+        "baseline.tflite",
+        "--baseline",
+        "baseline.tflite",
+        "--data",
+        "test.npz",
+        "--task",
+        "regression",
+        "--no-speed",
+    ]
+    np.savez(folder / "test.npz", x=X)
+    done = subprocess.run(
+        [sys.executable, "-m", "helpers", *words, "--report", "r.json"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(repository.REPOSITORY)},
+        capture_output=True,
+        text=True,
+        cwd=folder,
+    )
+    assert done.returncode in (0, 2) and "R?" in done.stdout, done.stderr
+    assert json.loads((folder / "r.json").read_text())["outcome"] in ("accepted", "undecided")

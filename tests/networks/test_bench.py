@@ -92,6 +92,8 @@ def test_the_first_test_images_of_a_folder_are_of_all_classes(tmp_path, monkeypa
     np.testing.assert_array_equal(found.y_test, images.y_test[order][:10])
     assert ((found.x_test[:, 0, 0, 0] > 0) == (found.y_test == 1)).all()  # the red ones
     np.testing.assert_array_equal(bench._mixed(np.array([1, 0, 1])), [0, 1, 2])
+    apart = np.repeat([2, 0, 1], 50)  # folders in another order than their classes
+    assert set(apart[bench._mixed(apart)][:20]) == {0, 1, 2}
 
 
 def test_a_model_that_takes_other_pictures_is_refused_and_the_cure_works(tmp_path, work):

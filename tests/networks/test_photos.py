@@ -1,10 +1,11 @@
 """Folders of images of one's own: what is read, and what is refused."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from helpers.base.errors import InputError
 from helpers.networks import data, photos
@@ -43,10 +44,25 @@ def test_grey_and_transparent_images(folder):
     assert (100, 100, 100) in colours and (255, 255, 255) in colours
 
 
-@pytest.mark.parametrize("damage", ["truncated", "text"])
-def test_unreadable_images(folder, damage):
+@pytest.mark.parametrize("damage", ["truncated", "text", "huge", "odd EXIF"])
+def test_unreadable_images(folder, damage, monkeypatch):
     victim = folder / "red" / "3.png"
     victim.write_bytes(victim.read_bytes()[:60] if damage == "truncated" else b"no image")
+    if damage == "huge":
+        Image.new("1", (900, 900)).save(victim)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
+    if damage == "odd EXIF":
+        exif = Image.Exif()
+        exif[0x0112], exif[0x011A] = 6, 1.0
+        Image.new("RGB", (9, 9)).save(victim, exif=exif)
+        turn = ImageOps.exif_transpose
+
+        def odd(image):
+            if image.size == (9, 9):
+                raise struct.error("required argument is not an integer")
+            return turn(image)
+
+        monkeypatch.setattr(ImageOps, "exif_transpose", odd)
     with pytest.raises(InputError, match=r"3\.png cannot be read.*skip"):
         photos.load_folder(folder)
     images, _, _, skipped = photos.load_folder(folder, unreadable="skip")
