@@ -158,7 +158,11 @@ class Segmentation(Classes):
                 y = y[:, 0]
         if y.shape != wanted[0]:
             either = " or ".join(dict.fromkeys(map(str, wanted)))
-            cure = ", or say --task regression, which compares number with number" if y.shape[1:] == self.shape else ""
+            cure = (
+                ", or say --task regression, which compares number with number; if these are classes already, give --metric FILE.py:FUNCTION"
+                if y.shape[1:] == self.shape
+                else ""
+            )
             raise InputError(f"{label} has shape {y.shape}: give the class of each place, {either}{cure}.")
         if y.dtype.kind == "f" and (y == np.round(y)).all():
             y = y.astype(int)

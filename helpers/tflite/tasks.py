@@ -220,6 +220,12 @@ def choose(shapes, answers=None, y=None, asked=None):
         values = None if answers is None else answers[name]
         y = None if y is None else np.asarray(y)
         task = _fitting(shape, values, y)(shapes)
+        if task.name == "regression" and _may_be_classes(values, y):
+            raise InputError(
+                f"output {name} holds whole numbers, which may be classes, as of a file that ends in ArgMax, or counts: of counts say "
+                "--task regression; of classes give --metric FILE.py:FUNCTION, a function (outputs, y) that returns whether each sample "
+                "is right, such as outputs.reshape(len(y)) == y."
+            )
     why = task.misfit()
     if why:
         raise InputError(f"this is no model of task {task.name}: {why}.")
@@ -284,6 +290,12 @@ def _fitting(shape, values, y):
     if len(shape) == 1:
         return Classification
     return Segmentation if values is not None and is_distribution(values) else Regression
+
+
+def _may_be_classes(values, y):
+    """Whether numbers of a regression, and labels if there are any, are all whole, and not always the same."""
+    known = [each for each in (values, y) if each is not None]
+    return values is not None and all(np.ptp(each) > 0 and (each == np.round(each)).all() for each in known)
 
 
 def _are_fractions(y):

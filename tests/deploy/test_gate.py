@@ -914,3 +914,31 @@ def test_a_terminal_without_a_sign_costs_no_verdict(folder):
     )
     assert done.returncode in (0, 2) and "R?" in done.stdout, done.stderr
     assert json.loads((folder / "r.json").read_text())["outcome"] in ("accepted", "undecided")
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_classes_that_a_file_names_itself_are_no_regression(folder, labelled):
+    """A file that ends in ArgMax, and one that names the class beside it: nearly every answer is wrong, by one."""
+    weights = np.random.default_rng(0).normal(size=(6, 100)).astype("float32")
+    samples = np.random.default_rng(1).normal(size=(600, 6)).astype("float32")
+
+    def named(more):
+        function = tf.function(lambda x: tf.minimum(tf.argmax(x @ weights, -1, tf.int32) + more, 99))
+        return quantize.convert(function.get_concrete_function(tf.TensorSpec((1, 6), tf.float32)))
+
+    (folder / "right.tflite").write_bytes(named(0))
+    (folder / "wrong.tflite").write_bytes(named(1))
+    given = {"y": (samples @ weights).argmax(axis=1)} if labelled else {}
+    np.savez(folder / "data.npz", x=samples, **given)
+    words = ["--baseline", "right.tflite", "--data", "data.npz", "--no-speed"]
+    done = CliRunner().invoke(main, ["gate", "wrong.tflite", *words])
+    assert done.exit_code == 3 and "may be classes, as of a file that ends in ArgMax" in done.output
+    if labelled:
+        (folder / "mine.py").write_text("def right(outputs, y):\n    return outputs.reshape(len(y)) == y\n")
+        for name, code in (("wrong", 1), ("right", 0)):
+            assert (
+                CliRunner().invoke(main, ["gate", f"{name}.tflite", *words, "--metric", "mine.py:right"]).exit_code
+                == code
+            )
+    counts = CliRunner().invoke(main, ["gate", "right.tflite", *words, "--task", "regression"])
+    assert counts.exit_code in (0, 2) and "regression" in counts.output
