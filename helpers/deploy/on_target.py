@@ -17,13 +17,15 @@ MORE = 4  # times as many samples, where a target's usual number leaves it open
 def check(target, candidate, x, judged, places, limits):
     """The Check of a candidate's answers on a target, beside those that it gives here to the same samples.
 
-    target: of `targets.known`. candidate: bytes of a `.tflite`. x: name of an input -> array (n, ...), of which the target answers its
-    first `samples`, and MORE times as many if those do not decide. judged: the baseline's Heads. places: of the baseline's outputs
-    among the candidate's. limits: as `runner` takes them. Raises what the target raises.
+    target: of `targets.known`. candidate: bytes of a `.tflite`. x: name of an input -> array (n, ...), of which the target answers as
+    many as its `samples`, spread over all, since they may be in the order of classes; MORE times as many if those do not decide.
+    judged: the baseline's Heads. places: of the baseline's outputs among the candidate's. limits: as `runner` takes them. Raises what the
+    target raises.
     """
     total = len(next(iter(x.values())))
     for n in dict.fromkeys(min(times * target.samples, total) for times in (1, MORE)):
-        few = {name: array[:n] for name, array in x.items()}
+        spread = np.linspace(0, total - 1, n).round().astype(int)
+        few = {name: array[spread] for name, array in x.items()}
         with measure.staged({"candidate": candidate}, few) as (folder, names):
             job = measure.prediction(names["candidate"], show=n, limits=limits)
             [here], [there] = (where.run_all([job], folder) for where in (runner, target))

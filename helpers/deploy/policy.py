@@ -25,6 +25,7 @@ from helpers.evidence import stats
 from helpers.evidence.stats import Estimate
 
 PASS, FAIL, UNDECIDED = "pass", "fail", "undecided"
+FEW = 30  # samples, of which the range of the scores says little
 MOST_EXAMPLES = 1_000_000  # beyond that, more examples are no advice
 
 
@@ -158,12 +159,13 @@ def drop(baseline, candidate, limit, name="accuracy drop"):
 
 def _change(baseline, candidate, confidence=stats.CONFIDENCE):
     """`stats.score_difference`; of numbers never surer than that many right and wrong answers would be, since few samples that all lose a
-    little say nothing of the rare one that loses all. Its loss is at most the range of the scores: 1 where they are shares."""
+    little say nothing of the rare one that loses all. It loses 1 where scores are shares, or few; else the range of nine tenths of them."""
     change = stats.score_difference(baseline, candidate, confidence)
     if isinstance(baseline, stats.OfSet) or baseline.dtype == candidate.dtype == bool:
         return change
     scores = np.append(baseline, candidate).astype(float)
-    most = 1.0 if scores.min() >= 0 and scores.max() <= 1 else float(np.ptp(scores))
+    shares = scores.min() >= 0 and scores.max() <= 1
+    most = 1.0 if shares or len(baseline) < FEW else float(np.ptp(np.quantile(scores, (0.05, 0.95))))
     unsure = stats.paired_counts(0, 0, len(baseline), confidence)
     return dataclasses.replace(
         change,

@@ -170,10 +170,11 @@ def _of_samples(values, seen, confidence, paired=False):
         return Estimate(float(values[0]), unit="share")
     error, t = scipy_stats.sem(counted), scipy_stats.t.ppf((1 + confidence) / 2, counted.size - 1)
     # Where a few samples lose much more than the others, the mean is more often too high than too low (Johnson 1978, eq. 2.7).
-    skewed = scipy_stats.skew(counted) if np.ptp(counted) else 0.0
+    skewed = np.nan_to_num(scipy_stats.skew(counted)) if np.ptp(counted) else 0.0  # NaN where only roundings differ
     centre = float(counted.mean() + skewed * error * (1 + 2 * t**2) / (6 * np.sqrt(counted.size)))
     half = float(t * error)
-    return Estimate(float(values.mean()), centre - half, centre + half, "share")
+    value = float(values.mean())  # which one pair among alike differences would draw out of its interval
+    return Estimate(value, min(value, centre - half), max(value, centre + half), "share")
 
 
 def _without_groups(sets, confidence):

@@ -942,3 +942,12 @@ def test_classes_that_a_file_names_itself_are_no_regression(folder, labelled):
             )
     counts = CliRunner().invoke(main, ["gate", "right.tflite", *words, "--task", "regression"])
     assert counts.exit_code in (0, 2) and "regression" in counts.output
+
+
+def test_a_few_labels_far_from_all_others_do_not_leave_it_open():
+    random = np.random.default_rng(0)
+    labels = random.standard_t(2, 2000)
+    explained = [1 - (random.normal(0, 0.1, 2000)) ** 2 * (1 + np.abs(labels)) for _ in range(2)]
+    assert policy.drop(*explained, 0.02).outcome == "pass"
+    for n in (1, 2, 5):
+        assert policy.drop(explained[0][:n], explained[0][:n] - 0.001, 0.02).outcome == "undecided"

@@ -194,3 +194,14 @@ def test_a_target_that_is_too_slow_decides_nothing(kind, outcome, monkeypatch):
     assert check.outcome == outcome and "it was stopped" in check.because
     assert ("more --seconds or --memory would decide" in check.because) == (outcome == "undecided")
     assert sum(job["task"] == "predict" for job in asked) == 1
+
+
+def test_samples_that_are_sorted_by_class_are_compared_from_all_classes():
+    apart = 20 * np.eye(8, dtype="float32")[0]
+    x = np.concatenate([*[X + apart] * 8, *[X - apart] * 8])
+
+    def first(output):  # a target that knows one class alone
+        return np.where(np.arange(output.shape[-1]) == 0, 9.0, 0.0) + 0 * output
+
+    check = answer(lambda x: tf.concat([x[:, :1], -x[:, :1]], -1), first, x=x)
+    assert check.outcome == "fail"

@@ -392,3 +392,16 @@ def test_real_scores_are_judged_by_students_t_with_their_skewness():
     assert alike.value == 0 and alike.low < 0 < alike.high
     with pytest.raises(InputError, match="judge the same samples"):
         stats.score_difference(before, before[:9])
+
+
+@pytest.mark.parametrize("n", [3, 10, 100])
+def test_differences_that_are_alike_lie_in_their_interval(n):
+    found = stats.score_difference(np.ones(n), np.zeros(n))
+    assert found.low <= found.value <= found.high
+    found = stats.score_difference(np.zeros(5), np.array([0.5, 0.6, 0.5, 0.6, 0.5]))
+    assert found.low <= found.value <= found.high
+
+
+def test_scores_that_differ_by_roundings_alone_have_an_interval():
+    found = stats.score(np.array([1.0, 1 - 2**-53] * 50))
+    assert found.low == pytest.approx(1) and found.high == pytest.approx(1)
