@@ -141,7 +141,7 @@ def train(model, data, test, tasks, metric, weights, per_tensor, output, code, s
             click.echo(f"{name} against float32, {column.removeprefix('delta_')}: {table[column][name]:points}")
     if files["trained"] == files.get("not trained", own.file):
         click.echo(
-            f"No step made it better, so its weights are as they were: train at a smaller --learning-rate than "
+            "No step made it better, so its weights are as they were: train at a smaller --learning-rate than "
             f"{lesson.learning_rate:g}, such as {lesson.learning_rate / 10:g}."
         )
     samples = next(iter(judged.values()))

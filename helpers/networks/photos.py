@@ -41,9 +41,7 @@ def load_folder(folder, size=224, unreadable="refuse"):
                 labels.append(label)
             except LabError:
                 raise
-            except (
-                Exception
-            ) as error:  # of many classes, which Pillow raises for damaged files and odd EXIF, and for huge ones
+            except Exception as error:  # Pillow raises many kinds for damaged files, odd EXIF and huge pictures
                 if unreadable == "refuse":
                     raise InputError(
                         f"image {path} cannot be read ({error}): mend or remove it, or set unreadable='skip'."

@@ -172,7 +172,7 @@ class Segmentation(Classes):
         if self.classes == 2 and VOID in y and np.isin(y, (0, VOID)).all():
             raise InputError(
                 f"{label} holds 0 and {VOID} alone, and {VOID} counts for nothing here: write yes as 1, as in y // {VOID}; or, where "
-                f"it does mean nothing, as -1."
+                "it does mean nothing, as -1."
             )
         y = np.where((y == VOID) & (self.classes <= VOID), -1, y)
         if y.min() < -1 or y.max() >= self.classes:
