@@ -288,7 +288,10 @@ def _compared(own, file, samples):
         rough = dict(zip(exact, rough.values(), strict=True))
     rows = {}
     for name, wanted in exact.items():
-        [head] = heads.heads({name: wanted}, None)
+        whole = (
+            heads.Purpose("regression") if (wanted == np.round(wanted)).all() else None
+        )  # which may be counts or classes
+        [head] = heads.heads({name: wanted}, None, whole)
         same = head.task.same(head.answers, head.of(rough))
         rows[name] = {
             "sqnr_db": affine.sqnr(wanted, rough[name]),

@@ -294,7 +294,7 @@ def _fitting(shape, values, y):
 
 def _may_be_classes(values, y):
     """Whether numbers of a regression, and labels if there are any, are all whole, and not always the same."""
-    known = [each for each in (values, y) if each is not None]
+    known = [np.asarray(each, float) for each in (values, y) if each is not None]
     return values is not None and all(np.ptp(each) > 0 and (each == np.round(each)).all() for each in known)
 
 

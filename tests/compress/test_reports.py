@@ -413,3 +413,12 @@ def test_a_model_of_tokens_has_its_channels_pruned(tmp_path):
     architectures.build("embedding of tokens", tf.keras).save(tmp_path / "model.keras")
     _, _, totals, _ = reports.prune_file(tmp_path / "model.keras", tmp_path / "narrow.keras", 0.5)
     assert "latency_ratio" in totals.index
+
+
+def test_a_file_that_names_classes_itself_is_converted(tmp_path):
+    weights = np.random.default_rng(0).normal(size=(8, 10)).astype("float32")
+    function = tf.function(lambda x: tf.argmax(x @ weights, 1)).get_concrete_function(tf.TensorSpec((None, 8)))
+    (tmp_path / "model.tflite").write_bytes(quantize.convert(function))
+    np.savez(tmp_path / "data.npz", x=np.random.default_rng(1).normal(size=(60, 8)).astype("float32"))
+    _, table = reports.convert_file(tmp_path / "model.tflite", tmp_path / "small.tflite", "int8", tmp_path / "data.npz")
+    assert (tmp_path / "small.tflite").is_file() and len(table) == 1
