@@ -5,7 +5,19 @@ import sys
 import click
 
 from helpers.base.errors import InputError, LabError
-from helpers.options import SIGNATURE, TARGET, Verdict, for_a_purpose, given, opened, pairs, tables, told_apart, written
+from helpers.options import (
+    SIGNATURE,
+    TARGET,
+    Verdict,
+    for_a_purpose,
+    given,
+    opened,
+    pairs,
+    signature,
+    tables,
+    told_apart,
+    written,
+)
 
 
 @click.command(cls=Verdict)
@@ -31,7 +43,7 @@ from helpers.options import SIGNATURE, TARGET, Verdict, for_a_purpose, given, op
     "min_agreement (share), min_sqnr (dB), max_damage, min_speedup (times), max_size, max_peak_memory (bytes); may be repeated.",
 )
 @for_a_purpose
-@SIGNATURE
+@signature(" BASELINE=CANDIDATE where the two call it differently.")
 @click.option(
     "--output",
     "outputs",

@@ -58,11 +58,13 @@ def _forget_reports(words):
                 gate_report.clear(report)
 
 
-SIGNATURE = click.option(
-    "--signature",
-    metavar="NAME",
-    help="Which one, of a .tflite or SavedModel of several; default: the only one, or a SavedModel's serving_default.",
-)
+def signature(more=""):
+    """The option, with what a command has to say of it beside."""
+    told = "Which one, of a .tflite or SavedModel of several; default: the only one, or a SavedModel's serving_default."
+    return click.option("--signature", metavar="NAME", help=f"{told}{more}")
+
+
+SIGNATURE = signature()
 OPENED = (
     click.option("--code", metavar="FILE.py", help="Defines the layers that only their author's code has."),
     SIGNATURE,

@@ -6,8 +6,9 @@ import tensorflow as tf
 from helpers.base import runtime_env
 
 RANDOM = np.random.default_rng(0)
-PICTURES = RANDOM.normal(size=(200, 6, 6, 2)).astype("float32")
 VECTORS = RANDOM.normal(size=(200, 5)).astype("float32")
+# Of several brightnesses, so that `see` gives more than one answer.
+PICTURES = (RANDOM.normal(size=(200, 6, 6, 2)) + 3 * RANDOM.normal(size=(200, 1, 1, 2))).astype("float32")
 
 
 class Several(tf.Module):

@@ -27,7 +27,7 @@ from helpers.compress import (
 )
 from helpers.compress.tflite_plan import opened
 from helpers.evidence import stats
-from helpers.tflite import flatbuffer, heads, inputs, litert
+from helpers.tflite import flatbuffer, heads, inputs, litert, tasks
 
 PER_TENSOR, PER_CHANNEL = requantize.Format(per_channel=False), requantize.Format()
 NOTHING = "per_tensor"  # the file before any step
@@ -147,7 +147,7 @@ class _Ladder:
         self.state = _State(file, {}, requantize.calibrate(file, calibration))
         self.exact = litert.run(file, selection, batch=litert.BATCH)
         self.heads = heads.heads(self.exact, labels, purpose)
-        self.judged = "; ".join(map(str, self.heads))
+        self.purpose, self.judged = purpose or heads.Purpose(), "; ".join(map(str, self.heads))
         self.expected = any(
             not each.labelled and each.task.likely(each.answers, each.answers) is not None for each in self.heads
         )
@@ -301,10 +301,27 @@ class _Ladder:
             self.calibration,
             own_data.part(self.selection, slice(SWEPT)),
             form=PER_TENSOR,
+            labels=self._masks(),
             modes=(sensitivity.ALONE,),
+            purpose=self._damaged(),
             ranges=self.state.ranges,
         )
         return sensitivity.order(table, per_byte=False)
+
+    def _damaged(self):
+        """The Purpose by which the same damage is measured as here, where nobody has labels."""
+        asked, found = self.purpose.task, {head.name: head.task.name for head in self.heads}
+        if self.purpose.metric:  # whose damage is that of numbers
+            asked = dict.fromkeys(self.heads[0].task.shapes, tasks.Regression.name)
+        elif not isinstance(asked, str):
+            asked = found.get("") or found | (asked or {})
+        return replace(self.purpose, metric=None, task=asked, informed=True)
+
+    def _masks(self):
+        """The labels of the samples that are swept, where they alone say on which axis an output has its classes; else None."""
+        labelled = [head for head in self.heads if head.labelled and isinstance(head.task, tasks.Segmentation)]
+        told = {head.name: head.truth[:SWEPT] for head in labelled}
+        return told.get("") if len(self.heads) == 1 else told or None
 
     def _trained(self):
         formats = {requantize.EVERYTHING: PER_TENSOR, **self.state.formats}

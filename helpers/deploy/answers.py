@@ -22,7 +22,7 @@ def compared(head, candidate, slices, policy):
     }
     if same is not None:
         measured[f"agreement{suffix}"] = stats.score(same)
-    checks = []
+    checks = _telling(head, what)
     if policy.max_drop is not None:
         checks.append(limits.drop(before, after, policy.max_drop, f"{task.told} drop{what}"))
     if policy.min_agreement is not None:
@@ -44,6 +44,20 @@ def compared(head, candidate, slices, policy):
             asked = limits.at_most(f"damage{what}", damage, policy.max_damage, because, "more samples would decide")
             checks.append(limits.sampled(asked))
     return checks, measured
+
+
+def _telling(head, what):
+    """The check that the samples can tell a file that looks at them from one that does not, where they cannot."""
+    n = len(next(iter(head.answers.values())))
+    other = scoring.others(n)
+    same = head.task.same(head.answers, {name: of[other] for name, of in head.answers.items()})
+    if same is None or n == 1 or same.min() < 1:
+        return []
+    because = (
+        f"the baseline gives one answer to all {n:,} samples, as would a file that looks at none of them: give samples with other "
+        "answers too"
+    )
+    return [limits.Check(f"samples{what} tell", limits.UNDECIDED, None, None, because)]
 
 
 def _check_asked(task, same, groups, slices, policy, units):

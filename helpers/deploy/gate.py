@@ -90,10 +90,12 @@ def judge(
     several outputs name -> labels; without any the baseline's own answers count as right, which bounds what can be lost
     (a drop of accuracy is no larger than the share of changed answers). slices: which part of the data each sample belongs to,
     str or int (n,), for the policy's max_slice_drop. purpose: a `heads.Purpose`. signature: which one is judged of a file of several,
-    as if there were no other; size and hash are those of the whole file. target: a machine (`targets.known`) on which latency and
-    memory are measured, or what it tells instead, and some answers compared with those given here. speed: measure latency
-    and memory even if the policy does not ask for them. A second or two, plus the time that the samples need, plus about ten seconds for speed.
-    Judge a candidate once, on samples whose number was fixed before: `policy` says why, and what to do about undecided checks.
+    as if there were no other, or "baseline's=candidate's" where they call it differently; size and hash are those of the whole file.
+    target: a machine (`targets.known`) on which latency and memory are measured, or what it tells instead, and some answers compared
+    with those given here. speed: measure latency and memory even if the policy does not ask for them. A second or two, plus the time
+    that the samples need, plus about ten seconds for speed.
+    Judge a candidate once, on samples whose number was fixed before: `policy` says why, and what to do about undecided checks. Samples
+    to all of which the baseline gives one answer decide nothing.
     Raises InputError for unusable data or baseline or a missing file, for a task that does not fit, and for a baseline whose
     answers have nothing to do with the labels; and what the target raises.
     """
@@ -170,17 +172,34 @@ def _of_signature(blobs, signature, limits):
     files, refused = dict(blobs), {name: {"error": NO_TFLITE} for name in blobs if not inputs.is_tflite(blobs[name])}
     if signature is None:
         return files, refused
+    called = _called(signature)
     with measure.staged(blobs) as (folder, names):
         for name in [name for name in blobs if name not in refused]:
             made = Path(folder) / f"{name}.alone"
-            job = {"task": "alone", "model": names[name], "signature": signature, "write": made.name, "limits": limits}
+            job = {
+                "task": "alone",
+                "model": names[name],
+                "signature": called[name],
+                "write": made.name,
+                "limits": limits,
+            }
             answer = runner.run(job, folder)
             problem = answer.get("error") or answer.get("unusable")
             if problem:
-                refused[name] = {"error": interpreting.printable(str(problem), 1000)}
+                other = (
+                    f"; if it has another name in the {name}, say --signature BASELINE=CANDIDATE, its name in either"
+                )
+                cure = other if len(set(called.values())) == 1 and "no signature" in problem else ""
+                refused[name] = {"error": interpreting.printable(str(problem), 1000) + cure}
             elif made.is_file():
                 files[name] = made.read_bytes()
     return files, refused
+
+
+def _called(signature):
+    """What either file calls a signature: "name", or "baseline's=candidate's"."""
+    former, _, other = signature.partition("=")
+    return {"baseline": former, "candidate": other or former}
 
 
 def _answers(files, refused, x, data, limits):
@@ -345,7 +364,7 @@ def _described(name, blobs, files, signature, answer):
     return {
         "sha256": hashlib.sha256(blobs[name]).hexdigest(),
         "bytes": len(blobs[name]),
-        **({} if files[name] == blobs[name] else {"signature": signature}),
+        **({} if files[name] == blobs[name] else {"signature": _called(signature)[name]}),
         "inputs": answer.get("inputs"),
         "outputs": answer.get("outputs"),
     }

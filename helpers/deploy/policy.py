@@ -178,8 +178,10 @@ def agreement(same, limit, name="agreement"):
     """The check that at least the share `limit` of the answers are the baseline's. same: which ones, bool (n,), or to what
     share, float (n,)."""
     share = stats.score(same)
-    if same.dtype != bool and not np.ptp(same):  # which tells nothing of how they differ: counted as right or wrong
-        share = dataclasses.replace(stats.proportion(np.arange(len(same)) < np.sum(same)), value=share.value)
+    if same.dtype != bool:  # never surer than of answers, as in `_change`
+        unseen = 1 - stats.proportion(np.ones(len(same), bool)).low
+        low, high = min(_low(share), share.value - unseen), max(_high(share), share.value + unseen)
+        share = dataclasses.replace(share, low=max(low, 0.0), high=min(high, 1.0))
     because = f"{np.sum(same):,.0f} of {len(same):,} answers are the baseline's"
     decided = at_least(name, share, limit, because)
     if decided.outcome != UNDECIDED:

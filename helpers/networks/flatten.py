@@ -5,12 +5,11 @@ taken apart, augmentation is left out, mixed precision becomes float32. The copy
 is handed out.
 """
 
-import inspect
-
 import numpy as np
 
 from helpers.base import runtime_env
 from helpers.base.errors import StructureError
+from helpers.networks import layer_copies
 
 with runtime_env.quiet():
     import keras  # Keras 3, which TensorFlow brings along
@@ -22,8 +21,6 @@ AUGMENTATION = ("RandomFlip", "RandomRotation", "RandomZoom", "RandomContrast", 
 SPLIT = (tf.keras.layers.Conv1D, tf.keras.layers.Conv2D, tf.keras.layers.DepthwiseConv2D, tf.keras.layers.Dense)
 SYMBOLIC = type(tf.keras.Input((1,)))  # what Keras 2 calls layers with while a model is put together
 SEPARABLE = (tf.keras.layers.SeparableConv2D, keras.layers.SeparableConv2D)
-HARD = ("hard_silu", "hard_swish", "hard_sigmoid")  # of Keras 3; Keras 2 lacks two, and means another by the third
-RECURRENT = ("LSTM", "GRU", "SimpleRNN")
 OPEN_SIDE = 64  # what an open size of an input is taken for where the copy is compared
 DIFFERENCE = 1e-4  # between copy and original, as a share of the largest output; kernels of both Keras round alike
 
@@ -134,17 +131,17 @@ class _Builder:
             return args[0]
         if _is_bare(layer):
             return self.operator(layer, args, kwargs, within)
-        if _hard(layer) and kind == "Activation":
+        if layer_copies.hard(layer) and kind == "Activation":
             return self.hard(args[0], layer, within)
         if layer not in self.copies:
             if getattr(layer, "compute_dtype", "float32") == "float16" and "float16" not in str(self.notes):
                 self.notes.append("Mixed precision (float16) became float32.")
-            steps = args[0].shape[1] if kind in (*RECURRENT, "Bidirectional") else None
+            steps = args[0].shape[1] if kind in (*layer_copies.RECURRENT, "Bidirectional") else None
             if steps and not layer.get_config().get("unroll"):
                 self.notes.append(f"Layer {layer.name} ({kind}) is unrolled over its {steps} steps, for the converter.")
-            self.copies[layer] = _copy(layer, self.unique(layer.name, within), bool(steps))
+            self.copies[layer] = layer_copies.copied(layer, self.unique(layer.name, within), bool(steps))
             if isinstance(layer, SEPARABLE):
-                self.apart[layer], self.copies[layer] = _separated(
+                self.apart[layer], self.copies[layer] = layer_copies.separated(
                     self.copies[layer], self.unique(f"{layer.name}_depthwise", within)
                 )
             if self.split_activations:
@@ -154,7 +151,7 @@ class _Builder:
             kwargs = {}
         made = self.copies[layer](*args, **kwargs)
         activation = self.activations.get(layer)
-        if _hard(layer):
+        if layer_copies.hard(layer):
             return self.hard(made, layer, within)
         return activation(made) if activation else made
 
@@ -164,7 +161,7 @@ class _Builder:
         gate = layers.Rescaling(1.0, 3.0, name=self.unique(f"{name}_shifted", within))(x)
         gate = layers.ReLU(6.0, name=self.unique(f"{name}_relu6", within))(gate)
         gate = layers.Rescaling(1 / 6, name=self.unique(f"{name}_gate", within))(gate)
-        if _hard(layer) == "hard_sigmoid":
+        if layer_copies.hard(layer) == "hard_sigmoid":
             return gate
         return layers.Multiply(name=self.unique(f"{name}_product", within))([x, gate])
 
@@ -214,7 +211,11 @@ class _Builder:
             if old in self.apart:
                 self.apart[old].set_weights(weights[:1])
                 weights = weights[1:]
-            new.set_weights(weights)
+            try:
+                new.set_weights(weights)
+            except ValueError as error:
+                kind = type(old).__name__
+                raise StructureError(f"layer {old.name} ({kind}) has other weights in Keras 2") from error
             if hasattr(new, "finalize_state"):  # Normalization computes with what it made of its weights
                 new.finalize_state()
 
@@ -247,85 +248,11 @@ def _is_bare(layer):
     return kind in ("TFOpLambda", "SlicingOpLambda") or not isinstance(layer, (tf.keras.layers.Layer, keras.Layer))
 
 
-def _hard(layer):
-    """The name of a layer's activation if it is one of HARD in Keras 3; else ""."""
-    name = getattr(getattr(layer, "activation", None), "__name__", "")
-    return (
-        name if name in HARD and isinstance(layer, keras.Layer) and not isinstance(layer, tf.keras.layers.Layer) else ""
-    )
-
-
 def _symbol(layer):
     """What a bare operator does, in one word of either Keras."""
     if isinstance(layer, tf.keras.layers.Layer):
         return getattr(layer, "symbol", "").split(".")[-1]
     return {"TrueDivide": "truediv", "Divide": "truediv"}.get(type(layer).__name__, type(layer).__name__.lower())
-
-
-def _copy(layer, name, unroll=False):
-    kind = type(layer).__name__
-    if isinstance(layer, tf.keras.layers.Layer):
-        config = {**layer.get_config(), "name": name, "dtype": "float32"}
-        if unroll and kind in RECURRENT:
-            config["unroll"] = True
-        if unroll and kind == "Bidirectional":
-            for inner in ("layer", "backward_layer"):
-                if config.get(inner):
-                    config[inner] = {**config[inner], "config": {**config[inner]["config"], "unroll": True}}
-        return type(layer).from_config(config)
-    known = getattr(tf.keras.layers, kind, None)
-    if known is None or type(layer) is not getattr(keras.layers, kind, None):
-        raise StructureError(f"layer {layer.name} ({kind}) is not known to Keras 2.")
-    config = layer.get_config()
-    if kind in ("Bidirectional", "TimeDistributed"):
-        inner = layer.forward_layer if kind == "Bidirectional" else layer.layer
-        more = {"merge_mode": layer.merge_mode} if kind == "Bidirectional" else {}
-        return known(_copy(inner, inner.name.removeprefix("forward_"), unroll), name=name, **more)
-    taken = _parameters(known)
-    kept = {
-        key: value
-        for key, value in config.items()
-        if key in taken and not isinstance(value, dict) and key not in ("name", "dtype", "trainable")
-    }
-    if unroll and kind in RECURRENT:
-        kept["unroll"] = True
-    if _hard(layer):
-        kept["activation"] = "linear"  # it follows as layers of its own
-    try:
-        return known(name=name, **kept)
-    except (TypeError, ValueError) as error:
-        raise StructureError(
-            f"layer {layer.name} ({kind}) cannot be had in Keras 2 ({str(error).splitlines()[0]})"
-        ) from error
-
-
-def _separated(layer, name):
-    """A separable convolution as the two convolutions that it stands for."""
-    config = layer.get_config()
-    shared = {key: config[key] for key in ("padding", "dilation_rate", "data_format")}
-    depthwise = tf.keras.layers.DepthwiseConv2D(
-        layer.kernel_size, layer.strides, depth_multiplier=layer.depth_multiplier, use_bias=False, name=name, **shared
-    )
-    pointwise = tf.keras.layers.Conv2D(
-        layer.filters,
-        1,
-        activation=layer.activation,
-        use_bias=layer.use_bias,
-        data_format=layer.data_format,
-        name=layer.name,
-    )
-    return depthwise, pointwise
-
-
-def _parameters(kind):
-    """The names that a layer's constructor takes, those of the classes below it included."""
-    names = set()
-    for each in kind.__mro__:
-        if each is tf.keras.layers.Layer:
-            break
-        if "__init__" in vars(each):
-            names |= set(inspect.signature(each.__init__).parameters)
-    return names - {"self", "kwargs", "args"}
 
 
 def _dtype_name(dtype):
@@ -338,16 +265,27 @@ def _plain(array):
 
 
 def difference(model, copy):
-    """How far a model of either Keras and a flat copy are apart in their answers to two random samples (the largest absolute
-    difference), if rounding does not explain it; else None. Raises StructureError where this processor cannot compute float16."""
+    """How far a model of either Keras and a flat copy are apart in their answers to random samples, two in [0, 1] and two as large as
+    pixels of either sign (the largest absolute difference), if rounding does not explain it; else None. Raises StructureError where
+    this processor cannot compute float16."""
+    exact = "float16" not in str({getattr(layer, "compute_dtype", "") for layer in model.layers})
+    # What is added up of large numbers is rounded at their size, and may be all that a softmax sees.
+    for low, high, near in ((0, 1, DIFFERENCE if exact else 0.05), *([(-255, 255, 0.05)] if exact else ())):
+        distance = _distance(model, copy, low, high, near, exact)
+        if distance is not None:
+            return distance
+    return None
+
+
+def _distance(model, copy, low, high, near, exact):
+    """The largest difference of the answers to samples in [low, high], or None if it is a share `near` of the largest answer at most."""
     random, samples = np.random.default_rng(0), []
     for tensor in copy.inputs:
         shape = [2, *(side or OPEN_SIDE for side in tensor.shape[1:])]
-        values = random.uniform(0, 1, shape) if tensor.dtype.is_floating else random.integers(0, 2, shape)
+        values = random.uniform(low, high, shape) if tensor.dtype.is_floating else random.integers(0, 2, shape)
         samples.append(values.astype(tensor.dtype.name))
     taken = functional(model).input if isinstance(model, keras.Model) else None
     given = keras.tree.pack_sequence_as(taken, samples) if isinstance(taken, dict) else _alone(samples)
-    exact = "float16" not in str({getattr(layer, "compute_dtype", "") for layer in model.layers})
     try:
         answers = [tf.nest.flatten(each(x, training=False)) for each, x in ((model, given), (copy, _alone(samples)))]
     except tf.errors.AbortedError:
@@ -359,8 +297,9 @@ def difference(model, copy):
         ) from None
     for pair in zip(*answers, strict=True):
         old, new = (np.asarray(each, "float64") for each in pair)
-        distance = np.abs(old - new).max()
-        if not distance <= (DIFFERENCE if exact else 0.05) * max(1e-3, np.abs(old).max()):
+        known = np.isfinite(old)  # a logarithm of such samples is not
+        distance = np.abs(old - new)[known].max(initial=0)
+        if not distance <= near * max(1e-3, np.abs(old[known]).max(initial=0)):
             return distance
     return None
 

@@ -184,25 +184,35 @@ class Segmentation(Classes):
             )
         return y
 
-    def oriented(self, y):
-        """With the axis that the labels say the classes are on."""
+    def oriented(self, y, values=None):
+        """With the axis that the labels say the classes are on; where their shape fits both, that of which the answers are right more
+        often."""
         first, last = _without(self.shape, 1), _without(self.shape, -1)
-        last_fits = y.shape[1:] in (last, (*last, 1))
-        return replace(self, axis=1) if not last_fits and y.shape[1:] in (first, (*first, 1), (1, *first)) else self
+        fits = y.shape[1:] in (first, (*first, 1), (1, *first)), y.shape[1:] in (last, (*last, 1))
+        if all(fits) and values is not None:
+            right = [(values.argmax(axis=axis).ravel() == y.ravel()).mean() for axis in (1, -1)]
+            return replace(self, axis=1) if right[0] > right[1] else self
+        return replace(self, axis=1) if fits == (True, False) else self
 
     def told_by(self, values):
         """With the axis that the answers themselves say the classes are on: (n, places, …, classes) or (n, classes, places, …). Raises
         InputError where neither is likelier."""
         if is_distribution(values):
             return self
-        first, last = values.shape[1], values.shape[-1]
-        if is_distribution(np.moveaxis(values, 1, -1)) or first == 1 < last:
+        sides = values.shape[1:]
+        if is_distribution(np.moveaxis(values, 1, -1)) or sides[0] == 1 < sides[-1]:
             return replace(self, axis=1)
-        if last > first:
-            raise InputError(
-                f"answers have shape {values.shape[1:]}, whose classes may be on the first axis or on the last: add labels, y, which tell."
-            )
-        return self
+        if sides[-1] == 1:
+            return self
+        square = [len(sides) > 2 and len(set(places)) == 1 for places in (sides[:-1], sides[1:])]  # as most places are
+        if square == [False, True]:
+            return replace(self, axis=1)
+        # Without a square the last axis is theirs only where it is far shorter.
+        if square == [True, False] or (square == [False, False] and 2 * sides[-1] <= min(sides[:-1])):
+            return self
+        raise InputError(
+            f"answers have shape {sides}, whose classes may be on the first axis or on the last: add labels, y, which tell."
+        )
 
     def own(self, answers):
         found = answers[self.output]

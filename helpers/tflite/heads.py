@@ -67,6 +67,10 @@ def heads(answers, y, purpose=None):
         parts = [("", tasks.metric(purpose.metric, shapes), y)]
     elif isinstance(asked, str) or len(shapes) == 1:
         asked = next(iter(asked.values()), None) if isinstance(asked, dict) else asked
+        if isinstance(y, dict) and len(y) > 1:
+            raise InputError(
+                f"y labels {len(y)} outputs ({', '.join(y)}), the task is one: give the labels of {' and '.join(shapes)} alone, as y."
+            )
         y = next(iter(y.values()), None) if isinstance(y, dict) and len(y) == 1 else y
         parts = [("", tasks.choose(shapes, answers, y, asked), y)]
     else:

@@ -183,15 +183,20 @@ def of_samples(found, number, size):
 def as_stored(x, details):
     """Real numbers as a tensor holds them: rounded to its integers by its scale and zero point, if it has a scale.
 
-    details: of the tensor, as an interpreter gives them. Raises ValueError for whole numbers that its integers do not hold.
+    details: of the tensor, as an interpreter gives them. Raises ValueError for numbers that its integers do not hold, and for whole
+    ones where they have a scale.
     """
     import numpy as np
 
     if not np.issubdtype(details["dtype"], np.integer):
         return x.astype(details["dtype"], copy=False)
     scale, zero_point = details["quantization"]
-    limits = np.iinfo(details["dtype"])
+    limits, whole = np.iinfo(details["dtype"]), x.dtype.kind in "iub"
+    if scale and whole:
+        raise ValueError(f"{limits.dtype} with a scale, which real numbers are rounded by: give float samples")
     if not scale:  # whole numbers that stand for themselves, such as tokens
+        if not whole and (x != np.round(x)).any():
+            raise ValueError(f"{limits.dtype} without a scale, the samples are {x.dtype}: give whole numbers")
         if x.size and not limits.min <= x.min() <= x.max() <= limits.max:
             raise ValueError(
                 f"{limits.dtype}, which holds {limits.min} to {limits.max}: the samples go from {x.min()} to {x.max()}"
@@ -339,6 +344,17 @@ def ambiguous(runner):
         getattr(runner.get_signature_runner(each), "_subgraph_index", 0) for each in names
     )
     return None if single else several(names)
+
+
+def remembers(runner):
+    """Why a file does not answer each sample by itself, or None."""
+    # Private, but nothing else tells; and nothing resets a variable that is no tensor.
+    if any(operator["op_name"] == "ASSIGN_VARIABLE" for operator in runner._get_ops_details()):
+        return (
+            "it keeps numbers in a variable (ASSIGN_VARIABLE) from one sample to the next, so that answers depend on their order: make "
+            "its state an input and an output of the model, and convert it again"
+        )
+    return None
 
 
 def unusable(inputs, outputs, samples):

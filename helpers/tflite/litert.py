@@ -5,7 +5,6 @@ Wherever a model is taken, it may be given as bytes or as the path of a file.
 
 import gzip
 import math
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +12,7 @@ import pandas as pd
 
 from helpers.base import runtime_env
 from helpers.base.errors import InputError
-from helpers.tflite import flatbuffer, inputs, interpreting
+from helpers.tflite import flatbuffer, inputs, interpreting, layer_names
 
 with runtime_env.quiet():
     from ai_edge_litert import schema_py_generated as schema
@@ -24,22 +23,6 @@ PLAIN = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # a delegate hides wha
 GZIP_LEVEL = 9
 LIKELY = 64  # of an open side
 KEPT_BYTES = 200_000_000  # of tensors that are all kept at once, to be looked at after a run
-_NUMBER = re.compile(r"_\d+(?=/|;|$)")  # that Keras 3 puts behind the names of layers which it exports
-# A layer's scope, and what Keras opens inside it.
-_INNER = re.compile(r"(?<=/)([^/;]+)/(?:Tensordot|einsum|batchnorm|moments|Gelu)(?:_\d+)?(?=/)")
-# How names of operations inside a layer begin: they name no part of it.
-OPERATIONS = (
-    "einsum",
-    "tensordot",
-    "matmul",
-    "conv1d",
-    "conv2d",
-    "convolution",
-    "depthwise",
-    "separable",
-    "biasadd",
-    "readvariableop",
-)
 
 
 @dataclass(frozen=True)
@@ -120,12 +103,16 @@ def predict(model, x, batch=BATCH, threads=runtime_env.LITERT_THREADS, admits_ba
     if not admits_batches:
         size = 1  # a file made for one sample may answer a batch with the first one's values
     loaded = interpreter(model, threads, batch=size)
+    _check_answers_each_by_itself(loaded)
     source, target = loaded.get_input_details()[0], loaded.get_output_details()[0]
     if x.shape[1:] != tuple(source["shape"][1:]) or not x.size:
         raise InputError(
             f"x has shape {x.shape}: this model takes (n, {', '.join(map(str, source['shape'][1:]))}), n at least 1."
         )
-    stored = np.concatenate([found for [found] in interpreting.batches(loaded, [x], size)])
+    try:
+        [stored] = _stored(loaded, [x], size)
+    except ValueError as error:
+        raise InputError(f"x does not fit the model ({error}).") from error
     return interpreting.real_numbers(stored, target)
 
 
@@ -138,6 +125,7 @@ def run(model, samples, threads=runtime_env.LITERT_THREADS, batch=1, admits_batc
     """
     blob = content(model)
     loaded = interpreter(blob, threads, delegates=delegates)
+    _check_answers_each_by_itself(loaded)
     sources, targets = interpreting.declared(loaded)
     names = [each["name"] for each in sources]
     arrays = inputs.in_order(names, samples)
@@ -151,14 +139,24 @@ def run(model, samples, threads=runtime_env.LITERT_THREADS, batch=1, admits_batc
             if list(details["shape"]) != [size, *array.shape[1:]]:
                 loaded.resize_tensor_input(details["index"], [size, *array.shape[1:]])
         loaded.allocate_tensors()
-        parts = list(zip(*interpreting.batches(loaded, arrays, size), strict=True))
-        stored = [np.concatenate(each) for each in parts]
+        stored = _stored(loaded, arrays, size)
     except (ValueError, RuntimeError) as error:
         shown = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in zip(names, arrays, strict=True))
         raise InputError(f"samples do not fit the model ({str(error).strip().splitlines()[0]}): {shown}.") from error
     details = loaded.get_output_details()
     real = [interpreting.real_numbers(*each) for each in zip(stored, details, strict=True)]
     return dict(zip([each["name"] for each in targets], real, strict=True))
+
+
+def _check_answers_each_by_itself(loaded):
+    why = interpreting.remembers(loaded)
+    if why:
+        raise InputError(f"the model cannot be run over samples: {why}.")
+
+
+def _stored(loaded, arrays, size):
+    """What an interpreter puts out for samples, as stored: an array (n, ...) of each output."""
+    return [np.concatenate(each) for each in zip(*interpreting.batches(loaded, arrays, size), strict=True)]
 
 
 def size(model):
@@ -235,7 +233,7 @@ def weight_layers(model, known=(), others=False):
                 }
             )
     table = pd.DataFrame(rows, columns=["layer", "op", "name", "weights", "dtype"])
-    return table.assign(layer=_layer_names(list(zip(table["name"], kernels_, strict=True)), known))
+    return table.assign(layer=layer_names.of(list(zip(table["name"], kernels_, strict=True)), known))
 
 
 def kernels_in(model):
@@ -351,50 +349,3 @@ def kernels(model):
     if parts == 0:
         return "built-in, no XNNPACK"
     return "XNNPACK" if parts == 1 else f"XNNPACK in {parts} parts, built-in between"
-
-
-def _layer_names(tensors, known):
-    """The layer of each of some operators, by the names of its output and of its kernel."""
-    plain = [[_NUMBER.sub("", name) for name in each] for each in tensors]
-    exact, renamed = ([_named_by(known, *each) for each in some] for some in (tensors, plain))
-    names = renamed if sum(map(bool, renamed)) > sum(map(bool, exact)) else exact
-    return [
-        name or _between(names, place, known, tensors) or _keras_name(*tensors[place])
-        for place, name in enumerate(names)
-    ]
-
-
-def _between(names, place, known, tensors):
-    """The only layer that lies between those of the operators before and behind, for one that has no name at all (a grouped
-    convolution of Keras 3); None if there is no such layer."""
-    whole = [None if name is None else name.split("/")[0] for name in names]
-    before, behind = (next(filter(None, some), None) for some in (whole[:place][::-1], whole[place + 1 :]))
-    if "/" in tensors[place][0] or before not in known or behind not in known:
-        return None
-    candidates = known[known.index(before) + 1 : known.index(behind)]
-    return candidates[0] if len(candidates) == 1 else None
-
-
-def _named_by(known, *tensors):
-    """The known layer in the names of some tensors, and the part of it that they belong to; None if there is none. Names of
-    layers may hold slashes themselves; the longest that fits is meant."""
-    for part in ";".join(tensors).split(";"):
-        path = f"/{part}/"
-        name = max((each for each in known if f"/{each}/" in path), key=len, default=None)
-        if name is not None:
-            *inner, _ = path.rsplit(f"/{name}/", 1)[1].strip("/").split("/")
-            return "/".join([name, *(word for word in inner if not word.lower().startswith(OPERATIONS))])
-    return None
-
-
-def _keras_name(*tensors):
-    """'net/relu/Relu6;net/bn/FusedBatchNormV3;net/conv/Conv2D1' -> 'conv'; the first of the names that holds one.
-
-    Keras 3 calls the operator "convolution". Several axes make a dense layer 'net/dense/Tensordot/MatMul'.
-    """
-    parts = [part.split("/") for part in _INNER.sub(r"\1", ";".join(tensors)).split(";")]
-    for *path, operation in parts:
-        if path and operation.startswith(("Conv2D", "convolution", "depthwise", "MatMul")):
-            return path[-1]
-    *path, operation = parts[0]
-    return path[-1] if path else operation

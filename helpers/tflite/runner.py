@@ -140,7 +140,12 @@ def _predict(job):
     opened = interpreting.opened(job["model"], job["threads"])
     inputs, outputs = interpreting.declared(opened)
     answer = {"inputs": inputs, "outputs": outputs}
-    unusable = interpreting.ambiguous(opened) or interpreting.unusable(inputs, outputs, samples)
+    reasons = (
+        interpreting.ambiguous(opened),
+        interpreting.unusable(inputs, outputs, samples),
+        interpreting.remembers(opened),
+    )
+    unusable = next(filter(None, reasons), None)
     if unusable:
         return {**answer, "unusable": unusable}
     arrays = interpreting.fed(inputs, samples)

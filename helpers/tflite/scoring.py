@@ -109,8 +109,18 @@ def only(task, fits, wanted):
 def spread(y):
     """Variance over the samples: of each number in a row; of all places together, by channel, where there are more axes. 0 for what
     never changes, such as 0.1, whose mean is rounded."""
-    axes = 0 if y.ndim <= 2 else tuple(range(y.ndim - 1))
+    axes = _together(y)
     return np.where(np.ptp(y, axis=axes) > 0, y.var(axis=axes), 0.0)
+
+
+def sizes(y):
+    """The mean square of numbers, 1 where all are 0; of those apart that `spread` has apart."""
+    found = (y.astype(float) ** 2).mean(axis=_together(y))
+    return np.where(found > 0, found, 1.0)
+
+
+def _together(y):
+    return 0 if y.ndim <= 2 else tuple(range(y.ndim - 1))
 
 
 def size(y):

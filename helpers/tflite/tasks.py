@@ -24,7 +24,7 @@ from helpers.tflite.classifying import (
     is_distribution,
 )
 from helpers.tflite.detection import Detection
-from helpers.tflite.scoring import ALIKE, Task, only, others, size, spread
+from helpers.tflite.scoring import ALIKE, Task, only, others, size, sizes, spread
 
 AT_ONCE = 256  # samples that are compared at a time
 
@@ -32,12 +32,15 @@ AT_ONCE = 256  # samples that are compared at a time
 @dataclass(frozen=True)
 class Regression(Task):
     """Numbers. Score: one less the squared error in units of the labels' variance, whose mean is the coefficient of
-    determination (R², of each number by itself, then their mean; those that never change count only where none does, in units of
-    their mean square). Damage: squared difference in units of the variance."""
+    determination (R², of each number by itself, then their mean; those that never change count, in units of their mean square, only
+    where none does, or where nobody knows better than the model itself). Damage: squared difference in units of the variance, of
+    each number by itself.
+    """
 
     name: ClassVar[str] = "regression"
     measure: ClassVar[str] = "r2"
     told: ClassVar[str] = "R²"
+    by_itself: bool = False
 
     def misfit(self):
         return only(self, lambda shape: True, "any shape")
@@ -58,13 +61,22 @@ class Regression(Task):
     def own(self, answers):
         return answers[self.output].astype(float)
 
+    def settled(self, answers, truth):
+        return replace(self, by_itself=np.array_equal(truth, self.own(answers)))
+
     def scores(self, answers, truth):
         varies = spread(truth)
         error = (answers[self.output] - truth) ** 2
-        if not varies.any():  # an output that is always the same, judged by itself
+        if not varies.any():
             return 1 - error.reshape(len(truth), -1).mean(axis=1) / size(truth)
-        varied = np.broadcast_to(varies > 0, truth.shape[1:])
-        return 1 - (error / np.where(varies > 0, varies, 1))[:, varied].mean(axis=1)
+        of = np.broadcast_to(varies, truth.shape[1:])
+        constant = of == 0
+        counted = ~constant | self.by_itself
+        units = np.where(constant, np.broadcast_to(sizes(truth), of.shape), of)
+        return 1 - (error / units)[:, counted].mean(axis=1)
+
+    def damage(self, exact, answers):
+        return 1 - replace(self, by_itself=True).scores(answers, self.own(exact))
 
     def uninformed(self, answers, truth):
         return np.zeros(len(truth))  # of one that always answers with the labels' mean
@@ -230,7 +242,7 @@ def choose(shapes, answers=None, y=None, asked=None):
     if why:
         raise InputError(f"this is no model of task {task.name}: {why}.")
     if isinstance(task, Segmentation) and y is not None:
-        return task.oriented(np.asarray(y))
+        return task.oriented(np.asarray(y), None if answers is None else answers[task.output])
     return task.told_by(answers[task.output]) if isinstance(task, Segmentation) and answers is not None else task
 
 

@@ -412,6 +412,47 @@ def test_what_a_saved_model_serves_is_taken_not_the_model_inside(before, tmp_pat
     assert (own.keras is not None) == (before == 1)
 
 
+def test_a_saved_model_of_text_is_refused_with_the_cure(tmp_path):
+    with runtime_env.quiet():
+        vectorized(tf.keras).save(tmp_path / "text")
+    with pytest.raises(InputError, match=r"takes text, .* save the part behind TextVectorization"):
+        own_model.load(tmp_path / "text")
+
+
+class Doubled(layers.Layer):
+    """Without a get_config that would give its settings back."""
+
+    def __init__(self, factor, **settings):
+        super().__init__(**settings)
+        self.factor = factor
+
+    def call(self, x):
+        return self.factor * x
+
+
+def test_a_saved_model_of_keras_2_with_an_authors_layer_is_converted_as_a_graph(tmp_path):
+    source = layers.Input((8,))
+    model = tf.keras.Model(source, layers.Dense(3)(Doubled(2.0)(source)))
+    with runtime_env.quiet():
+        model.save(tmp_path / "model")
+    own = own_model.load(tmp_path / "model")
+    x = np.random.default_rng(0).normal(size=(9, 8)).astype("float32")
+    np.testing.assert_allclose(litert.predict(own.file, x), model(x), atol=1e-5)
+    assert own.keras is None and "Doubled" in own.notes[0]
+
+
+def test_a_file_with_an_authors_activation_is_taken_with_its_code(tmp_path):
+    (tmp_path / "mine.py").write_text("import tensorflow as tf\n\ndef half(x):\n    return 0.5 * tf.nn.relu(x)\n")
+    names = {}
+    exec((tmp_path / "mine.py").read_text(), names)
+    source = layers.Input((8,))
+    model = tf.keras.Model(source, layers.Dense(3, activation=names["half"])(source))
+    own = own_model.load(saved(model, tmp_path / "model.keras"), code=tmp_path / "mine.py")
+    x = np.random.default_rng(0).normal(size=(9, 8)).astype("float32")
+    np.testing.assert_allclose(litert.predict(own.file, x), model(x), atol=1e-5)
+    np.testing.assert_allclose(own.keras(x), model(x), atol=1e-5)
+
+
 def test_a_cap_of_keras_3_is_kept(tmp_path):
     source = keras_3.Input((6,))
     hidden = keras_3.activations.relu(keras_3.layers.Dense(8)(source), max_value=0.5, negative_slope=0.1, threshold=0.2)

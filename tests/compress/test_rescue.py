@@ -125,6 +125,22 @@ def test_layers_are_named_only_where_nothing_else_helps(file):
     assert alone.last == "float" and alone.table.in_float["float"] >= len(alone.named) >= 1
 
 
+@pytest.mark.parametrize("asked", ["regression", "metric"])
+def test_layers_are_named_by_the_task_that_was_asked(asked, tmp_path):
+    """Of whole numbers no sweep could guess it."""
+    model, x = network(), samples(200, 1)
+    counts = tf.keras.Model(model.input, tf.floor(20 * model.output[:, :1]))
+    file, y = quantize.convert(counts), None
+    purpose = heads.Purpose("regression")
+    if asked == "metric":
+        (tmp_path / "mine.py").write_text("def near(out, y):\n    return abs(out.reshape(-1) - y) < 3\n")
+        purpose, y = heads.Purpose(metric=f"{tmp_path / 'mine.py'}:near"), counts(x).numpy().reshape(-1)
+    without = (*rescue.EXACT, "corrected", "float", "trained")
+    saved = rescue.rescue(file, samples(60), x, y, purpose=purpose, without=without)
+    assert saved.last == "per_channel" and saved.table.note["per_channel"].startswith("1 of 4 with a scale for each")
+    assert saved.table.damage["per_channel"] < 0.2 * saved.table.damage["per_tensor"]
+
+
 def test_training_is_the_last_resort():
     """It cannot make the largest weight smaller, but suits all others to the scale."""
     file, without = quantize.convert(network(dead=10)), tuple(step for step in rescue.STEPS if step != "trained")

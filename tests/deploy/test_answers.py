@@ -81,6 +81,40 @@ def test_agreement_in_shares_needs_as_many_samples_as_agreement_in_answers():
         for same in (np.ones(n), np.ones(n, bool)):
             assert limits.agreement(same, 0.99).outcome == outcome
     assert limits.agreement(np.full(500, 0.9), 0.99).outcome == FAIL
+    for same in ([0.9951, 0.9953], [0.95, 0.951]):  # however alike two are, a third may be none of it
+        assert limits.agreement(np.array(same), 0.99).outcome == UNDECIDED
+
+
+LOGITS = RANDOM.normal(size=(N, 5)).astype("float32")
+ONE_CLASS = LOGITS + np.array([30, 0, 0, 0, 0], "float32")
+PLACES = np.tile(ONE_CLASS[:, None, None], (1, 4, 4, 1))
+
+
+@pytest.mark.parametrize(
+    "before, y, asked",
+    [
+        (ONE_CLASS, None, None),
+        (ONE_CLASS, np.zeros(N, int), None),  # all of them right
+        (1 / (1 + np.exp(30 - LOGITS[:, :1])), None, "binary"),
+        (PLACES, None, "segmentation"),
+        (ONE_CLASS - 60, None, "multi-label"),
+    ],
+)
+def test_samples_of_one_answer_decide_nothing(before, y, asked):
+    """A file that looks at no sample would be accepted."""
+    dead = np.repeat(before[:1], N, axis=0)
+    [head] = heads.heads({"out": before}, y, Purpose(asked))
+    checks, _ = answers.compared(head, {"out": dead}, None, Policy(max_drop=0.02))
+    found = {check.name: check for check in checks}
+    assert found.pop("samples tell").outcome == UNDECIDED and [each.outcome for each in found.values()] == [PASS]
+    assert "give samples with other answers too" in checks[0].because
+    more = before.copy()
+    more[: N // 2] = (
+        -more[: N // 2] if asked == "multi-label" else np.roll(more[: N // 2], 1, axis=-1) if asked != "binary" else 0.9
+    )
+    [head] = heads.heads({"out": more}, None, Purpose(asked))
+    checks, _ = answers.compared(head, {"out": dead}, None, Policy(max_drop=0.02))
+    assert [(check.name, check.outcome) for check in checks] == [(checks[0].name, FAIL)] and "drop" in checks[0].name
 
 
 def test_the_worst_slice_of_numbers():

@@ -139,6 +139,83 @@ def test_what_answers_otherwise_is_refused_rather_than_copied():
         flatten.flat(model)
 
 
+@pytest.mark.parametrize("kit", KITS)
+@pytest.mark.parametrize("slope", [0.01, 0.3, 0.7])
+def test_the_slope_of_a_leaky_activation_is_kept(kit, slope):
+    kit = KITS[kit]
+    inputs = kit.layers.Input((6,))
+    leaky = kit.layers.LeakyReLU(slope)
+    model = kit.Model(inputs, leaky(kit.layers.Dense(5, name="units")(inputs)))
+    copy, _ = flatten.flat(model)
+    x = np.random.default_rng(0).normal(size=(50, 6)).astype("float32")
+    np.testing.assert_allclose(copy(x), np.asarray(model(x)), atol=1e-6)
+    assert float(copy.layers[-1].alpha) == pytest.approx(slope)
+
+
+def test_an_authors_activation_is_kept_in_keras_2_and_refused_in_keras_3():
+    """It is nowhere to be found by its name; and it does nothing between 0 and 1."""
+    for kit in KITS.values():
+
+        def mine(x, kit=kit):
+            return kit.activations.relu(x, max_value=2.0)
+
+        inputs = kit.layers.Input((6,))
+        model = kit.Model(inputs, kit.layers.Dense(6, activation=mine, name="units")(inputs))
+        model.layers[1].set_weights([np.eye(6), np.zeros(6)])
+        if kit is keras:
+            with pytest.raises(StructureError, match=r"layer units \(Dense\) "):
+                flatten.flat(model)
+        else:
+            copy, _ = flatten.flat(model)
+            x = 9 * np.random.default_rng(0).random((50, 6), "float32")
+            np.testing.assert_array_equal(copy(x), np.minimum(x, 2))
+
+
+@keras.saving.register_keras_serializable(package="mine")
+def capped(x):
+    return keras.activations.relu(x, max_value=2.0)
+
+
+def test_a_registered_activation_of_keras_3_is_not_taken_for_none():
+    inputs = keras.layers.Input((6,))
+    model = keras.Model(inputs, keras.layers.Dense(6, activation=capped, name="units")(inputs))
+    with pytest.raises(StructureError, match=r"layer units \(Dense\) has its activation in Keras 3 alone"):
+        flatten.flat(model)
+
+
+@pytest.mark.parametrize(
+    "kind, settings, told",
+    [
+        (
+            "Resizing",
+            {"height": 8, "width": 8, "pad_to_aspect_ratio": True},
+            "has its pad_to_aspect_ratio in Keras 3 alone",
+        ),
+        ("Resizing", {"height": 8, "width": 8}, None),
+        ("LayerNormalization", {"rms_scaling": True}, "has other weights in Keras 2"),
+        ("LayerNormalization", {}, None),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_setting_that_keras_2_lacks_is_refused(kind, settings, told):
+    inputs = keras.layers.Input((4, 6, 3))
+    model = keras.Model(inputs, getattr(keras.layers, kind)(name="it", **settings)(inputs))
+    if told is None:
+        flatten.flat(model)
+    else:
+        with pytest.raises(StructureError, match=rf"layer it \({kind}\) {told}"):
+            flatten.flat(model)
+
+
+def test_a_difference_that_shows_beyond_one_is_seen():
+    inputs = tf.keras.layers.Input((6,))
+    one, other = (tf.keras.Model(inputs, tf.keras.layers.ReLU(cap)(inputs)) for cap in (6.0, 5.0))
+    assert flatten.difference(one, other) == pytest.approx(1)
+    assert flatten.difference(one, one) is None
+    wild = tf.keras.Model(inputs, tf.math.log(inputs))  # of what is below 0
+    assert flatten.difference(wild, wild) is None
+
+
 def test_an_activation_that_keras_2_lacks_is_refused_by_its_layer():
     inputs = keras.layers.Input((6,))
     model = keras.Model(inputs, keras.layers.Dense(3, activation="glu", name="gated")(inputs))

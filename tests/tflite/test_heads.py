@@ -155,6 +155,31 @@ def test_without_labels_the_answers_say_where_their_classes_are():
     assert head.truth.shape == wanted.shape
 
 
+@pytest.mark.parametrize("height, width, classes", [(12, 9, 20), (9, 9, 20), (8, 8, 8), (9, 8, 5)])
+def test_many_classes_are_found_in_a_square_or_asked_for(height, width, classes):
+    wanted = np.random.default_rng(0).integers(0, classes, (30, height, width))
+    last = 4 * np.eye(classes, dtype="float32")[wanted]
+    purpose = heads.Purpose("segmentation")
+    for answers in (last, np.moveaxis(last, -1, 1)):
+        if height == width != classes:
+            [head] = heads.heads({"out": answers}, None, purpose)
+            np.testing.assert_array_equal(head.truth, wanted)
+        else:
+            with pytest.raises(InputError, match="may be on the first axis or on the last: add labels"):
+                heads.heads({"out": answers}, None, purpose)
+        [head] = heads.heads({"out": answers}, wanted, purpose)
+        assert head.scores.mean() == 1
+
+
+def test_labels_of_several_outputs_for_a_model_of_one():
+    a = np.random.default_rng(0).normal(size=(60, 4)).astype("float32")
+    labels = {"kind": a.argmax(1), "age": a[:, 0]}
+    with pytest.raises(InputError, match=r"y labels 2 outputs \(kind, age\), .* give the labels of scores alone, as y"):
+        heads.heads({"scores": a}, labels)
+    [head] = heads.heads({"scores": a}, labels["kind"])
+    assert head.scores.all()
+
+
 def test_a_metric_that_writes_into_what_it_is_given_changes_nothing(tmp_path):
     (tmp_path / "mine.py").write_text("def right(out, y):\n    y -= 1\n    out *= 0\n    return y == 0\n")
     answers, y = {"out": np.ones((4, 2), "float32")}, np.array([1, 1, 2, 1])

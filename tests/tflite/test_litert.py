@@ -85,6 +85,54 @@ def test_what_a_file_remembers_of_a_sample_is_forgotten_before_the_next():
     np.testing.assert_allclose(answer["first"][0], alone, rtol=1e-6)
 
 
+class Remembering(tf.Module):
+    def __init__(self):
+        self.state = tf.Variable(tf.zeros((1, 4)))
+
+    @tf.function(input_signature=[tf.TensorSpec((1, 4), tf.float32)])
+    def serve(self, x):
+        self.state.assign(0.5 * self.state + x)
+        return {"y": self.state + 0.0}
+
+    @tf.function(input_signature=[tf.TensorSpec((1, 4), tf.float32), tf.TensorSpec((1, 4), tf.float32)])
+    def cured(self, x, state):
+        state = 0.5 * state + x
+        return {"y": state + 0.0, "next": state}
+
+
+def test_a_file_that_remembers_in_a_variable_is_refused_with_a_cure(tmp_path):
+    """Which no interpreter forgets as long as it lives."""
+    module, x = Remembering(), np.eye(4, dtype="float32")
+    tf.saved_model.save(module, str(tmp_path / "saved"), signatures=module.serve.get_concrete_function())
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved"))
+    converter.experimental_enable_resource_variables = True
+    file = converter.convert()
+    told = "make its state an input and an output of the model"
+    for ask in (lambda: litert.predict(file, x), lambda: litert.run(file, {"x": x})):
+        with pytest.raises(InputError, match=told):
+            ask()
+    with measure.staged({"it": file}, x) as (folder, names):
+        assert told in runner.run(measure.prediction(names["it"], show=5), folder)["unusable"]
+    cured = quantize.convert(module.cured.get_concrete_function())
+    found = litert.run(cured, {"x": x, "state": np.zeros_like(x)})
+    np.testing.assert_array_equal(found["y"], x)
+
+
+def test_pixels_are_not_taken_for_the_real_numbers_that_a_scale_rounds(small_network):
+    x = np.random.default_rng(0).random((30, *small_network.input_shape[1:])).astype("float32")
+    file, pixels = quantize.convert(small_network, "full_int8", x), (255 * x).astype("uint8")
+    for ask in (lambda: litert.predict(file, pixels), lambda: litert.run(file, {"x": pixels})):
+        with pytest.raises(InputError, match=r"int8 with a scale, .* give float samples"):
+            ask()
+    assert litert.predict(file, pixels / np.float32(255)).shape == litert.predict(file, x).shape
+    tokens = quantize.convert(
+        tf.function(lambda x: tf.cast(x, tf.float32)).get_concrete_function(tf.TensorSpec((1, 3), tf.int32))
+    )
+    with pytest.raises(InputError, match=r"int32 without a scale, .* give whole numbers"):
+        litert.predict(tokens, np.array([[0.5, 1, 2]]))
+    assert litert.predict(tokens, np.array([[1.0, 1, 2]])).tolist() == [[1, 1, 2]]
+
+
 def test_samples_go_into_the_inputs_of_their_names_and_others_into_those_that_are_left():
     traced = tf.function(
         lambda a, b: {"y": a - b}, input_signature=[tf.TensorSpec((1, 2), tf.float32, name) for name in "ab"]

@@ -120,6 +120,30 @@ def test_a_column_that_never_changes_explains_nothing_and_is_left_out():
         task.truth(np.ones((4, 2)), 4)
 
 
+def test_a_column_that_never_changes_counts_where_the_model_is_its_own_judge():
+    before = np.column_stack([np.arange(4.0), np.full(4, 5.0), np.zeros(4)]).astype("float32")
+    task = Regression({"out": (3,)})
+    task = task.settled({"out": before}, task.own({"out": before}))
+    after = {"out": before + np.array([0, 1, 0.5], "float32")}
+    wanted = [1 - (1 / 25 + 0.25) / 3] * 4  # in units of 5², and of 1 for zeros
+    assert task.scores(after, task.own({"out": before})) == pytest.approx(wanted)
+    assert task.damage({"out": before}, after) == pytest.approx(1 - np.array(wanted))
+    labelled = task.settled({"out": before}, before + np.array([1, 0, 0]))
+    assert labelled.scores(after, before.astype(float)).tolist() == [1, 1, 1, 1]
+
+
+def test_damage_is_in_the_units_of_each_number():
+    """A price beside two shares: zeros for the shares are not alike because the price is right."""
+    before = {"out": (RANDOM.normal(size=(64, 3)) * [1000, 1, 1]).astype("float32")}
+    after = {"out": before["out"] * np.array([1, 0, 0], "float32")}
+    task = Regression({"out": (3,)})
+    wanted = (
+        sum((before["out"][:, place].astype(float) ** 2 / before["out"][:, place].var() for place in (1, 2)), 0) / 3
+    )
+    assert task.damage(before, after) == pytest.approx(wanted, rel=1e-4)
+    assert task.alike(before, after).mean() < 0.1
+
+
 @pytest.mark.parametrize("y", [np.arange(4), np.arange(4.0)[:, None]])
 def test_numbers_in_any_form(y):
     assert Regression({"out": (1,)}).truth(y, 4).shape == (4, 1)

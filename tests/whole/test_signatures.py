@@ -75,6 +75,22 @@ def test_a_candidate_of_one_signature_is_judged_against_a_baseline_of_several(sh
     assert other.exit_code == 1 and "it has no signature weigh: its only one is see" in other.output
 
 
+def test_a_signature_of_another_name_in_the_candidate(shelf, tmp_path):
+    renamed = (shelf / "see.tflite").read_bytes().replace(b"\3\0\0\0see\0", b"\3\0\0\0run\0")
+    (tmp_path / "run.tflite").write_bytes(renamed)
+    files = [str(tmp_path / "run.tflite"), str(shelf / "both.tflite")]
+    for (candidate, baseline), named, code in ((files, "see=run", 1), (files[::-1], "run=see", 3)):
+        words = (candidate, "--baseline", baseline, "--data", "see.npz", *QUICK)
+        refused = run(shelf, "gate", *words, "--signature", "see")
+        told = re.sub(r"[\s│]+", " ", refused.output)
+        assert refused.exit_code == code and "say --signature BASELINE=CANDIDATE, its name in either" in told, told
+        report = tmp_path / "report.json"
+        assert run(shelf, "gate", *words, "--signature", named, "--report", str(report)).exit_code == 0
+        of = candidate if code == 3 else baseline
+        told = json.loads(report.read_text())["candidate" if of == candidate else "baseline"]
+        assert of == files[1] and told["signature"] == "see"
+
+
 @pytest.mark.parametrize(
     "words, code, told",
     [
