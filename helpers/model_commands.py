@@ -1,5 +1,7 @@
 """The commands that make a file of a model of the user's. Each loads what it needs when it is called."""
 
+from dataclasses import replace
+
 import click
 
 from helpers.base.errors import InputError
@@ -150,6 +152,7 @@ def train(model, data, test, tasks, metric, weights, per_tensor, output, code, s
     else:
         how = "of --test, which nothing else was done with."
     click.echo(f"{output}: {table['bytes']['trained']:,} bytes; judged on {len(samples):,} samples {how}")
+    purpose = replace(purpose, informed=test is None)  # all samples have shown it, of which these are a few
     decision = gate.judge(files["trained"], own.file, judged, known, purpose=purpose, speed=False)
     click.echo(f"Task: {decision.judged}.")
     click.echo(gate_report.summary(decision))

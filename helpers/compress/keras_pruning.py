@@ -18,6 +18,9 @@ import numpy as np
 class Pruning(keras.callbacks.Callback):
     """Sets weights to zero by their size, and keeps them there.
 
+    A callback that puts weights back when training ends, as EarlyStopping(restore_best_weights=True) does, stands before this one in the
+    list: the zeros are set once more then.
+
     sparsity: share of zeros in every kernel at the end, in (0, 1); or a pattern "n:m": of m weights that lie side by side along
     the inputs the n largest are kept (Mishra et al. 2021). begin, end: steps (batches) between which the share grows; a pattern
     is chosen anew until `end`. every: steps from one choice of weights to the next. only: function of a layer that says whether
@@ -44,7 +47,7 @@ class Pruning(keras.callbacks.Callback):
             if self.only(layer):
                 # An EinsumDense says nowhere which of its axes are inputs.
                 known = type(layer).__name__ != "EinsumDense"
-                fits = self.pattern is None or (known and layer.kernel.shape[-2] % self.pattern[1] == 0)
+                fits = self.pattern is None or (known and _kernel(layer).shape[_inputs(layer)] % self.pattern[1] == 0)
                 if fits:
                     self._layers[path] = layer
                 else:
@@ -68,16 +71,20 @@ class Pruning(keras.callbacks.Callback):
             self._choose()
         self._apply()
 
+    def on_train_end(self, logs=None):
+        self._apply()
+
     def wanted(self, step):
         """The share of zeros at a step."""
         done = min(max((step - self.begin) / (self.end - self.begin), 0.0), 1.0)
         return self.share * (1 - (1 - done) ** 3)
 
     def _choose(self):
+        _ = self.model  # asked for, since on JAX that brings the weights up to date
         for path, layer in self._layers.items():
-            size = np.abs(keras.ops.convert_to_numpy(layer.kernel))
+            size = np.abs(keras.ops.convert_to_numpy(_kernel(layer)))
             if self.pattern is not None:
-                mask = _largest_of_neighbours(size, *self.pattern)
+                mask = _largest_of_neighbours(size, *self.pattern, _inputs(layer))
             else:
                 many = round(self.wanted(self.step) * size.size)
                 smallest = np.argsort(size, axis=None, kind="stable")[:many]
@@ -88,15 +95,30 @@ class Pruning(keras.callbacks.Callback):
         self._apply()
 
     def _apply(self):
+        _ = self.model
         for path, layer in self._layers.items():
-            layer.kernel.assign(layer.kernel * self.masks[path])
+            _kernel(layer).assign(_kernel(layer) * self.masks[path])
+
+
+def _kernel(layer):
+    """The kernel that is pruned; of a separable convolution the pointwise one, since the other is depthwise. None without any."""
+    return (
+        getattr(layer, "pointwise_kernel", None)
+        if "Separable" in type(layer).__name__
+        else getattr(layer, "kernel", None)
+    )
+
+
+def _inputs(layer):
+    """The axis of a kernel along which its inputs lie."""
+    return -1 if "Transpose" in type(layer).__name__ else -2
 
 
 def _with_kernels(model):
     """(path, layer) of all that have a kernel, also those that other layers hold, as attention and TimeDistributed do; each once.
     Two models within a model may have layers of one path: a number makes it another."""
     layers = model._flatten_layers(include_self=False)
-    layers = [layer for layer in layers if len(getattr(getattr(layer, "kernel", None), "shape", ())) >= 2]
+    layers = [layer for layer in layers if len(getattr(_kernel(layer), "shape", ())) >= 2]
     taken, seen = {layer.path for layer in layers}, set()
     for layer in layers:
         path = layer.path
@@ -107,12 +129,12 @@ def _with_kernels(model):
         yield path, layer
 
 
-def _largest_of_neighbours(size, n, m):
-    """Mask of the n largest among m neighbours along the last axis but one, of the inputs."""
-    last = np.moveaxis(size, -2, -1)
+def _largest_of_neighbours(size, n, m, axis):
+    """Mask of the n largest among m neighbours along an axis."""
+    last = np.moveaxis(size, axis, -1)
     groups = last.reshape(-1, m)
     order = np.argsort(np.argsort(-groups, axis=1, kind="stable"), axis=1, kind="stable")
-    return np.moveaxis((order < n).reshape(last.shape), -1, -2)
+    return np.moveaxis((order < n).reshape(last.shape), -1, axis)
 
 
 def _parsed(sparsity):

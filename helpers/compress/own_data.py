@@ -16,13 +16,14 @@ GREY = (0.299, 0.587, 0.114)  # what red, green and blue weigh in luminance (ITU
 EXAMPLE = "cnn_fashion_28"
 
 
-def samples(path, model, scaling="-1 to 1", parameter="data"):
+def samples(path, model, scaling=None, parameter="data"):
     """Samples and labels for an `own_model.Model`: x (n, ...), or name of an input -> such an array; y as it is given, of
     several outputs name -> labels, None without labels.
 
     path: an `.npz` as `inputs.judged` takes it, or a folder with a subfolder of images for each class (in the order of the
-    alphabet), cropped to their central square and resized. scaling: a key of SCALINGS, what such images' pixels become. parameter: what
-    messages call the file. Raises InputError when the samples do not fit the model; what `inputs.judged` and `photos.load_folder` raise.
+    alphabet), cropped to their central square and resized. scaling: a key of SCALINGS, what such images' pixels become, since nothing in
+    a model tells. parameter: what messages call the file. Raises InputError when the samples do not fit the model; what `inputs.judged`
+    and `photos.load_folder` raise.
     """
     if not str(path):
         raise InputError(
@@ -57,8 +58,8 @@ def fitted(x, model, label):
         if not fits or not len(array):
             cure = " Give x[..., None], which adds the axis of channels." if (*array.shape[1:], 1) == end.shape else ""
             raise InputError(f"{label} has {word} of shape {array.shape}: this model takes {end}, n at least 1.{cure}")
-        if end.dtype == "float32":
-            found[end.name] = inputs.float_samples(array, f"{label}: ", word)
+        if np.dtype(end.dtype).kind == "f":
+            found[end.name] = inputs.float_samples(array, f"{label}: ", word).astype(end.dtype, copy=False)
         elif array.dtype.kind in "iub" or (array.dtype.kind == "f" and (array == np.round(array)).all()):
             limits = np.iinfo(end.dtype) if np.dtype(end.dtype).kind in "iu" else None
             if limits and not limits.min <= array.min() <= array.max() <= limits.max:
@@ -136,6 +137,11 @@ def _images(label, folder, model, scaling):
     shape = model.inputs[0].shape if len(model.inputs) == 1 and model.is_classifier() else ()
     if len(shape) != 3 or shape[0] != shape[1] or shape[2] not in (1, 3):
         raise InputError(f"{label} is a folder of images, but this is no classifier of square images: give an .npz.")
+    if scaling is None:
+        raise InputError(
+            f"{label} is a folder of images, of which nobody says how the model takes them: give an .npz with x, scaled as the model "
+            "takes it, and y. The notebook your_own_model takes folders, with its parameter scaling."
+        )
     if scaling not in SCALINGS:
         raise InputError(f"scaling={scaling!r} is unknown: choose one of {', '.join(SCALINGS)}.")
     pictures, labels, names, _ = photos.load_folder(folder, shape[0])

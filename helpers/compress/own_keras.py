@@ -157,23 +157,30 @@ def _converted(label, graph, keras, model):
                 f"{label} declares no inputs (it is subclassed, or was never built): save it as a SavedModel, with "
                 "model.export(folder) in Keras 3 or tf.saved_model.save(model, folder) after it was called once."
             )
-        function = models.inference(source)
-        graph = quantize.freeze(source) if isinstance(source, tf.keras.Model) else _frozen(function)
+        graph = quantize.freeze(source) if isinstance(source, tf.keras.Model) else _frozen(models.inference(source))
+
+        def alone():  # traced anew, since open sizes inside a function stay open
+            return _frozen(models.inference(source, 1))
     else:
         function = graph
+
+        def alone():
+            return _frozen(function, 1)
+
     try:
         return graph, able_to_run(rewrite.with_signature(quantize.convert(graph))), []
     except StructureError as error:
         first = error
-        tries = [(models.inference(model), None)] if keras is not None and not isinstance(model, tf.keras.Model) else []
+        other = keras is not None and not isinstance(model, tf.keras.Model)
+        tries = [(lambda: _frozen(models.inference(model)), [])] if other else []
     except InputError:
         raise
     except Exception as error:  # the converter's own, of many classes
         first, tries = error, []
-    for each, batch in (*tries, (function, 1)):
+    for make, notes in (*tries, (alone, [SINGLE])):
         with contextlib.suppress(Exception):
-            frozen = _frozen(each, batch)
-            return frozen, able_to_run(rewrite.with_signature(quantize.convert(frozen))), [SINGLE] if batch else []
+            frozen = make()
+            return frozen, able_to_run(rewrite.with_signature(quantize.convert(frozen))), notes
     raise InputError(f"{label} cannot be converted to .tflite ({_operators_at_fault(first)}).") from first
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from helpers.base import runtime_env
-from helpers.base.errors import InputError
+from helpers.base.errors import InputError, StructureError
 from helpers.networks import models
 from helpers.tflite import inputs
 
@@ -112,7 +112,8 @@ def convert(model, recipe="float32", calibration=None, sparse=False, per_channel
     sparse encoding, for float32 only: LiteRT 2.3 refuses to load most integer files with it, and runs some with wrong
     results. per_channel: a scale for each output channel of a kernel, or one for all; the ranges that training left decide
     for "qat".
-    Raises InputError for an unknown recipe, missing calibration samples, and what `freeze` refuses.
+    Raises InputError for an unknown recipe, missing calibration samples, and what `freeze` refuses; StructureError for an integer
+    recipe of a loop over steps, as recurrent layers have it that are not unrolled.
     """
     if recipe not in RECIPES:
         raise InputError(f"recipe={recipe!r} is unknown: choose one of {', '.join(RECIPES)}.")
@@ -121,6 +122,11 @@ def convert(model, recipe="float32", calibration=None, sparse=False, per_channel
             f"sparse=True goes with recipe='float32' only, not {recipe!r}: compress that file with gzip instead."
         )
     function = freeze(model) if isinstance(model, tf.keras.Model) else model
+    if RECIPES[recipe].calibrated and any(each.type == "TensorListReserve" for each in function.graph.get_operations()):
+        raise StructureError(
+            f"recipe={recipe!r} is not to be had of a loop over steps, which would end the process that calibrates it: make recurrent "
+            "layers with a fixed number of steps and unroll=True, or choose float16 or dynamic."
+        )
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
     RECIPES[recipe].configure(converter)
     if RECIPES[recipe].calibrated:

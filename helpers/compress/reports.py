@@ -2,14 +2,14 @@
 
 import contextlib
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from helpers.base import ground_truth, repository, runtime_env
-from helpers.base.errors import InputError, StructureError, first_line
+from helpers.base.errors import InputError, LabError, StructureError, first_line
 from helpers.compress import (
     affine,
     channels,
@@ -94,7 +94,7 @@ def convert_file(path, output, recipe, calibration=None, per_channel=True, **ope
     own = own_model.load(path, **opened)
     samples = None if calibration is None else own_data.samples(calibration, own, parameter="calibration")[0]
     file = _by_recipe(own, recipe, samples, per_channel)
-    _check_survives(file, recipe, own)
+    _check_survives(file, recipe, own, samples)
     table = None if samples is None else _compared(own, file, samples)
     repository.write(output, file)
     return own, table
@@ -142,8 +142,14 @@ def train_file(path, data, output, lesson=None, test=None, progress=iter, purpos
         )
     if lesson.teacher == "labels":
         y = _classes(own, y)
+    everything, labels_given = x, y
     x, y, selection, selection_y = _apart(x, y, lesson.seed)
     judged, known = (selection, selection_y) if test is None else _labelled(test, own, "test")
+    exact, asked = litert.run(own.file, judged), purpose or heads.Purpose()
+    if test is None:  # of all samples, since a fifth may be too few to show that the answers have to do with the labels
+        heads.of_file(own.file, everything, labels_given, asked)
+        asked = replace(asked, informed=True)
+    judges = heads.heads(exact, known, asked)
     aware = _aware(own, x, lesson)
     files = {"float32": own.file}
     if lesson.weights is not None:  # otherwise it is the float file
@@ -163,7 +169,7 @@ def train_file(path, data, output, lesson=None, test=None, progress=iter, purpos
         progress=progress,
     )
     files["trained"] = aware.float32() if lesson.weights is None else aware.quantized()
-    table = _judged(files, judged, known, purpose)
+    table = _judged(files, judged, exact, judges)
     repository.write(output, files["trained"])
     return own, table, judged, known, files
 
@@ -213,10 +219,9 @@ def _apart(x, y, seed):
     return *parts[0], *parts[1]
 
 
-def _judged(files, samples, known, purpose):
-    """What `train_file` tells of some files."""
-    exact, rows = litert.run(files["float32"], samples), {}
-    judged = heads.heads(exact, known, purpose)
+def _judged(files, samples, exact, judged):
+    """What `train_file` tells of some files, by what the float one answers and its Heads."""
+    rows = {}
     for name, file in files.items():
         found = litert.run(file, samples)
         rows[name] = {"bytes": len(file), "sqnr_db": min(affine.sqnr(exact[each], found[each]) for each in exact)}
@@ -252,7 +257,7 @@ def _by_recipe(own, recipe, samples, per_channel):
             raise
         except Exception as error:  # the converter's own, of many classes
             raise InputError(
-                f"recipe={recipe!r} cannot be made of {own.name} ({first_line(error)}): choose another, such as {_other(recipe)}."
+                f"recipe={recipe!r} cannot be made of {own.name} ({first_line(error)}): {_instead(own, recipe)}."
             ) from error
     forms = {"int8": requantize.Format(8, 8, per_channel), "int16x8": requantize.Format(8, 16, per_channel)}
     if recipe not in forms:
@@ -264,21 +269,29 @@ def _by_recipe(own, recipe, samples, per_channel):
     return requantize.apply(own.file, {"*": forms[recipe]}, requantize.calibrate(own.file, samples))
 
 
-def _check_survives(file, recipe, own):
-    """Some files that the converter makes stop whatever process runs them (16-bit activations with a layer normalization), so
-    one inference is tried in another process first."""
+def _check_survives(file, recipe, own, samples):
+    """Some files that the converter makes stop whatever process runs them (16-bit activations with a layer normalization), and others
+    cannot be run (8 bits of a masked LSTM), so one inference is tried in another process first."""
+    shapes = {}
+    if samples is not None:
+        named = samples if isinstance(samples, dict) else {own.inputs[0].name: samples}
+        shapes = {name: ([1, *np.shape(each)[1:]], str(np.asarray(each).dtype)) for name, each in named.items()}
     with tempfile.TemporaryDirectory() as folder:
         repository.write(Path(folder) / "model.tflite", file)
-        answer = runner.run({"task": "memory", "model": "model.tflite", "threads": 1}, folder)
-    if answer.get("kind") == "crashed":
+        answer = runner.run({"task": "memory", "model": "model.tflite", "threads": 1, "shapes": shapes}, folder)
+    if answer.get("kind") == "crashed" or ("error" in answer and shapes):
+        does = "stops LiteRT" if answer["kind"] == "crashed" else "LiteRT cannot run"
         raise InputError(
-            f"recipe={recipe!r} makes a file of {own.name} that stops LiteRT ({answer['error']}): choose another, such as "
-            f"{_other(recipe)}."
+            f"recipe={recipe!r} makes a file of {own.name} that {does} ({answer['error']}): {_instead(own, recipe)}."
         )
 
 
-def _other(recipe):
-    return " or ".join(each for each in ("int8", "dynamic") if each != recipe)
+def _instead(own, recipe):
+    """What to do where the converter cannot make a file that runs."""
+    another = "choose another, such as " + " or ".join(each for each in ("int8", "dynamic") if each != recipe)
+    if own.graph is None or recipe not in ("int8", "int16x8"):
+        return another
+    return f"{another}; or quantize its float32 file, which is done otherwise (--recipe float32 first, then --recipe {recipe} of that)"
 
 
 def _compared(own, file, samples):
@@ -326,13 +339,23 @@ def _totals(wide, narrowed):
     rows = {"parameters": [wide.count_params(), narrowed.count_params()]}
     with contextlib.suppress(StructureError):  # not every layer can be counted
         rows["macs"] = [channels.macs(wide), channels.macs(narrowed)]
-    variants = {"before": quantize.convert(wide), "after": quantize.convert(narrowed)}
-    rows["bytes"] = [len(file) for file in variants.values()]
+    try:
+        variants = {"before": quantize.convert(wide), "after": quantize.convert(narrowed)}
+        rows["bytes"] = [len(file) for file in variants.values()]
+    except Exception:  # the converter's own, of many classes
+        variants = {}
     totals = pd.DataFrame.from_dict(rows, orient="index", columns=["before", "after"]).astype(float)
+    with contextlib.suppress(LabError, RuntimeError):  # not every file that the converter makes can be run
+        _add_times(totals, variants)
+    return totals
+
+
+def _add_times(totals, variants):
+    if not variants:
+        return
     ends = litert.interpreter(variants["before"]).get_input_details()
     if len(ends) == 1 and (ends[0]["shape_signature"][1:] > 0).all():
         times = measure.latency(variants, "before", measure.random_samples(variants["before"], 1))
         totals.loc["milliseconds", ["before", "after"]] = list(times.milliseconds)
         totals.loc["latency_ratio", ["before", "after"]] = list(times.ratio)
         totals.loc["latency_ratio", ["low", "high"]] = times.loc["after", ["low", "high"]]
-    return totals

@@ -103,10 +103,17 @@ def calibrate(model, calibration):
     is known: it gets 0 to 1. What a fused ReLU6 leaves reaches LEAST. What a minimum with a constant alone reads reaches as far as what
     it makes, so that integers can pass with one scale. Samples are shown in parts, so that
     memory does not grow with their number, and one at a time to a file that is made for one.
-    Raises InputError for an array where the model has several inputs, and as `litert.interpreter` and `inputs.representative` do for a file
-    or a set that cannot be used.
+    Raises StructureError for a model with a loop or a branch, InputError for an array where the model has several inputs, and as
+    `litert.interpreter` and `inputs.representative` do for a file or a set that cannot be used.
     """
     model = rewrite.with_signature(model)
+    branches = {"WHILE", "IF"}.intersection(litert.operators(model).op)
+    if branches:
+        raise StructureError(
+            f"part of the model's graph is a loop or a branch ({', '.join(branches)}), of whose inside no ranges are seen: make "
+            "recurrent layers with a fixed number of steps and unroll=True, or quantize weights alone (convert --recipe dynamic of "
+            "the Keras model)."
+        )
     loaded = litert.interpreter(model)
     signature = next(iter(loaded.get_signature_list()))
     ends = loaded.get_signature_runner(signature).get_input_details()

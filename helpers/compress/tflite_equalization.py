@@ -149,8 +149,8 @@ class _Constant:
         cut = _CUT.get(getattr(node.options, "fusedActivationFunction", schema.ActivationFunctionType.NONE))
         if node.kind in READERS and cut:
             made = self._of_layer(number, node, cut)
-        elif node.kind in (*KEEPS, *MAKES) and self._keeps_channels(node):
-            made = self._kept(node)
+        elif node.kind in (*KEEPS, *MAKES) and cut and self._keeps_channels(node):
+            made = self._kept(node, cut)
         elif node.kind in ("ADD", "MUL") and cut:
             made = self._of_two(node, cut)
         else:
@@ -158,7 +158,7 @@ class _Constant:
         if made is not None and np.isfinite(made).any():
             self.values[node.outputs[0]] = made
 
-    def _kept(self, node):
+    def _kept(self, node, cut):
         source, made = node.inputs[0], node.outputs[0]
         if source in self.highest:  # all of MAKES leave what is between 0 and the cap there
             self.highest[made] = self.highest[source]
@@ -167,7 +167,7 @@ class _Constant:
             return None
         if node.kind == "PAD":  # with zeros
             return np.where(found == 0, 0, np.nan)
-        return MAKES[node.kind](found) if node.kind in MAKES else found
+        return np.clip(MAKES[node.kind](found) if node.kind in MAKES else found, *cut)
 
     def _of_two(self, node, cut):
         """What a sum or a product makes, as swish is one, and a gate for each channel: zero where a factor is."""

@@ -147,7 +147,9 @@ def train(
         )
     order = np.random.default_rng(seed)
     batches = (order.choice(len(x[0]), min(batch_size, len(x[0])), replace=False) for _ in range(steps))
-    state = _State(kept, _key(aware, x, y, steps, learning_rate, batch_size, seed, loss))
+    chosen_by = [] if selection is None else [*selection, *([] if selection_y is None else [selection_y])]
+    key = _key(aware, [*x, *([] if y is None else [y]), *chosen_by], steps, learning_rate, batch_size, seed, loss)
+    state, former = _State(kept, key), [weight.numpy() for weight in taking.weights]
     rows, first = state.restore(taking)
     best = state.best
     if judged and best is None and taking.settled(0):  # what is not trained may stay
@@ -157,6 +159,7 @@ def train(
             continue
         now = taking.take(step, [each[chosen] for each in x], [each[chosen] for each in targets])
         if not np.isfinite(now):
+            taking.put_back(former)
             raise InputError(f"the loss is {now} at step {step}: take a smaller learning_rate than {learning_rate}.")
         row = {"step": step, "loss": now}
         if step % max(1, steps // LOOKS) == 0 or step == steps:
@@ -167,8 +170,7 @@ def train(
             rows.append(row)
             state.keep(rows, best, taking)
     if best is not None:
-        for weight, value in zip(taking.weights, best[1], strict=True):
-            weight.assign(value)
+        taking.put_back(best[1])
     state.drop()
     return pd.DataFrame(rows)
 
@@ -195,6 +197,8 @@ class _Lesson:
         return tf.add_n([self._of(*each) for each in zip(self.ends, self.scales, answers, targets, strict=True)])
 
     def _of(self, end, scale, answer, target):
+        if not answer.dtype.is_floating:
+            return 0.0  # of no weight's doing, such as the number of the class beside scores
         if target.dtype.is_integer:
             return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=target, logits=answer))
         if self.soft and end == "LOGISTIC":
@@ -227,7 +231,7 @@ class _Steps:
     def begun(self, learning_rate, steps):
         """Itself, before the first of so many steps."""
         self.rate, self.steps = learning_rate, steps
-        self.growing = max(1, steps // 2)  # masks change for one half of the steps, and are held for the other
+        self.growing = steps // 2  # masks change for one half of the steps, and are held for the other
         for moment in (each for moments in self.moments for each in moments):
             moment.assign(tf.zeros(moment.shape))
         return self
@@ -236,11 +240,16 @@ class _Steps:
         """One step, numbered from 1. Returns its loss."""
         rate = tf.constant(self.rate * (1 + np.cos(np.pi * (step - 1) / self.steps)) / 2, tf.float32)
         if self.aware.masks and step <= self.growing + 1:
-            self._mask(tf.constant(min((step - 1) / self.growing, 1.0), tf.float32))
+            self._mask(tf.constant(min((step - 1) / self.growing, 1.0) if self.growing else 1.0, tf.float32))
         powers = [tf.constant(beta**step, tf.float32) for beta in BETAS]
         return float(
             self._step([tf.constant(each) for each in x], [tf.constant(each) for each in targets], rate, *powers)
         )
+
+    def put_back(self, values):
+        """Give the weights values that they had."""
+        for weight, value in zip(self.weights, values, strict=True):
+            weight.assign(value)
 
     def settled(self, step):
         """Whether the masks no longer change."""
@@ -322,11 +331,16 @@ class _State:
         return {"weight": taking.weights, "first": taking.moments[0], "second": taking.moments[1], "mask": masks}
 
 
-def _key(aware, x, y, *settings):
+def _key(aware, arrays, *settings):
+    """What a training is known by: the file, the weights as they are, all arrays that it learns or chooses by, and settings."""
     digest = hashlib.sha256(aware.graph.file)
-    for each in (*x, *([] if y is None else [np.asarray(y)])):
-        digest.update(np.ascontiguousarray(each).tobytes())
-    digest.update(repr((settings, aware.formats, aware.sparsity)).encode())
+    for each in (*(weight.numpy() for weight in aware.graph.weights.values()), *map(np.asarray, arrays)):
+        digest.update(f"{each.dtype} {each.shape}".encode() + np.ascontiguousarray(each).tobytes())
+    ranges = sorted(
+        (name, *(np.asarray(ends[end]).tolist() for end in ("min", "max")))
+        for name, ends in (aware.ranges or {}).items()
+    )
+    digest.update(repr((settings, aware.formats, ranges, aware.sparsity)).encode())
     return digest.hexdigest()
 
 

@@ -265,21 +265,22 @@ def _smoothed(smoothing):
     return loss
 
 
-def inference(model):
-    """A Keras model as a concrete function, batch size left open, in inference mode; its inputs are named "input", or as the
-    model names them where there are several.
+def inference(model, batch=None):
+    """A Keras model as a concrete function, batch size left open unless one is given, in inference mode; its inputs are named "input",
+    or as the model names them where there are several.
 
-    Traced once for each model: its weights stay variables, so that it follows them in training.
+    Traced once for each model and batch size: its weights stay variables, so that it follows them in training.
     """
-    if model not in _traces:
+    traces = _traces.setdefault(model, {})
+    if batch not in traces:
         itself, alone = weakref.proxy(model), len(model.inputs) == 1  # else the trace would keep its own key alive
         signature = [
-            tf.TensorSpec((None, *each.shape[1:]), each.dtype, "input" if alone else each.name.split(":")[0])
+            tf.TensorSpec((batch, *each.shape[1:]), each.dtype, "input" if alone else each.name.split(":")[0])
             for each in model.inputs
         ]
         called = tf.function(lambda *x: itself(x[0] if alone else list(x), training=False))
-        _traces[model] = called.get_concrete_function(*signature)
-    return _traces[model]
+        traces[batch] = called.get_concrete_function(*signature)
+    return traces[batch]
 
 
 def copy(model):

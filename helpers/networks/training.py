@@ -227,9 +227,16 @@ def _adam_step(adam, trained, gradients):
 
 
 def _distillation_loss(taught, answers):
-    """Mean divergence of two batches of softened logits, in the scale of the cross-entropy beside it."""
-    taught, answers = (tf.nn.log_softmax(logits / TEMPERATURE) for logits in (taught, answers))
+    """Mean divergence of two batches of softened answers, in the scale of the cross-entropy beside it."""
+    taught, answers = (tf.nn.log_softmax(_logits(each) / TEMPERATURE) for each in (taught, answers))
     return TEMPERATURE**2 * tf.reduce_mean(tf.reduce_sum(tf.exp(taught) * (taught - answers), axis=-1))
+
+
+def _logits(answers):
+    """What a last softmax was given, as Keras' cross-entropies take it too; the answers themselves without one."""
+    if hasattr(answers, "_keras_logits"):
+        return answers._keras_logits
+    return answers.op.inputs[0] if answers.op.type == "Softmax" else answers
 
 
 def _scaled_variables(model, factors):

@@ -63,6 +63,32 @@ def test_a_pattern_is_in_the_int8_file(tmp_path):
         assert (np.count_nonzero(row.integers.reshape(-1, 4), axis=1) <= 2).all()
 
 
+def test_weights_that_are_put_back_at_the_end_keep_their_zeros():
+    """Those of an epoch in which few were zero."""
+    model = network()
+    back = keras.callbacks.EarlyStopping("loss", mode="max", patience=9, restore_best_weights=True)  # the first epoch's
+    pruning = keras_pruning.Pruning(0.75, end=30, every=5)
+    model.fit(X, Y, 16, 4, verbose=0, callbacks=[back, pruning])
+    assert back.best_epoch == 0 and (kernel(model, "wide") == 0).mean() == 0.75
+
+
+@pytest.mark.parametrize("kind", ["Conv2DTranspose", "SeparableConv2D"])
+def test_a_pattern_lies_along_the_inputs_of_any_kernel(kind):
+    inputs = keras.layers.Input((8, 8, 8))
+    model = keras.Model(inputs, keras.layers.Flatten()(getattr(keras.layers, kind)(6, 3, name="it")(inputs)))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    pruning = keras_pruning.Pruning("2:4", end=10, every=2)
+    random = np.random.default_rng(0)
+    model.fit(random.normal(size=(32, 8, 8, 8)), random.integers(0, 3, 32), 16, 1, verbose=0, callbacks=[pruning])
+    layer = model.get_layer("it")
+    if kind == "Conv2DTranspose":  # (height, width, outputs, inputs)
+        along = keras.ops.convert_to_numpy(layer.kernel)
+    else:  # (1, 1, inputs, outputs)
+        along = np.moveaxis(keras.ops.convert_to_numpy(layer.pointwise_kernel), -2, -1)
+        assert (keras.ops.convert_to_numpy(layer.depthwise_kernel) != 0).all()
+    assert pruning.left == [] and set(np.count_nonzero(along.reshape(-1, 4), axis=1)) == {2}
+
+
 def test_what_a_pattern_does_not_fit_is_told():
     inputs = keras.layers.Input((6,))
     model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Dense(4, name="odd")(inputs)))

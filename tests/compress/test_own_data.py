@@ -100,6 +100,8 @@ def test_a_folder_of_images_is_scaled_and_made_grey_as_the_model_wants(tmp_path,
 def test_folders_that_do_not_fit_are_refused(tmp_path):
     folder = pictures(tmp_path, 2)
     with pytest.raises(InputError, match=r"has 2 classes \(class_0, class_1\): this model has 10"):
+        own_data.samples(folder, IMAGES, "0 to 1")
+    with pytest.raises(InputError, match=r"of which nobody says how the model takes them: give an .npz with x"):
         own_data.samples(folder, IMAGES)
     with pytest.raises(InputError, match=r"scaling='zscore' is unknown: choose one of -1 to 1"):
         own_data.samples(folder, IMAGES, "zscore")

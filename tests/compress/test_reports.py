@@ -18,6 +18,7 @@ from helpers.base import runtime_env
 from helpers.base.errors import InputError
 from helpers.compress import affine, channels, own_model, quantize, reports, sensitivity_files
 from helpers.tflite import litert
+from helpers.tflite.heads import Purpose
 from tests import architectures
 
 KITS = {"2": tf.keras, "3": keras}
@@ -220,6 +221,22 @@ def test_what_cannot_be_counted_does_not_stop_the_report(tmp_path):
     assert all("Parameters" in line or "Bytes" in line or "Latency" in line for line in reports.told(totals))
 
 
+@pytest.mark.parametrize("kind", ["GroupNormalization", "ConvLSTM1D"])
+def test_a_narrow_model_is_written_where_its_file_cannot_be_made_or_run(kind, tmp_path):
+    layers = tf.keras.layers
+    x = source = layers.Input((4, 12, 3) if kind == "ConvLSTM1D" else (12, 12, 3))
+    if kind == "ConvLSTM1D":
+        x = layers.ConvLSTM1D(4, 3)(x)
+        x = layers.Conv1D(6, 3, name="read")(layers.Conv1D(8, 3, activation="relu", name="wide")(x))
+    else:
+        x = layers.Conv2D(6, 3, name="read")(layers.Conv2D(8, 3, activation="relu", name="wide")(x))
+        x = layers.GroupNormalization(2)(x)
+    tf.keras.Model(source, x).save(tmp_path / "model.keras")
+    table, _, totals, _ = reports.prune_file(tmp_path / "model.keras", tmp_path / "narrow.keras", 0.5)
+    assert table.set_index("group")["kept"]["wide"] == 4 and "parameters" in totals.index
+    assert tf.keras.models.load_model(tmp_path / "narrow.keras", compile=False).get_layer("wide").filters == 4
+
+
 def test_a_file_that_would_stop_the_interpreter_is_refused_with_a_cure_that_works(tmp_path):
     """16-bit activations with a layer normalization: the converter makes it, and running it aborts the process."""
     path, data, _ = given("Mixer", tmp_path, number=10)
@@ -392,6 +409,48 @@ def test_what_cannot_be_trained_is_refused_and_nothing_is_written(lesson, arrays
     with pytest.raises(InputError, match=why):
         reports.train_file(path, data, tmp_path / "small.tflite", reports.Lesson(**{"steps": 2, **lesson}))
     assert not list(tmp_path.glob("small*"))
+
+
+@pytest.mark.parametrize(
+    "purpose, y, why",
+    [
+        (Purpose("nosuch"), None, "task='nosuch' is unknown"),
+        (None, {"y_kind": np.arange(60) % 5, "y_age": np.arange(60.0)}, "y labels 2 outputs"),
+        (None, {"y": np.arange(60) % 5}, "are the labels in the order of the samples"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_before_the_training(purpose, y, why, tmp_path):
+    path, data, _ = given("MLP", tmp_path, number=60)
+    np.savez(data, x=np.load(data)["x"], **(y or {}))
+    steps = []
+    with pytest.raises(InputError, match=why):
+        reports.train_file(
+            path,
+            data,
+            tmp_path / "small.tflite",
+            reports.Lesson(4, steps=2),
+            progress=lambda each: (steps.append(step) or step for step in each),
+            purpose=purpose,
+        )
+    assert not steps and not list(tmp_path.glob("small*"))
+
+
+def test_a_few_labels_that_choose_need_not_show_again_what_all_have_shown(tmp_path):
+    """A fifth of 50 samples, 8 of 10 right, is no more than chance could have."""
+    source = tf.keras.layers.Input((4,))
+    model = tf.keras.Model(source, tf.keras.layers.Dense(1, "sigmoid", use_bias=False)(source))
+    model.layers[1].set_weights([np.array([[4.0], [0], [0], [0]])])
+    x = np.random.default_rng(0).normal(size=(50, 4)).astype("float32")
+    y = (x[:, 0] > 0).astype(int)
+    y[::5] = 1 - y[::5]
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    words = ["train", "model.keras", "--data", "data.npz", "--steps", "2", "--output", "out.tflite"]
+    done = CliRunner().invoke(main, [str(tmp_path / word) if "." in word else word for word in words])
+    assert done.exit_code == 0 and (tmp_path / "out.tflite").is_file(), done.output
+    np.savez(tmp_path / "data.npz", x=x, y=y[::-1])
+    done = CliRunner().invoke(main, [str(tmp_path / word) if "." in word else word for word in words])
+    assert done.exit_code == 2 and "cannot be told from" in done.output
 
 
 def test_an_unknown_teacher():

@@ -160,6 +160,24 @@ def test_what_reads_a_constant_channel_is_cleared():
     assert noise(cleared) > noise(file) + 10
 
 
+@pytest.mark.parametrize("pooling", ["MaxPooling2D", "AveragePooling2D"])
+@pytest.mark.parametrize("cap", [None, 6.0])
+def test_an_activation_in_a_pooling_is_part_of_what_a_channel_is(pooling, cap):
+    layers = tf.keras.layers
+    runtime_env.seed_everything(0)
+    source = layers.Input((12, 12, 3))
+    x = layers.ReLU(cap)(getattr(layers, pooling)()(layers.Conv2D(8, 3, name="made")(source)))
+    model = tf.keras.Model(source, layers.Dense(3)(layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(x))))
+    kernel, bias = model.get_layer("made").get_weights()
+    kernel[..., 2], bias[2], kernel[..., 5], bias[5] = 0, -0.7, 0, 9
+    model.get_layer("made").set_weights([kernel, bias])
+    file, x = quantize.convert(model), np.random.default_rng(0).normal(size=(9, 12, 12, 3)).astype("float32")
+    assert not {"RELU", "RELU6"} & set(litert.operators(file).op)
+    cleared, table = tflite_equalization.clear_constant(file)
+    assert dict(zip(table.channel, table.value, strict=True)) == {2: 0, 5: 6 if cap else 9}
+    np.testing.assert_allclose(litert.predict(cleared, x), litert.predict(file, x), atol=1e-5)
+
+
 def test_a_border_sees_less_of_a_constant_channel_so_it_stays():
     """A depthwise layer with padding reads a channel that is always 2: nine times inside, four times in a corner."""
     model = inverted("relu6")

@@ -162,6 +162,68 @@ def test_a_stopped_training_goes_on_where_it_was(small, tmp_path):
     assert trained(iter, kept) == whole
 
 
+@pytest.mark.parametrize("other", ["selection", "calibration", "weights"])
+def test_a_stopped_training_begins_anew_where_anything_is_another(small, tmp_path, other):
+    file, x, _ = small
+    kept = tmp_path / "kept.npz"
+
+    def stopping(steps):
+        for step in steps:
+            if step == 30:
+                raise KeyboardInterrupt
+            yield step
+
+    def trained(path, progress=iter, changed=None):
+        aware = tflite_training.quantization_aware(file, (9 if changed == "calibration" else 1) * x[:50], ROUGH)
+        if changed == "weights":
+            for weight in aware.graph.weights.values():
+                weight.assign(0.9 * weight)
+        selection = (5 if changed == "selection" else 1) * x[:40]
+        tflite_training.train(aware, x, steps=40, learning_rate=1e-2, selection=selection, kept=path, progress=progress)
+        return aware.float32()
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(kept, stopping)
+    assert kept.is_file() and trained(kept, changed=other) == trained(None, changed=other)
+
+
+def test_a_smaller_rate_helps_after_one_that_was_too_large(small):
+    """In the same process: the weights are as they were."""
+    file, x, _ = small
+    aware = tflite_training.in_float(file)
+    before = aware.float32()
+    with pytest.raises(InputError, match=r"take a smaller learning_rate than 1e.30"):
+        tflite_training.train(aware, x, steps=20, learning_rate=1e30)
+    assert aware.float32() == before
+    assert tflite_training.train(aware, x, steps=20, learning_rate=1e-3)["loss"].iloc[-1] < 0.1
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_however_few_steps_leave_the_share_of_zeros(small, steps):
+    file, x, _ = small
+    aware = tflite_training.in_float(file)
+    tflite_pruning.sparse(aware, 0.5)
+    tflite_training.train(aware, x, steps=steps)
+    assert {(of.numpy() == 0).mean() for of in aware.graph.weights.values() if len(of.shape) == 2} == {0.5}
+
+
+@pytest.mark.parametrize("named", [lambda shares: tf.argmax(shares, -1, tf.int32), lambda shares: shares > 0.5])
+def test_an_output_that_no_weight_reaches_is_not_learned(named):
+    random = np.random.default_rng(0)
+    weights = tf.constant(random.normal(size=(6, 5)).astype("float32"))
+
+    def answered(x):
+        shares = tf.nn.softmax(x @ weights)
+        return {"shares": shares} if beside is None else {"shares": shares, "named": beside(shares)}
+
+    x, losses = random.normal(size=(80, 6)).astype("float32"), []
+    for beside in (named, None):  # noqa: B007, which `answered` reads
+        file = quantize.convert(tf.function(answered).get_concrete_function(tf.TensorSpec((None, 6), tf.float32)))
+        aware = tflite_training.quantization_aware(file, x, ROUGH)
+        losses.append(list(tflite_training.train(aware, x, steps=40, learning_rate=1e-3)["loss"]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 def test_several_inputs_and_outputs():
     layers = tf.keras.layers
     left, right_ = layers.Input((6,), name="left"), layers.Input((4,), name="right")

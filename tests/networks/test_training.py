@@ -229,3 +229,23 @@ def test_there_are_batches_for_all_steps_however_few_images(images, steps):
     with pytest.raises(InputError, match="fewer than a batch of 32: give more, or a smaller batch_size"):
         training.fine_tuning_batches(dataset, np.arange(31), 8, 1)
     assert sum(1 for _ in training.fine_tuning_batches(dataset, np.arange(31), 8, 3, batch_size=8)) >= 3
+
+
+@pytest.mark.parametrize("ending", ["activation", "layer"])
+def test_a_teacher_teaches_alike_with_and_without_a_last_softmax(fashion, ending):
+    """As a checkpoint of one's own may have one: of probabilities taken for logits nothing would be learned."""
+
+    def ended(model):
+        if ending == "layer":
+            return tf.keras.Model(model.input, tf.keras.layers.Softmax()(model.output))
+        return tf.keras.Model(model.input, tf.keras.layers.Activation("softmax")(model.output))
+
+    kernels = []
+    for end in (lambda model: model, ended):
+        runtime_env.seed_everything(0)
+        teacher, student = end(small_network()), end(small_network())
+        batches = training.fine_tuning_batches(fashion, np.arange(200), 32, 5, 16, 0)
+        models.compile_classifier(student)
+        training.fine_tune(student, batches, 5, 1e-2, teacher=teacher)
+        kernels.append(student.get_layer("logits").get_weights()[0])
+    np.testing.assert_allclose(*kernels, atol=1e-4)
