@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import platform
+import re
 from pathlib import Path
 
 import helpers
@@ -45,10 +46,25 @@ NAMED = {
     ),
     ".ci": (".ci/*",),
     "setup.py": ("setup.py",),
+    "quiz.yaml": ("notebooks/quiz.yaml", "results/**/*.json"),
+    "results.read(": ("results/**/*.json",),
 }
+# What a text runs or loads without importing it.
+RUN = re.compile(r'"benchmarks" / "(\w+\.py)"')
+LOADED = re.compile(r'import_module\("(helpers[\w.]+)"\)')
 EVERYTHING = ("helpers.__main__", '"-m", "helpers"', "compression-lab", "HELPERS")
 # Tests of notebooks as files read all of them; a module that merely knows where they lie does not.
-BY_TEST_ALONE = ("NOTEBOOKS", "SOLUTIONS", "RECORDED", "README", "RESULTS", "WORKSHOP", "CONTRIBUTING", "language")
+BY_TEST_ALONE = (
+    "NOTEBOOKS",
+    "SOLUTIONS",
+    "RECORDED",
+    "README",
+    "RESULTS",
+    "WORKSHOP",
+    "CONTRIBUTING",
+    "language",
+    "results.read(",
+)
 
 
 def _cells(path):
@@ -90,29 +106,36 @@ OF_NOTEBOOKS = {
 
 def key(path):
     """The key of a test file or notebook: a hash that changes with whatever can change its outcome."""
+    digest = hashlib.sha256(f"{platform.python_version()} {_lock()}".encode())
+    for _, part in _read(path):
+        digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()
+
+
+def older(path, than):
+    """Whether nothing that a test file or notebook uses was written since a time (`time.time()`)."""
+    return all(file.stat().st_mtime < than for file, _ in _read(path))
+
+
+def _read(path):
+    """What a test file or notebook uses: (file, what counts of it, as bytes)."""
     path = Path(path).resolve()
     if path.suffix == ".ipynb":
         used = modules(_code(path)) | {ROOT / "helpers" / "lab" / "recorded.py"}
-        parts = [
-            _cells(path),
-            *(file.read_bytes() for file in sorted((ROOT / "notebooks" / "profiles").glob("*.yaml"))),
-        ]
+        profiles = sorted((ROOT / "notebooks" / "profiles").glob("*.yaml"))
+        parts = [(path, _cells(path)), *((file, file.read_bytes()) for file in profiles)]
         words = ["CHECKPOINTS fashion8k"] * ("bench" in _code(path))
         words += ["RECORDED"] * any(word in _code(path) for word in ("verdicts", "results", "findings", "recorded"))
         files = _named(" ".join(words), ())
     else:
         text = path.read_text(encoding="utf-8")
-        used, parts = modules(text), [text.encode()]
+        used, parts = modules(text), [(path, text.encode())]
         files = _named(text, used)
         narrow = OF_NOTEBOOKS.get(path.relative_to(ROOT).as_posix())
         if narrow is not None:
             files = {file for file in files if file.suffix != ".ipynb"}
-            parts += [read(file) for pattern, read in narrow.items() for file in sorted(ROOT.glob(pattern))]
-    parts += [file.read_bytes() for file in sorted(used | files | {ROOT / "tests" / "conftest.py"})]
-    digest = hashlib.sha256(f"{platform.python_version()} {_lock()}".encode())
-    for part in parts:
-        digest.update(hashlib.sha256(part).digest())
-    return digest.hexdigest()
+            parts += [(file, read(file)) for pattern, read in narrow.items() for file in sorted(ROOT.glob(pattern))]
+    return [*parts, *((file, file.read_bytes()) for file in sorted(used | files | {ROOT / "tests" / "conftest.py"}))]
 
 
 def modules(text):
@@ -156,6 +179,9 @@ def _imported(text):
             for alias in node.names:
                 if alias.name.split(".")[0] in ("helpers", "tests"):
                     yield from _files(alias.name, "")
+    for name in LOADED.findall(text):
+        yield from _files(*name.rpartition(".")[::2])
+    yield from (file for name in RUN.findall(text) if (file := ROOT / "benchmarks" / name).is_file())
 
 
 def _files(module, name):

@@ -21,6 +21,7 @@ REPOSITORY = SHIPPED if INSTALLED else HELPERS.parent
 NOTEBOOKS = REPOSITORY / "notebooks"
 OUTPUT_VARIABLE = "COMPRESSION_LAB_OUTPUT"
 CACHE_VARIABLE = "COMPRESSION_LAB_CACHE"
+DATA_VARIABLE = "COMPRESSION_LAB_DATA"
 PROFILE_VARIABLE = "COMPRESSION_LAB_PROFILE"
 REVISION_VARIABLE = "COMPRESSION_LAB_REVISION"
 ADDRESS_VARIABLE = "COMPRESSION_LAB_REPOSITORY"
@@ -64,6 +65,18 @@ def address():
 def cache_folder():
     """`$COMPRESSION_LAB_CACHE`, or the user's cache folder by the custom of the system."""
     return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("compression-lab"))
+
+
+def given_data(relative):
+    """Where a file or folder would lie in `$COMPRESSION_LAB_DATA`; None if that is not set."""
+    folder = os.environ.get(DATA_VARIABLE)
+    return Path(folder) / relative if folder else None
+
+
+def flowers_folder():
+    """Where the photos of tf_flowers lie, or would."""
+    given = given_data("flowers/flower_photos")
+    return given if given and given.is_dir() else cache_folder() / "flower_photos"
 
 
 def names_folder(text):

@@ -237,8 +237,9 @@ def spread_ratio(baseline, candidate, confidence=CONFIDENCE):
     """Standard deviation over the seeds of `baseline`'s accuracy, divided by that of `candidate`'s, with its interval.
 
     baseline, candidate: bool (seeds, examples), at least three seeds, trained in pairs. Above 1 the candidate depends less on
-    its seed. The interval is that of Pitman (1939) and Morgan (1939) for the variances of two correlated normal samples.
-    Raises InputError for fewer seeds, or where one does not vary at all.
+    its seed. The interval is that of Pitman (1939) and Morgan (1939) for the variances of two correlated normal samples. Seeds that
+    are all equally right are taken to vary by one example in one of them, which is the least that could have been seen.
+    Raises InputError for fewer seeds.
     """
     _check(confidence)
     pair = [of.mean(axis=1) for of in _pair(baseline, candidate) if of.ndim == 2]
@@ -246,10 +247,10 @@ def spread_ratio(baseline, candidate, confidence=CONFIDENCE):
         raise InputError(
             f"the spread over seeds needs booleans (seeds, examples) of at least 3 seeds, and has {np.shape(baseline)}."
         )
-    seeds, variances = len(pair[0]), [np.var(accuracies, ddof=1) for accuracies in pair]
-    if min(map(np.ptp, pair)) < SAME:  # their variance may be 1e-34 instead of 0
-        raise InputError("all seeds of one of the two are equally right: the ratio of their spreads is not defined.")
-    together = np.corrcoef(*pair)[0, 1]
+    seeds, least = len(pair[0]), 1 / np.shape(baseline)[1] ** 2 / len(pair[0])
+    variances = [max(np.var(accuracies, ddof=1), least) for accuracies in pair]
+    vary = min(map(np.ptp, pair)) >= SAME  # otherwise a variance may be 1e-34 instead of 0
+    together = np.corrcoef(*pair)[0, 1] if vary else 0.0
     t = scipy_stats.t.ppf((1 + confidence) / 2, seeds - 2)
     k = 1 + 2 * (1 - together**2) * t**2 / (seeds - 2)
     ratio, ends = variances[0] / variances[1], np.array([k - np.sqrt(k**2 - 1), k + np.sqrt(k**2 - 1)])

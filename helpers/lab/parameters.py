@@ -111,7 +111,7 @@ def used(notebook, namespace):
 def parse(notebook, name, text):
     """A value typed on the command line, as the type of the parameter's default.
 
-    "0.95" for a float, "1,2,3" or "[1, 2, 3]" for a list, "true" or "false" for a bool. Raises InputError.
+    "0.95" for a float, "1,2,3" or "[1, 2, 3]" for a list, of words also without quotes, "true" or "false" for a bool. Raises InputError.
     """
     known = declared(notebook)
     if name not in known:
@@ -121,12 +121,14 @@ def parse(notebook, name, text):
         return text
     if isinstance(parameter.default, bool):
         return {"true": True, "false": False}.get(text.lower(), text)
-    if isinstance(parameter.default, list) and not text.startswith("["):
+    listed = isinstance(parameter.default, list)
+    if listed and not text.startswith("["):
         text = f"[{text}]"
-    try:
+    with contextlib.suppress(json.JSONDecodeError):
         return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+    if listed and isinstance(next(iter(parameter.default), None), str) and text.endswith("]"):
+        return [word.strip().strip("'\"") for word in text[1:-1].split(",") if word.strip()]
+    return text
 
 
 def load_profile(name, notebook):
@@ -148,9 +150,13 @@ def load_profile(name, notebook):
 
 @functools.cache
 def contents(value):
-    """Of a parameter that names a file, a folder or a checkpoint: a hash of the sizes and times of what is there; "" of any other."""
-    found = []
-    for path in (Path(value), repository.REPOSITORY / "checkpoints" / f"{value}.keras") if value else ():
+    """Of a parameter that names a file, a folder, a data set or a checkpoint: a hash of the sizes and times of what is there; "" of any
+    other."""
+    found, photos = (
+        [],
+        [repository.flowers_folder()] if value == "flowers" else [],
+    )  # the one set that no hash is known of
+    for path in (Path(value), repository.REPOSITORY / "checkpoints" / f"{value}.keras", *photos) if value else ():
         with contextlib.suppress(OSError):
             files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
             found += [(str(each.resolve()), each.stat().st_size, each.stat().st_mtime_ns) for each in files]

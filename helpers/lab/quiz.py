@@ -130,9 +130,12 @@ def _number(numbers, notebook, name, end):
 def check(notebook, answers):
     """The first wrong answer of a learner: None, or (its number, where to look). answers: letters, one a question.
 
-    Raises InputError for another number of answers, or what is no letter of an option.
+    Raises InputError for a lesson without questions, another number of answers, or what is no letter of an option.
     """
     asked = questions(notebook)
+    if not asked:
+        known = sorted({question.notebook[:2] for question in questions()})
+        raise InputError(f"lesson {notebook!r} has no questions: choose one of {', '.join(known)}, as text.")
     if not isinstance(answers, (list, tuple)) or len(answers) != len(asked):
         raise InputError(
             f"answers={answers!r}: write a list of {len(asked)} letters, as {list(LETTERS[: len(asked)])}."

@@ -23,7 +23,6 @@ from helpers.base import extras, ground_truth, repository, runtime_env
 from helpers.base.errors import InputError, OutputError, first_line
 from helpers.networks import photos
 
-DATA_VARIABLE = "COMPRESSION_LAB_DATA"
 FLOWERS = "flowers"
 FLOWERS_ARCHIVE = "https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz"
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -68,7 +67,7 @@ def load(name, unreadable="refuse"):
         )
     source = SOURCES[name]
     cached = repository.cache_folder() / f"{name}.npz"
-    given = _given(f"{name}.npz")
+    given = repository.given_data(f"{name}.npz")
     for path in (cached, given):
         if path and path.is_file():
             return _verified(name, source, _read(path), path)
@@ -79,7 +78,7 @@ def load(name, unreadable="refuse"):
         cause = first_line(extras.explained(error, "it"))
         raise InputError(
             f"dataset={name!r} cannot be had here. Tried: {', '.join(tried)}, {source.origin} ({cause}). "
-            f"Connect to the network once, or put {name}.npz ({', '.join(ARRAYS)}) in a folder and name it in ${DATA_VARIABLE}."
+            f"Connect to the network once, or put {name}.npz ({', '.join(ARRAYS)}) in a folder and name it in ${repository.DATA_VARIABLE}."
         ) from error
     dataset = _verified(name, source, arrays, source.origin)
     if source.at_hand:
@@ -117,7 +116,7 @@ def from_folder(folder, size=224, unreadable="refuse", name=None):
 
 def _flowers():
     """The photos of tf_flowers from `$COMPRESSION_LAB_DATA`/flowers/flower_photos, or the official archive."""
-    folder = _flowers_folder()
+    folder = repository.flowers_folder()
     if not folder.is_dir():
         with runtime_env.quiet():
             import tensorflow as tf
@@ -131,36 +130,25 @@ def _flowers():
                 os.replace(Path(apart) / folder.name, folder)
         except Exception as error:  # Keras wraps every failure to download in a bare Exception
             raise InputError(
-                f"dataset='flowers' cannot be had here. Tried: flowers/flower_photos in ${DATA_VARIABLE}, {folder}, "
+                f"dataset='flowers' cannot be had here. Tried: flowers/flower_photos in ${repository.DATA_VARIABLE}, {folder}, "
                 f"the official archive ({error}). Connect to the network once, or unpack flower_photos.tgz into a folder "
-                f"flowers/ and name the folder above it in ${DATA_VARIABLE}."
+                f"flowers/ and name the folder above it in ${repository.DATA_VARIABLE}."
             ) from error
     return from_folder(folder, name=FLOWERS)
-
-
-def _given(relative):
-    """Where a file or folder would lie in `$COMPRESSION_LAB_DATA`; None if that is not set."""
-    folder = os.environ.get(DATA_VARIABLE)
-    return Path(folder) / relative if folder else None
-
-
-def _flowers_folder():
-    given = _given("flowers/flower_photos")
-    return given if given and given.is_dir() else repository.cache_folder() / "flower_photos"
 
 
 def available():
     """Where each known data set would come from, without fetching it: name -> text."""
     found = {}
     for name, source in SOURCES.items():
-        given = _given(f"{name}.npz")
+        given = repository.given_data(f"{name}.npz")
         if (repository.cache_folder() / f"{name}.npz").is_file():
             found[name] = "in the cache"
         elif given and given.is_file():
-            found[name] = f"in ${DATA_VARIABLE}"
+            found[name] = f"in ${repository.DATA_VARIABLE}"
         else:
             found[name] = source.origin
-    found[FLOWERS] = "on this machine" if _flowers_folder().is_dir() else "the official archive"
+    found[FLOWERS] = "on this machine" if repository.flowers_folder().is_dir() else "the official archive"
     return found
 
 

@@ -9,7 +9,6 @@ the data sets of one's own lie, and says how to get them.
 import hashlib
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import numpy as np
 
 from helpers.base import repository, runtime_env
 from helpers.base.errors import InputError
-from helpers.networks import data, wordpiece
+from helpers.networks import wordpiece
 
 with runtime_env.quiet():
     import tensorflow as tf
@@ -242,10 +241,8 @@ PLACES = {
 
 def _file(folder, name):
     """Where a file of all-MiniLM-L6-v2 lies. Raises InputError if it does not."""
-    given = os.environ.get(data.DATA_VARIABLE)
-    places = (
-        [Path(folder)] if folder else [*([Path(given) / FOLDER] if given else []), repository.cache_folder() / FOLDER]
-    )
+    given = repository.given_data(FOLDER)
+    places = [Path(folder)] if folder else [*([given] if given else []), repository.cache_folder() / FOLDER]
     for place in places:
         if (place / name).is_file():
             return place / name
@@ -255,5 +252,5 @@ def _file(folder, name):
 def _cure(place):
     return (
         f"download {WEIGHTS} and {TOKENIZER} of sentence-transformers/{NAME} from the model hub of its authors "
-        f"(huggingface.co) into {place} (a folder {FOLDER}/ in the one that ${data.DATA_VARIABLE} names)."
+        f"(huggingface.co) into {place} (a folder {FOLDER}/ in the one that ${repository.DATA_VARIABLE} names)."
     )

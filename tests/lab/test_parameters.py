@@ -210,3 +210,16 @@ def test_only_a_profiles_own_parameters_pass_for_it(notebook, tmp_path, changes,
 
 def test_fewer_parameters_than_declared_are_no_profile(notebook):
     assert parameters.profile_of("01", {"epochs": 2}) == "custom"
+
+
+@pytest.mark.parametrize("text", ["one,two", "one, two", "['one', 'two']", '["one", "two"]', "[one,two]"])
+def test_a_list_of_words_is_read_with_and_without_quotes(tmp_path, monkeypatch, text):
+    """As the help tells it, as a refusal shows it, and as JSON has it."""
+    monkeypatch.setattr(repository, "NOTEBOOKS", tmp_path)
+    write(tmp_path / "01_small.ipynb", 'ways = ["one"]  # one of one, two\nseeds = [0]  # in [0, )')
+    assert parameters.check("01", {"ways": parameters.parse("01", "ways", text)})["ways"] == ["one", "two"]
+    assert parameters.parse("01", "ways", "two") == ["two"]
+    with pytest.raises(InputError, match="must be a non-empty list of int"):
+        parameters.check("01", {"seeds": parameters.parse("01", "seeds", "one,two")})
+    with pytest.raises(InputError, match="must be one of one, two"):
+        parameters.check("01", {"ways": parameters.parse("01", "ways", "three")})

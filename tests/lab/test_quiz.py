@@ -103,6 +103,15 @@ def test_what_is_no_answer_is_told(asked, answers):
     selfcheck.quiz("03", [" B "])
 
 
+@pytest.mark.parametrize("lesson", ["3", 3, "99"])
+def test_what_is_no_lesson_is_told_those_that_are(asked, lesson):
+    asked({NAME: [QUESTION]})
+    for answers in ([], ["b"]):
+        with pytest.raises(selfcheck.NotYet, match=f"lesson {lesson!r} has no questions: choose one of 03, as text"):
+            selfcheck.quiz(lesson, answers)
+    selfcheck.quiz("03", ["b"])
+
+
 def test_cells_are_written_once_and_keep_their_outputs(asked):
     asked({NAME: [QUESTION]})
     notebook = new_notebook(cells=[new_markdown_cell("# A question?"), new_code_cell("1")])

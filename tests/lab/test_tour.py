@@ -482,6 +482,18 @@ def test_figures_and_results_of_a_notebook_that_is_not_recorded_are_as_they_were
     assert figure.read_text() == result.read_text() == other.read_text() == "new"
 
 
+def test_a_key_changes_with_the_folder_of_photos_that_nobody_has_a_hash_of(lab, tmp_path, monkeypatch):
+    path, keys = lab("00_first", declares='dataset = "flowers"  # one of flowers, mnist5k'), []
+    for folder in ("one", "other"):
+        photos = tmp_path / folder / "flowers" / "flower_photos" / "tulips"
+        photos.mkdir(parents=True)
+        (photos / "1.jpg").write_bytes(b"x")
+        monkeypatch.setenv("COMPRESSION_LAB_DATA", str(tmp_path / folder))
+        parameters.contents.cache_clear()
+        keys.append([tour.stop_at(path, {"dataset": name}).key for name in ("flowers", "mnist5k")])
+    assert keys[0][0] != keys[1][0] and keys[0][1] == keys[1][1]
+
+
 def test_a_key_changes_with_what_a_parameter_names(lab, tmp_path):
     path = lab("00_first", declares='dataset = "one"  # one of one, an .npz file, or a folder\nshelf = ["a"]  # names')
 

@@ -25,7 +25,7 @@ def nothing_at_hand(monkeypatch, tmp_path):
         raise OSError("the network is out of reach")
 
     monkeypatch.setenv(repository.CACHE_VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.delenv(data.DATA_VARIABLE, raising=False)
+    monkeypatch.delenv(repository.DATA_VARIABLE, raising=False)
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
@@ -35,7 +35,7 @@ def digits_file(tmp_path_factory):
     folder = tmp_path_factory.mktemp("digits")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(repository.CACHE_VARIABLE, str(folder))
-        patch.delenv(data.DATA_VARIABLE, raising=False)
+        patch.delenv(repository.DATA_VARIABLE, raising=False)
         data.load("mnist5k")
     return folder / "mnist5k.npz"
 
@@ -169,14 +169,14 @@ def test_an_unknown_name_lists_the_known_ones():
 
 
 def test_without_network_the_error_lists_what_was_tried(fetched, monkeypatch, tmp_path):
-    monkeypatch.setenv(data.DATA_VARIABLE, str(tmp_path / "mine"))
+    monkeypatch.setenv(repository.DATA_VARIABLE, str(tmp_path / "mine"))
     fetched("mnist", OSError("URL fetch failure on storage: no route to host\nand more"))
     with pytest.raises(InputError) as refused:
         data.load("mnist")
     for tried in (tmp_path / "cache" / "mnist.npz", tmp_path / "mine" / "mnist.npz", "Keras' official download"):
         assert str(tried) in str(refused.value)
     assert "(URL fetch failure on storage: no route to host)" in str(refused.value)
-    assert f"name it in ${data.DATA_VARIABLE}" in str(refused.value)
+    assert f"name it in ${repository.DATA_VARIABLE}" in str(refused.value)
 
 
 def test_the_download_of_keras_fails_as_any_other_source_does(monkeypatch):
@@ -199,10 +199,10 @@ def test_the_download_of_keras_fails_as_any_other_source_does(monkeypatch):
 def test_the_named_folder_is_used_whatever_types_the_file_has(digits_file, fetched, monkeypatch, tmp_path):
     names = fetched("mnist5k", OSError("not needed"))
     np.savez(tmp_path / "mnist5k.npz", **{key: array.astype("int16") for key, array in content(digits_file).items()})
-    monkeypatch.setenv(data.DATA_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(repository.DATA_VARIABLE, str(tmp_path))
     digits = data.load("mnist5k")
     assert digits.x_train.dtype == np.uint8
-    assert data.available()["mnist5k"] == f"in ${data.DATA_VARIABLE}"
+    assert data.available()["mnist5k"] == f"in ${repository.DATA_VARIABLE}"
     assert not names
 
 
@@ -211,7 +211,7 @@ def test_a_wrong_file_in_the_named_folder_is_refused(digits_file, damage, fetche
     names = fetched("mnist5k", content(digits_file))
     given = shutil.copy(digits_file, tmp_path / "mnist5k.npz")
     damage(given)
-    monkeypatch.setenv(data.DATA_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(repository.DATA_VARIABLE, str(tmp_path))
     with pytest.raises(InputError) as refused:
         data.load("mnist5k")
     assert str(given) in str(refused.value)

@@ -11,7 +11,7 @@ import pytest
 from helpers.base import repository
 from helpers.base.errors import InputError
 from helpers.compress import quantize
-from helpers.networks import data, minilm, models
+from helpers.networks import minilm, models
 from helpers.tflite import litert
 
 SIZES = minilm.Sizes(vocabulary=50, width=24, layers=2, heads=3, hidden=40, length=10)
@@ -211,12 +211,12 @@ def test_weights_that_are_missing_or_of_another_shape_are_refused():
 
 def test_a_missing_file_says_where_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setenv(repository.CACHE_VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.setenv(data.DATA_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(repository.DATA_VARIABLE, str(tmp_path))
     with pytest.raises(InputError) as refused:
         minilm.load()
     for told in ("model.safetensors", "tokenizer.json", "huggingface.co", str(tmp_path / "minilm"), "cache"):
         assert told in str(refused.value)
-    monkeypatch.delenv(data.DATA_VARIABLE)
+    monkeypatch.delenv(repository.DATA_VARIABLE)
     with pytest.raises(InputError, match=r"tokenizer\.json of all-MiniLM-L6-v2 is not in .*cache"):
         minilm.tokenizer()
 
@@ -234,9 +234,9 @@ def test_other_files_under_its_name_are_refused(tmp_path):
 
 # --- all-MiniLM-L6-v2 itself
 
-AT_HAND = Path(os.environ.get(data.DATA_VARIABLE) or ".") / minilm.FOLDER / minilm.WEIGHTS
+AT_HAND = Path(os.environ.get(repository.DATA_VARIABLE) or ".") / minilm.FOLDER / minilm.WEIGHTS
 needs_weights = pytest.mark.skipif(
-    not AT_HAND.is_file(), reason=f"the weights of {minilm.NAME} are not in ${data.DATA_VARIABLE}/{minilm.FOLDER}"
+    not AT_HAND.is_file(), reason=f"the weights of {minilm.NAME} are not in ${repository.DATA_VARIABLE}/{minilm.FOLDER}"
 )
 
 
@@ -260,7 +260,7 @@ def test_its_pieces_are_those_of_bert():
 @needs_weights
 def test_the_cure_of_a_missing_file_works(monkeypatch, tmp_path):
     monkeypatch.setenv(repository.CACHE_VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.setenv(data.DATA_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(repository.DATA_VARIABLE, str(tmp_path))
     with pytest.raises(InputError, match=r"tokenizer\.json of all-MiniLM-L6-v2 is not in"):
         minilm.tokenizer()
     (tmp_path / minilm.FOLDER).mkdir()

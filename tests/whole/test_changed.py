@@ -1,7 +1,9 @@
 """`--changed` runs what a change can reach, and no more."""
 
 import json
+import os
 import shutil
+import time
 
 import nbformat
 import pytest
@@ -15,7 +17,7 @@ from tests import changed
 @pytest.fixture
 def copy(tmp_path, monkeypatch):
     """A copy of what keys are made of, to be changed."""
-    for name in ("helpers", "tests", "notebooks/profiles"):
+    for name in ("helpers", "tests", "benchmarks", "notebooks/profiles"):
         shutil.copytree(repository.REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("requirements.txt", "README.md"):
         shutil.copy(repository.REPOSITORY / name, tmp_path)
@@ -117,6 +119,37 @@ def test_what_is_said_of_notebooks_is_of_files_that_exist():
     for name, read in changed.OF_NOTEBOOKS.items():
         assert (repository.REPOSITORY / name).is_file(), name
         assert all(list(repository.REPOSITORY.glob(pattern)) for pattern in read), name
+
+
+@pytest.mark.parametrize(
+    "name, file",
+    [
+        ("evidence/test_verdicts", "helpers/evidence/claims.py"),  # loaded by its name
+        ("whole/test_rules", "helpers/evidence/claims.py"),
+        ("whole/test_rules", "benchmarks/rules.py"),  # run
+        ("whole/test_gate_errors", "benchmarks/gate_errors.py"),
+        ("whole/test_gate_errors", "helpers/compress/quantize.py"),  # which that imports
+        ("whole/test_rules", "results/rules/x.json"),
+        ("lab/test_quiz", "notebooks/quiz.yaml"),
+        ("lab/test_quiz", "results/quick/x.json"),
+    ],
+)
+def test_what_is_run_or_loaded_or_read_by_name_reaches_a_test(copy, name, file):
+    (copy / file).parent.mkdir(parents=True, exist_ok=True)
+    if not (copy / file).exists():
+        (copy / file).write_text("{}")
+    path = copy / "tests" / f"{name}.py"
+    before = changed.key(path)
+    append(copy / file)
+    assert changed.key(path) != before
+
+
+def test_what_was_written_while_tests_ran_is_not_what_ran(copy):
+    path, module = copy / "tests" / "evidence" / "test_stats.py", copy / "helpers" / "evidence" / "stats.py"
+    now = time.time() + 10
+    assert changed.older(path, now)
+    os.utime(module, (now + 1, now + 1))
+    assert not changed.older(path, now)
 
 
 def test_what_failed_is_forgotten(copy):

@@ -9,7 +9,6 @@ import pytest
 
 from helpers.base import repository
 from helpers.lab import parameters
-from helpers.networks import data
 
 # Python runs a sitecustomize.py on its path at every start, so also in the kernels. Loopback and Unix sockets stay open:
 # Jupyter talks to its kernels over them. Whatever else is tried is refused, and noted.
@@ -67,7 +66,7 @@ def cut(tmp_path):
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if not name.lower().endswith("_proxy") and name != data.DATA_VARIABLE
+        if not name.lower().endswith("_proxy") and name != repository.DATA_VARIABLE
     }
     environment = {
         **inherited,
@@ -109,7 +108,7 @@ socket.create_connection(server.getsockname())
 
 def test_what_needs_a_download_says_so(cut):
     done, attempts = cut("-c", "from helpers import data\ndata.load('mnist')")
-    assert "dataset='mnist' cannot be had here" in done.stderr and data.DATA_VARIABLE in done.stderr
+    assert "dataset='mnist' cannot be had here" in done.stderr and repository.DATA_VARIABLE in done.stderr
     assert attempts
 
 
