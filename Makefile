@@ -22,7 +22,7 @@ full: environment ## run with notebooks/profiles/full.yaml, then full_flowers.ya
 
 test: environment ## every notebook against its recorded outputs, unit and property tests; then what times something, alone
 	$(BIN)/python -m pytest $(PARALLEL) notebooks/[0-9]*.ipynb tests $(ARGS)
-	$(BIN)/python -m pytest -m timing tests $(ARGS)
+	$(BIN)/python -m pytest -m timing $$(grep -rl --include="*.py" "mark\.timing" tests) $(ARGS)
 
 test-changed: environment ## the same, but only what a change since it last passed can reach
 	@$(MAKE) --no-print-directory test ARGS="--changed $(ARGS)"

@@ -255,16 +255,22 @@ def _is_generic_relu(layer):
 def _without(config, folded):
     """A functional model's config in which the layers that are the keys of `folded` are replaced by its values."""
 
-    def redirected(reference):
-        return [folded.get(reference[0], reference[0]), *reference[1:]]
+    def redirected(value):
+        """A reference to a tensor, [layer, node, place, ...], wherever it stands among the arguments of a call."""
+        if isinstance(value, dict):
+            return {name: redirected(each) for name, each in value.items()}
+        if not isinstance(value, (list, tuple)):
+            return value
+        found = [redirected(each) for each in value]
+        refers = len(found) > 2 and isinstance(found[0], str) and isinstance(found[1], int)
+        return [folded.get(found[0], found[0]), *found[1:]] if refers else found
 
     layers = [layer for layer in config["layers"] if layer["name"] not in folded]
     for layer in layers:
-        layer["inbound_nodes"] = [[redirected(reference) for reference in node] for node in layer["inbound_nodes"]]
+        layer["inbound_nodes"] = redirected(layer["inbound_nodes"])
         if layer["name"] in folded.values():
             layer["config"]["use_bias"] = True
-    outputs = [redirected(reference) for reference in config["output_layers"]]
-    return {**config, "layers": layers, "output_layers": outputs}
+    return {**config, "layers": layers, "output_layers": redirected(config["output_layers"])}
 
 
 def _answer(layer, outputs):

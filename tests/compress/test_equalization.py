@@ -357,6 +357,30 @@ class Halved(layers.Layer):
         return x / 2
 
 
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda one, norm: layers.MultiHeadAttention(2, 4)(one, value=norm),
+        lambda one, norm: layers.MultiHeadAttention(2, 4)(one, norm),
+        lambda one, norm: tf.math.divide_no_nan(norm, 1 + tf.abs(one)),
+        lambda one, norm: tf.math.squared_difference(one, norm),
+        lambda one, norm: tf.stack([one, norm], -1),
+    ],
+    ids=["by name", "second", "first", "second of an operator", "in a list"],
+)
+def test_a_norm_is_folded_whichever_argument_reads_it(read):
+    runtime_env.seed_everything(0)
+    inputs = layers.Input((8, 3))
+    norm = layers.BatchNormalization()(layers.Conv1D(4, 1, use_bias=False)(inputs))
+    model = tf.keras.Model(inputs, read(layers.Dense(4)(inputs), norm))
+    random = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(random.uniform(0.3, 0.9, weight.shape))
+    folded, x = eq.fold_batch_norms(model), random.normal(size=(5, 8, 3)).astype("float32")
+    assert not any(isinstance(layer, layers.BatchNormalization) for layer in folded.layers)
+    np.testing.assert_allclose(folded(x), model(x), rtol=1e-4, atol=1e-4)
+
+
 def test_a_layer_of_the_authors_own_stands_beside():
     def make(x):
         x = layers.BatchNormalization()(layers.Conv2D(8, 3, use_bias=False, name="first")(Halved()(x)))
