@@ -115,7 +115,11 @@ class _Builder:
         def renewed(structure):
             return tf.nest.map_structure(lambda each: made.get(id(each), each), structure)
 
+        masks = _masks(graph)
         for layer, args, kwargs, outputs in _calls(graph):
+            if id(tf.nest.flatten(outputs)[0]) in masks:
+                continue
+            kwargs = {name: value for name, value in kwargs.items() if id(value) not in masks}
             new = self.called(layer, renewed(args), renewed(kwargs), within)
             made |= {id(old): each for old, each in zip(tf.nest.flatten(outputs), tf.nest.flatten(new), strict=True)}
         return [made[id(tensor)] for tensor in graph.outputs]
@@ -243,6 +247,28 @@ def _calls(graph):
                 yield node.layer, node.call_args, node.call_kwargs, node.outputs
 
 
+def _masks(graph):
+    """The tensors (their ids) of a graph of Keras 3 that say which steps count, and nothing else, as layers of Keras 2 do without being
+    told: those behind an Embedding with mask_zero, or a Masking."""
+    calls, found = list(_calls(graph)) if isinstance(graph, keras.Model) else [], set()
+    asked = {
+        (id(args[0]), layer.mask_value if isinstance(layer, keras.layers.Masking) else 0)
+        for layer, args, _, _ in calls
+        if isinstance(layer, keras.layers.Masking) or getattr(layer, "mask_zero", False)
+    }
+    for layer, args, _, outputs in calls:
+        kind = type(layer).__name__ if _is_bare(layer) else ""
+        if (kind == "NotEqual" and (id(args[0]), args[1]) in asked) or (kind == "Any" and id(args[0]) in found):
+            found.add(id(outputs[0]))
+    others = [
+        (args, {name: value for name, value in kwargs.items() if not name.endswith("mask")})
+        for _, args, kwargs, outputs in calls
+        if id(outputs[0]) not in found
+    ]
+    read = {id(each) for each in tf.nest.flatten([others, graph.outputs])}
+    return set() if found & read else found
+
+
 def _is_bare(layer):
     kind = type(layer).__name__
     return kind in ("TFOpLambda", "SlicingOpLambda") or not isinstance(layer, (tf.keras.layers.Layer, keras.Layer))
@@ -283,6 +309,8 @@ def _distance(model, copy, low, high, near, exact):
     for tensor in copy.inputs:
         shape = [2, *(side or OPEN_SIDE for side in tensor.shape[1:])]
         values = random.uniform(low, high, shape) if tensor.dtype.is_floating else random.integers(0, 2, shape)
+        if values.ndim > 2:
+            values[1, -1] = 0  # as a sequence is filled up
         samples.append(values.astype(tensor.dtype.name))
     taken = functional(model).input if isinstance(model, keras.Model) else None
     given = keras.tree.pack_sequence_as(taken, samples) if isinstance(taken, dict) else _alone(samples)

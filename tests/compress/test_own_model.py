@@ -244,6 +244,14 @@ def masked(kit, **settings):
     return kit.Model(inputs, kit.layers.Dense(3)(kit.layers.LSTM(5, **settings)(kit.layers.Masking()(inputs))))
 
 
+def counted(**settings):
+    """Keras 3; that a step counts is also multiplied with, which keeps it from becoming a model of Keras 2."""
+    inputs = keras_3.layers.Input((6, 4))
+    there = keras_3.ops.any(keras_3.ops.not_equal(inputs, 0), (1, 2))
+    x = keras_3.layers.LSTM(5, **settings)(keras_3.layers.Masking()(inputs))
+    return keras_3.Model(inputs, keras_3.layers.Dense(3)(x) * keras_3.ops.cast(there, "float32")[:, None])
+
+
 def convolved(kit, **settings):
     inputs = kit.layers.Input((4, 12, 3))
     x = kit.layers.ConvLSTM1D(4, 3, **settings)(inputs)
@@ -255,11 +263,11 @@ def convolved(kit, **settings):
     [
         (recurrent(tf.keras, None), (7, 6), recurrent(tf.keras, 7)),
         (recurrent(keras_3, None), (7, 6), recurrent(keras_3, 7)),
-        (masked(keras_3), (6, 4), masked(keras_3, unroll=True)),
+        (counted(), (6, 4), counted(unroll=True)),
         (convolved(tf.keras), (4, 12, 3), None),
         (convolved(keras_3), (4, 12, 3), convolved(keras_3, unroll=True)),
     ],
-    ids=["open, Keras 2", "open, Keras 3", "masked", "convolutional, Keras 2", "convolutional, Keras 3"],
+    ids=["open, Keras 2", "open, Keras 3", "a mask read otherwise", "convolutional, Keras 2", "convolutional, Keras 3"],
 )
 def test_a_loop_over_steps_is_converted_and_its_int8_refused_with_a_cure_that_works(model, shape, cure, tmp_path):
     """The converter dies of calibrating it."""

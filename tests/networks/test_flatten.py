@@ -207,6 +207,50 @@ def test_a_setting_that_keras_2_lacks_is_refused(kind, settings, told):
             flatten.flat(model)
 
 
+def tokens(body):
+    inputs = keras.layers.Input((6,), dtype="int32")
+    return keras.Model(inputs, body(keras.layers.Embedding(9, 4, mask_zero=True)(inputs)))
+
+
+def steps(body, value=0.0):
+    inputs = keras.layers.Input((6, 4))
+    return keras.Model(inputs, body(keras.layers.Masking(value)(inputs)))
+
+
+MASKED = {
+    "LSTM": lambda: tokens(lambda x: keras.layers.LSTM(5)(x)),
+    "two": lambda: tokens(lambda x: keras.layers.LSTM(4)(keras.layers.LSTM(5, return_sequences=True)(x))),
+    "both ways": lambda: tokens(lambda x: keras.layers.Bidirectional(keras.layers.GRU(5))(x)),
+    "mean": lambda: tokens(lambda x: keras.layers.GlobalAveragePooling1D()(x)),
+    "attention": lambda: tokens(lambda x: keras.layers.Flatten()(keras.layers.MultiHeadAttention(2, 2)(x, x))),
+    "numbers": lambda: steps(lambda x: keras.layers.LSTM(5)(keras.layers.Dropout(0.1)(x))),
+    "filled with -1": lambda: steps(lambda x: keras.layers.SimpleRNN(5)(x), -1.0),
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+@pytest.mark.filterwarnings("ignore:Layer 'flatten")
+def test_masks_of_keras_3_are_left_to_keras_2(name):
+    keras.utils.set_random_seed(0)
+    model, random = MASKED[name](), np.random.default_rng(0)
+    numbers = random.normal(size=(50, 6, 4)).astype("float32")
+    x = random.integers(1, 9, (50, 6)) if model.inputs[0].dtype == "int32" else numbers
+    plain = np.asarray(model(x))
+    x[:25, 3:] = -1 if name == "filled with -1" else 0
+    copy, _ = flatten.flat(model)
+    wanted = np.asarray(model(x))
+    assert np.abs(wanted[:25] - plain[:25]).max() > 1e-3  # the mask counts
+    np.testing.assert_allclose(copy(x), wanted, atol=1e-5)
+
+
+def test_a_mask_that_is_read_otherwise_stays():
+    inputs = keras.layers.Input((6,), dtype="int32")
+    x = keras.layers.LSTM(5)(keras.layers.Embedding(9, 4, mask_zero=True)(inputs))
+    there = keras.ops.cast(keras.ops.not_equal(inputs, 0), "float32")
+    with pytest.raises(StructureError, match=r"operator not_equal.* of Keras 3 has no layer in Keras 2"):
+        flatten.flat(keras.Model(inputs, [x, there]))
+
+
 def test_a_difference_that_shows_beyond_one_is_seen():
     inputs = tf.keras.layers.Input((6,))
     one, other = (tf.keras.Model(inputs, tf.keras.layers.ReLU(cap)(inputs)) for cap in (6.0, 5.0))
