@@ -346,15 +346,18 @@ def ambiguous(runner):
     return None if single else several(names)
 
 
-def remembers(runner):
-    """Why a file does not answer each sample by itself, or None."""
-    # Private, but nothing else tells; and nothing resets a variable that is no tensor.
-    if any(operator["op_name"] == "ASSIGN_VARIABLE" for operator in runner._get_ops_details()):
-        return (
-            "it keeps numbers in a variable (ASSIGN_VARIABLE) from one sample to the next, so that answers depend on their order: make "
-            "its state an input and an output of the model, and convert it again"
-        )
-    return None
+def remembers(runner, model, samples=None):
+    """Why a file does not answer each sample by itself, or None: where it assigns variables, which nothing resets, a sample drawn at
+    random is run again behind another. (What pruning wraps assigns the same each time.) model, samples: as in `admits_batches`."""
+    if not any(each["op_name"] == "ASSIGN_VARIABLE" for each in runner._get_ops_details()):
+        return None
+    one = load(model, 1, 1, samples)
+    sources, targets = one.get_input_details(), one.get_output_details()
+    arrays = [as_stored(array, source) for array, source in zip(drawn(declared(one)[0], 2), sources)]
+    first, _, again = (answered(one, sources, targets, [each[at : at + 1] for each in arrays]) for at in (0, 1, 0))
+    if all((one == other).all() for one, other in zip(first, again)):
+        return None
+    return "it keeps numbers in a variable from sample to sample: make its state an input and an output of the model, and convert it again"
 
 
 def unusable(inputs, outputs, samples):

@@ -103,7 +103,7 @@ def predict(model, x, batch=BATCH, threads=runtime_env.LITERT_THREADS, admits_ba
     if not admits_batches:
         size = 1  # a file made for one sample may answer a batch with the first one's values
     loaded = interpreter(model, threads, batch=size)
-    _check_answers_each_by_itself(loaded)
+    _check_answers_each_by_itself(loaded, content(model))
     source, target = loaded.get_input_details()[0], loaded.get_output_details()[0]
     if x.shape[1:] != tuple(source["shape"][1:]) or not x.size:
         raise InputError(
@@ -125,13 +125,13 @@ def run(model, samples, threads=runtime_env.LITERT_THREADS, batch=1, admits_batc
     """
     blob = content(model)
     loaded = interpreter(blob, threads, delegates=delegates)
-    _check_answers_each_by_itself(loaded)
     sources, targets = interpreting.declared(loaded)
     names = [each["name"] for each in sources]
     arrays = inputs.in_order(names, samples)
-    size = interpreting.at_a_time(arrays, batch)
+    named, size = dict(zip(names, arrays, strict=True)), interpreting.at_a_time(arrays, batch)
+    _check_answers_each_by_itself(loaded, blob, named)
     if admits_batches is None:
-        admits_batches = size == 1 or interpreting.admits_batches(blob, size, dict(zip(names, arrays, strict=True)))
+        admits_batches = size == 1 or interpreting.admits_batches(blob, size, named)
     if not admits_batches:
         size = 1
     try:
@@ -148,8 +148,8 @@ def run(model, samples, threads=runtime_env.LITERT_THREADS, batch=1, admits_batc
     return dict(zip([each["name"] for each in targets], real, strict=True))
 
 
-def _check_answers_each_by_itself(loaded):
-    why = interpreting.remembers(loaded)
+def _check_answers_each_by_itself(loaded, blob, samples=None):
+    why = interpreting.remembers(loaded, blob, samples)
     if why:
         raise InputError(f"the model cannot be run over samples: {why}.")
 

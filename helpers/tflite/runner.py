@@ -140,12 +140,11 @@ def _predict(job):
     opened = interpreting.opened(job["model"], job["threads"])
     inputs, outputs = interpreting.declared(opened)
     answer = {"inputs": inputs, "outputs": outputs}
-    reasons = (
-        interpreting.ambiguous(opened),
-        interpreting.unusable(inputs, outputs, samples),
-        interpreting.remembers(opened),
+    unusable = (
+        interpreting.ambiguous(opened)
+        or interpreting.unusable(inputs, outputs, samples)
+        or interpreting.remembers(opened, job["model"], samples)
     )
-    unusable = next(filter(None, reasons), None)
     if unusable:
         return {**answer, "unusable": unusable}
     arrays = interpreting.fed(inputs, samples)

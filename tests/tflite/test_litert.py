@@ -118,6 +118,16 @@ def test_a_file_that_remembers_in_a_variable_is_refused_with_a_cure(tmp_path):
     np.testing.assert_array_equal(found["y"], x)
 
 
+def test_what_pruning_wraps_assigns_the_same_each_time_and_runs():
+    import tensorflow_model_optimization as tfmot
+
+    model = tf.keras.Sequential([tf.keras.layers.Input((8,)), tf.keras.layers.Dense(4)])
+    wrapped = tfmot.sparsity.keras.prune_low_magnitude(model)
+    file, x = tf.lite.TFLiteConverter.from_keras_model(wrapped).convert(), np.eye(8, dtype="float32")
+    assert "ASSIGN_VARIABLE" in set(litert.operators(file).op)
+    np.testing.assert_allclose(litert.predict(file, x), model(x), atol=1e-6)
+
+
 def test_pixels_are_not_taken_for_the_real_numbers_that_a_scale_rounds(small_network):
     x = np.random.default_rng(0).random((30, *small_network.input_shape[1:])).astype("float32")
     file, pixels = quantize.convert(small_network, "full_int8", x), (255 * x).astype("uint8")
