@@ -107,7 +107,7 @@ def calibrate(model, calibration):
     `litert.interpreter` and `inputs.representative` do for a file or a set that cannot be used.
     """
     model = rewrite.with_signature(model)
-    branches = {"WHILE", "IF"}.intersection(litert.operators(model).op)
+    branches = sorted({"WHILE", "IF"}.intersection(litert.operators(model).op))
     if branches:
         raise StructureError(
             f"part of the model's graph is a loop or a branch ({', '.join(branches)}), of whose inside no ranges are seen: make "

@@ -152,10 +152,8 @@ def load_profile(name, notebook):
 def contents(value):
     """Of a parameter that names a file, a folder, a data set or a checkpoint: a hash of the sizes and times of what is there; "" of any
     other."""
-    found, photos = (
-        [],
-        [repository.flowers_folder()] if value == "flowers" else [],
-    )  # the one set that no hash is known of
+    found = []
+    photos = [repository.flowers_folder()] if value == "flowers" else []  # the one set that no hash is known of
     for path in (Path(value), repository.REPOSITORY / "checkpoints" / f"{value}.keras", *photos) if value else ():
         with contextlib.suppress(OSError):
             files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]

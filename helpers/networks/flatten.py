@@ -257,8 +257,9 @@ def _masks(graph):
         if isinstance(layer, keras.layers.Masking) or getattr(layer, "mask_zero", False)
     }
     for layer, args, _, outputs in calls:
-        kind = type(layer).__name__ if _is_bare(layer) else ""
-        if (kind == "NotEqual" and (id(args[0]), args[1]) in asked) or (kind == "Any" and id(args[0]) in found):
+        kind = type(layer).__name__ if _is_bare(layer) and args else ""
+        compared = kind == "NotEqual" and isinstance(args[-1], (int, float)) and (id(args[0]), args[-1]) in asked
+        if compared or (kind == "Any" and id(args[0]) in found):
             found.add(id(outputs[0]))
     others = [
         (args, {name: value for name, value in kwargs.items() if not name.endswith("mask")})

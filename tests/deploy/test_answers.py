@@ -108,6 +108,8 @@ def test_samples_of_one_answer_decide_nothing(before, y, asked):
     found = {check.name: check for check in checks}
     assert found.pop("samples tell").outcome == UNDECIDED and [each.outcome for each in found.values()] == [PASS]
     assert "give samples with other answers too" in checks[0].because
+    of_size = Policy(max_drop=None, max_size=10**9)  # nothing is asked of the answers
+    assert answers.compared(head, {"out": dead}, None, of_size)[0] == []
     more = before.copy()
     more[: N // 2] = (
         -more[: N // 2] if asked == "multi-label" else np.roll(more[: N // 2], 1, axis=-1) if asked != "binary" else 0.9

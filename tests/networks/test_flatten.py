@@ -246,7 +246,7 @@ def test_masks_of_keras_3_are_left_to_keras_2(name):
 def test_a_mask_that_is_read_otherwise_stays():
     inputs = keras.layers.Input((6,), dtype="int32")
     x = keras.layers.LSTM(5)(keras.layers.Embedding(9, 4, mask_zero=True)(inputs))
-    there = keras.ops.cast(keras.ops.not_equal(inputs, 0), "float32")
+    there = keras.ops.cast(keras.ops.not_equal(inputs, np.zeros(6, "int32")), "float32")
     with pytest.raises(StructureError, match=r"operator not_equal.* of Keras 3 has no layer in Keras 2"):
         flatten.flat(keras.Model(inputs, [x, there]))
 
