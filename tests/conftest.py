@@ -46,7 +46,10 @@ os.environ.setdefault(runtime_env.MOST_ROUNDS_VARIABLE, "6")
 
 
 # Files that take half a minute and more: a worker that begins one while the other has nothing left would keep a core idle.
-LONGEST = ("test_exercises.py", "test_bare.py", "test_gate.py", "test_sweep.py", "test_outliers.py", "test_wheel.py")
+LONGEST = (
+    *("test_exercises.py", "test_bare.py", "test_gate.py", "test_sweep.py", "test_outliers.py", "test_wheel.py"),
+    *("test_zoo.py", "test_from_pytorch.py"),
+)
 
 
 def pytest_collection_modifyitems(items):
