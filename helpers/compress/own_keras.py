@@ -93,15 +93,15 @@ def _answers_alike(model, function):
     if any(spec.dtype == tf.string for spec in specs.values()):
         return True  # which is refused as text
     drawn = {
-        name: tf.cast(random.uniform(0, 2, (2, *(side or 32 for side in spec.shape[1:]))), spec.dtype)
+        name: tf.cast(random.uniform(0, 2, (spec.shape[0] or 2, *(side or 32 for side in spec.shape[1:]))), spec.dtype)
         for name, spec in specs.items()
     }
     try:
         ends = [drawn[name] for name in model.input_names]
         one = tf.nest.flatten(model(ends if len(ends) > 1 else ends[0], training=False))
+        other = [each.numpy() for each in function(**drawn).values()]
     except (ValueError, tf.errors.OpError):
         return True  # of other open sizes, which nothing here can tell
-    other = [each.numpy() for each in function(**drawn).values()]
     return len(one) == len(other) and all(
         any(each.shape == mine.shape and np.allclose(each, mine, rtol=1e-3, atol=1e-5) for mine in other)
         for each in one
@@ -189,8 +189,8 @@ def _operators_at_fault(error):
     text = str(error)
     if "TensorList" in text:
         return (
-            "its recurrent layers run over an open number of steps: build the model with a fixed one, as in Input((steps, "
-            "features)) instead of Input((None, features)); where it has one, make them with unroll=True"
+            "its recurrent layers run over their steps in a loop: give the .keras file, or make them with a fixed number of steps and "
+            "unroll=True"
         )
     named = sorted(set(_OPERATOR.findall(text)))
     if named:

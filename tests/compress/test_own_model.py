@@ -234,9 +234,9 @@ def test_several_outputs_keep_their_names(kit, form, recipe, tmp_path):
         assert all(affine.sqnr(np.asarray(exact[name]), found[name]) > 20 for name in names)
 
 
-def recurrent(kit, steps):
+def recurrent(kit, steps, **settings):
     inputs = kit.layers.Input((steps, 6))
-    return kit.Model(inputs, kit.layers.Dense(3)(kit.layers.LSTM(5)(inputs)))
+    return kit.Model(inputs, kit.layers.Dense(3)(kit.layers.LSTM(5, **settings)(inputs)))
 
 
 def masked(kit, **settings):
@@ -473,6 +473,29 @@ def test_what_a_saved_model_serves_is_taken_not_the_model_inside(before, tmp_pat
     x = np.random.default_rng(0).normal(size=(9, 8)).astype("float32")
     np.testing.assert_allclose(litert.predict(own.file, x), serve(x)["out"], atol=1e-5)
     assert (own.keras is not None) == (before == 1)
+
+
+def test_a_saved_model_of_keras_2_for_one_sample_is_loaded(tmp_path):
+    source = layers.Input((6, 4), batch_size=1)
+    model = tf.keras.Model(source, layers.Dense(3)(layers.LSTM(5)(source)))
+    with runtime_env.quiet():
+        model.save(tmp_path / "model")
+    own, x = own_model.load(tmp_path / "model"), np.random.default_rng(0).normal(size=(3, 6, 4)).astype("float32")
+    wanted = np.concatenate([model(x[place : place + 1]) for place in range(3)])
+    np.testing.assert_allclose(litert.predict(own.file, x), wanted, atol=1e-5)
+
+
+def test_a_saved_model_with_a_loop_is_refused_with_cures_that_work(tmp_path):
+    with runtime_env.quiet():
+        recurrent(keras_3, 6).export(tmp_path / "loop", verbose=False)
+    with pytest.raises(
+        InputError, match=r"give the \.keras file, or make them with a fixed number of steps and unroll=True"
+    ):
+        own_model.load(tmp_path / "loop")
+    assert own_model.load(saved(recurrent(keras_3, 6), tmp_path / "loop.keras")).outputs[0].shape == (3,)
+    with runtime_env.quiet():
+        recurrent(keras_3, 6, unroll=True).export(tmp_path / "unrolled", verbose=False)
+    assert own_model.load(tmp_path / "unrolled").outputs[0].shape == (3,)
 
 
 def test_a_saved_model_of_text_is_refused_with_the_cure(tmp_path):
