@@ -12,11 +12,17 @@ import numpy as np
 from helpers.base import runtime_env
 from helpers.base.errors import InputError, StructureError
 from helpers.networks import models
-from helpers.tflite import inputs
+from helpers.tflite import flatbuffer, inputs
 
 with runtime_env.quiet():
     import tensorflow as tf
+    from ai_edge_litert import schema_py_generated as schema
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+
+LARGEST = (
+    256  # of an 8-bit operator's scales, input times kernel over output; XNNPACK refuses others, or ends the process
+)
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,8 @@ def convert(model, recipe="float32", calibration=None, sparse=False, per_channel
     results. per_channel: a scale for each output channel of a kernel, or one for all; the ranges that training left decide
     for "qat".
     Raises InputError for an unknown recipe, missing calibration samples, and what `freeze` refuses; StructureError for an integer
-    recipe of a loop over steps, as recurrent layers have it that are not unrolled.
+    recipe of a loop over steps, as recurrent layers have it that are not unrolled, and for a layer that answers 0 to all calibration
+    samples, if LiteRT could not load its file.
     """
     if recipe not in RECIPES:
         raise InputError(f"recipe={recipe!r} is unknown: choose one of {', '.join(RECIPES)}.")
@@ -136,4 +143,25 @@ def convert(model, recipe="float32", calibration=None, sparse=False, per_channel
     # A private switch of the converter, without a public one; tests look into the files.
     converter._experimental_disable_per_channel = not per_channel
     with runtime_env.quiet():
-        return converter.convert()
+        file = converter.convert()
+    if RECIPES[recipe].calibrated:
+        _check_scales(file)
+    return file
+
+
+def _check_scales(file):
+    with flatbuffer.unpacked(file) as parsed:
+        graph = parsed.subgraphs[0]
+        for operator in graph.operators:
+            if flatbuffer.operator_name(parsed, operator) not in flatbuffer.WEIGHT_OPERATORS:
+                continue
+            ends = [graph.tensors[index] for index in (*operator.inputs[:2], operator.outputs[0])]
+            if any(each.type != schema.TensorType.INT8 for each in ends):
+                continue
+            source, kernel, made = (np.max(each.quantization.scale) for each in ends)
+            if source * kernel >= LARGEST * made:
+                raise StructureError(
+                    f"{ends[-1].name.decode()} is 0 for all calibration samples, or nearly, and of so small a scale LiteRT could not load the "
+                    "file: quantize the float32 file, which gives it another (convert --recipe float32 first, then --recipe int8 of "
+                    "that), or calibrate with samples that it answers to, if there are any."
+                )

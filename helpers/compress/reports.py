@@ -270,8 +270,8 @@ def _by_recipe(own, recipe, samples, per_channel):
 
 
 def _check_survives(file, recipe, own, samples):
-    """Some files that the converter makes stop whatever process runs them (16-bit activations with a layer normalization), and others
-    cannot be run (8 bits of a masked LSTM), so one inference is tried in another process first."""
+    """Some files that the converter makes stop whatever process runs them (16-bit activations with a layer normalization), or cannot
+    be run, so one inference is tried in another process first."""
     shapes = {}
     if samples is not None:
         named = samples if isinstance(samples, dict) else {own.inputs[0].name: samples}

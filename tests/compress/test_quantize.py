@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from helpers.base import runtime_env
-from helpers.base.errors import InputError
-from helpers.compress import quantize
+from helpers.base.errors import InputError, StructureError
+from helpers.compress import affine, quantize, requantize
 from helpers.networks import models
 from helpers.tflite import litert
 
@@ -282,3 +282,24 @@ def test_a_model_still_wrapped_for_pruning_is_refused(mlp):
     with pytest.raises(InputError, match=r"layer \w*hidden_1 is still wrapped.*strip_pruning"):
         quantize.convert(wrapped)
     quantize.convert(tfmot.sparsity.keras.strip_pruning(wrapped))
+
+
+def test_a_layer_that_answers_0_to_all_samples_is_refused_with_cures_that_work():
+    """LiteRT cannot load what the converter makes of it, or ends the process over it."""
+    layers = tf.keras.layers
+    runtime_env.seed_everything(0)
+    inputs = layers.Input((16, 16, 3))
+    seen = layers.Conv2D(8, 3, activation="swish")(inputs)
+    gate = layers.Conv2D(2, 1, activation="relu", name="dead")(layers.GlobalAveragePooling2D(keepdims=True)(seen))
+    gate = layers.Conv2D(8, 1, activation="sigmoid")(gate)
+    model = tf.keras.Model(inputs, layers.Dense(5)(layers.GlobalAveragePooling2D()(layers.Multiply()([seen, gate]))))
+    kernel, _ = model.get_layer("dead").get_weights()
+    model.get_layer("dead").set_weights([np.abs(kernel), np.full(2, -1.0)])
+    x = np.random.default_rng(0).normal(size=(60, 16, 16, 3)).astype("float32")
+    with pytest.raises(StructureError, match=r"model.*/dead/.* is 0 for all calibration samples, or nearly"):
+        quantize.convert(model, "int8", x)
+    exact = quantize.convert(model)
+    cured = requantize.apply(exact, {"*": requantize.Format()}, requantize.calibrate(exact, x))
+    assert affine.sqnr(litert.predict(exact, x), litert.predict(cured, x)) > 20
+    reached = np.concatenate([x, 300 * np.abs(x[:4])])
+    assert litert.predict(quantize.convert(model, "int8", reached), x).shape == (60, 5)

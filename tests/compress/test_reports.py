@@ -250,6 +250,14 @@ def test_a_file_that_would_stop_the_interpreter_is_refused_with_a_cure_that_work
 # --- what a stranger with models of his own ran into
 
 
+def test_a_file_that_cannot_be_run_is_refused_with_what_litert_says(tmp_path, monkeypatch):
+    path, data, _ = given("MLP", tmp_path, number=10)
+    monkeypatch.setattr(reports.runner, "run", lambda job, folder: {"kind": "refused", "error": "node 7 failed"})
+    with pytest.raises(InputError, match=r"that LiteRT cannot run \(node 7 failed\): .*--recipe float32 first"):
+        reports.convert_file(path, tmp_path / "small.tflite", "int8", data)
+    assert not (tmp_path / "small.tflite").exists()
+
+
 def test_a_calibration_set_of_another_shape_is_refused_by_every_recipe(tmp_path):
     path, data, _ = given("small CNN", tmp_path)
     x = np.load(data)["x"]
