@@ -23,7 +23,7 @@ STORE = ROOT / ".pytest_cache" / "passed.json"
 NAMED = {
     "NOTEBOOKS": ("notebooks/**/*.ipynb", "notebooks/profiles/*.yaml"),
     "SOLUTIONS": ("notebooks/solutions/*.ipynb",),
-    "RECORDED": ("results/**/*.json",),
+    "RECORDED": ("results/**/*.json", "results/**/*.csv"),
     "README": ("README.md", "README.zh.md"),
     "RESULTS": ("RESULTS.md", "RESULTS.zh.md"),
     "language": ("notebooks/zh/*",),

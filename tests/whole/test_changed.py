@@ -132,6 +132,7 @@ def test_what_is_said_of_notebooks_is_of_files_that_exist():
         ("whole/test_rules", "results/rules/x.json"),
         ("lab/test_quiz", "notebooks/quiz.yaml"),
         ("lab/test_quiz", "results/quick/x.json"),
+        ("lab/test_readme", "results/zoo/x.csv"),
     ],
 )
 def test_what_is_run_or_loaded_or_read_by_name_reaches_a_test(copy, name, file):
