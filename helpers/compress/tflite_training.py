@@ -52,9 +52,13 @@ class Aware:
 
     def restart(self):
         """Give the weights the values that they had in the file, to be trained anew. Returns itself."""
-        for weight, value in zip(self.graph.weights.values(), self._first, strict=True):
-            weight.assign(value)
+        self.put_back(self._first)
         return self
+
+    def put_back(self, values):
+        """Give the weights values that they had, arrays in their order."""
+        for weight, value in zip(self.graph.weights.values(), values, strict=True):
+            weight.assign(value)
 
     def steps(self, loss):
         """What trains it with a loss, traced once."""
@@ -159,7 +163,7 @@ def train(
             continue
         now = taking.take(step, [each[chosen] for each in x], [each[chosen] for each in targets])
         if not np.isfinite(now):
-            taking.put_back(former)
+            aware.put_back(former)
             raise InputError(f"the loss is {now} at step {step}: take a smaller learning_rate than {learning_rate}.")
         row = {"step": step, "loss": now}
         if step % max(1, steps // LOOKS) == 0 or step == steps:
@@ -170,7 +174,7 @@ def train(
             rows.append(row)
             state.keep(rows, best, taking)
     if best is not None:
-        taking.put_back(best[1])
+        aware.put_back(best[1])
     state.drop()
     return pd.DataFrame(rows)
 
@@ -245,11 +249,6 @@ class _Steps:
         return float(
             self._step([tf.constant(each) for each in x], [tf.constant(each) for each in targets], rate, *powers)
         )
-
-    def put_back(self, values):
-        """Give the weights values that they had."""
-        for weight, value in zip(self.weights, values, strict=True):
-            weight.assign(value)
 
     def settled(self, step):
         """Whether the masks no longer change."""

@@ -103,7 +103,7 @@ def predict(model, x, batch=BATCH, threads=runtime_env.LITERT_THREADS, admits_ba
     if not admits_batches:
         size = 1  # a file made for one sample may answer a batch with the first one's values
     loaded = interpreter(model, threads, batch=size)
-    _check_answers_each_by_itself(loaded, content(model))
+    _check_answers_each_by_itself(loaded, model if isinstance(model, bytes) else str(model))
     source, target = loaded.get_input_details()[0], loaded.get_output_details()[0]
     if x.shape[1:] != tuple(source["shape"][1:]) or not x.size:
         raise InputError(
